@@ -1,0 +1,230 @@
+"""Step 4: which questions to ask of a traced step, in which order."""
+
+import dataclasses
+
+import keras
+import tensorflow as tf
+
+from keras_gradguard.diagnosis import internals
+from keras_gradguard.diagnosis.edges import Context, Value, edges
+from keras_gradguard.diagnosis.failure import failure_finding
+from keras_gradguard.diagnosis.flow import Flow
+from keras_gradguard.diagnosis.locate import Location
+from keras_gradguard.diagnosis.outside import outside_findings
+from keras_gradguard.diagnosis.trace import trace_step
+from keras_gradguard.diagnosis.unused import unused_findings
+
+_BRANCH_NOTE = "only when this branch is taken: the other one passes a gradient"
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """One training step to ask about.
+
+    Args:
+        model: The compiled model.
+        data: The batch as `train_step` gets it.
+        variables: The trainable variables that the step should train.
+        paths: Their paths, unique, in the same order.
+    """
+
+    model: keras.Model
+    data: object
+    variables: tuple
+    paths: tuple[str, ...]
+
+
+def explain_missing(step, missing):
+    """Explains why the tape returned no gradient for some variables.
+
+    Args:
+        step: The `Step`.
+        missing: Indices of the variables without a gradient.
+
+    Returns:
+        A list of `Finding`s, never empty.
+    """
+    trace = trace_step(step.model, step.data)
+    if trace.error is None:
+        return _located(step, trace, missing)
+    finding = failure_finding(trace.error, any_error=True)
+    if finding.cause == "tensor_as_bool":
+        converted = trace_step(step.model, step.data, trace.called)
+        if converted.error is None:
+            found = [
+                f
+                for f in _located(step, converted, missing)
+                if f.cause not in ("outside_tape", "unexplained")
+            ]
+            if found:
+                return found
+    return _for_all(step, finding, trace)
+
+
+def explain_error(step, error):
+    """Explains an exception of a step, if it is about gradients.
+
+    Args:
+        step: The `Step`; its variables are all that it should train.
+        error: The exception that ended it.
+
+    Returns:
+        A list of `Finding`s, empty if the exception is about other things.
+    """
+    finding = failure_finding(error)
+    if finding is None:
+        return []
+    if finding.op is None or finding.place.line is not None:
+        return _for_all(step, finding)
+    return _for_all(step, finding, trace_step(step.model, step.data))
+
+
+def _for_all(step, finding, trace=None):
+    """A failure stops every variable, wherever in the model it happens."""
+    if finding.op is not None and trace is not None and trace.targets:
+        everything = range(len(step.variables))
+        located = [
+            f for f in _located(step, trace, everything) if f.op == finding.op
+        ]
+        finding = located[0] if located else finding
+    return [dataclasses.replace(finding, variables=step.paths)]
+
+
+def explain_zero(step, zero):
+    """Looks for cuts that TensorFlow turned into zeros.
+
+    Loops, conditionals and Python functions hand back zeros where the way
+    inside them is cut.
+
+    Args:
+        step: The `Step`.
+        zero: Indices of the variables whose gradient is exactly zero.
+
+    Returns:
+        A list of `Finding`s, empty if the gradients are connected.
+    """
+    trace = trace_step(step.model, step.data)
+    if trace.error is not None:
+        return []
+    location = Location(trace, step.model, step.variables, step.paths)
+    cut = [n for n in zero if 0 < location.distance(n) < float("inf")]
+    connected = [n for n in zero if location.distance(n) == 0]
+    in_branches = [
+        dataclasses.replace(finding, certainty="suspected")
+        for finding in _branch_findings(step, trace, connected)
+    ]
+    return location.cuts(cut) + in_branches
+
+
+def explain_terms(step):
+    """Looks for losses that train nothing while other terms hide it.
+
+    Args:
+        step: The `Step`.
+
+    Returns:
+        A list of `Finding`s, empty if every loss trains what it depends on.
+        A Python `if` on a tensor that only eager mode lets pass is one
+        without variables.
+    """
+    model = step.model
+    is_eager = model.run_eagerly
+    several = isinstance(model.loss, (list, tuple, dict))
+    if not (is_eager or several or internals.has_extra_losses(model)):
+        return []
+    trace = trace_step(model, step.data)
+    if trace.error is not None:
+        finding = failure_finding(trace.error)
+        is_if = finding is not None and finding.cause == "tensor_as_bool"
+        return [finding] if is_if and is_eager else []
+    return _hidden(step, trace)
+
+
+def _hidden(step, trace):
+    terms = _used_terms(trace)
+    everything = range(len(step.variables))
+    findings, trained, seen = [], set(), set()
+    for name, term in terms:
+        location = Location(
+            trace, step.model, step.variables, step.paths, losses=[term]
+        )
+        alive = {n for n in everything if location.distance(n) == 0}
+        cut = [n for n in everything if 0 < location.distance(n) < float("inf")]
+        trained |= alive
+        seen.update(cut)
+        if cut and not alive:
+            findings += [
+                dataclasses.replace(finding, loss=finding.loss or name)
+                for finding in location.cuts(cut)
+            ]
+    hidden = sorted(seen - trained)
+    if hidden and not findings:
+        losses = [term for _, term in terms]
+        location = Location(
+            trace, step.model, step.variables, step.paths, losses=losses
+        )
+        findings = location.cuts(hidden)
+    note = "a regulariser or another loss still moves these variables"
+    return [dataclasses.replace(f, notes=(*f.notes, note)) for f in findings]
+
+
+def _used_terms(trace):
+    """The loss terms on the batch that the step really differentiates."""
+    batch = {tensor.name for tensor in trace.batch}
+    terms = [(call.name, call.value) for call in trace.losses] + [
+        ("add_loss", term)
+        for term in trace.extra_losses
+        if isinstance(term, tf.Tensor) and _depends_on(trace, term, batch)
+    ]
+    targets = [t for call in trace.targets for t in call.targets]
+    flow = Flow(trace.graph, targets)
+    return [(name, term) for name, term in terms if flow.distance(term) == 0]
+
+
+def _depends_on(trace, term, names):
+    queue, seen = [Value(Context(trace.graph), term)], set()
+    while queue:
+        value = queue.pop()
+        if value.tensor.name in names:
+            return True
+        for edge in edges(value):
+            if edge.source.key not in seen:
+                seen.add(edge.source.key)
+                queue.append(edge.source)
+    return False
+
+
+def _located(step, trace, missing):
+    location = Location(trace, step.model, step.variables, step.paths)
+    far = float("inf")
+    cut, connected, unused = [], [], []
+    for number in missing:
+        distance = location.distance(number)
+        if distance == far:
+            distance = location.distance(number, state=True)
+        group = connected if distance == 0 else cut
+        (unused if distance == far else group).append(number)
+    findings = location.cuts(cut)
+    in_branches = _branch_findings(step, trace, connected)
+    findings += in_branches
+    explained = {path for f in in_branches for path in f.variables}
+    connected = [n for n in connected if step.paths[n] not in explained]
+    findings += outside_findings(location, connected)
+    findings += unused_findings(location, unused)
+    return findings
+
+
+def _branch_findings(step, trace, numbers):
+    findings = {}
+    for branch in (0, 1):
+        location = Location(
+            trace, step.model, step.variables, step.paths, branch=branch
+        )
+        cut = [n for n in numbers if 0 < location.distance(n) < float("inf")]
+        for finding in location.cuts(cut):
+            key = (finding.op, finding.place.file, finding.place.line)
+            notes = finding.notes
+            if finding.op != "EagerPyFunc":
+                notes = (*notes, _BRANCH_NOTE)
+            findings.setdefault(key, dataclasses.replace(finding, notes=notes))
+    return list(findings.values())

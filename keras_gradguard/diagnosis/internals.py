@@ -1,0 +1,168 @@
+"""The private TensorFlow and Keras internals, all of them, each once.
+
+`tests/diagnosis/test_internals.py` names what a new release has changed.
+"""
+
+import contextlib
+import os
+
+import keras
+import keras.src
+import tensorflow as tf
+from tensorflow.python.eager import record
+
+TAPE_START = tf.GradientTape._push_tape.__code__
+TAPE_STOP = tf.GradientTape._pop_tape.__code__
+
+_CALLS = ("PartitionedCall", "StatefulPartitionedCall")
+_IFS = ("If", "StatelessIf")
+_CASES = ("Case", "StatelessCase")
+_WHILES = ("While", "StatelessWhile")
+
+
+def new_graph(name):
+    """Returns an empty function graph that may capture outer tensors."""
+    return tf.__internal__.FuncGraph(name)
+
+
+def num_ops(graph):
+    """Returns how many ops `graph` holds, without listing them."""
+    return graph.version
+
+
+def tape_is_active():
+    """Returns whether any gradient tape is recording in this thread."""
+    return record.could_possibly_record()
+
+
+def bodies(op):
+    """Returns the function bodies that a control-flow op runs.
+
+    Args:
+        op: A `tf.Operation`.
+
+    Returns:
+        `("call" | "branch" | "while", [graph, ...])`, or `None` if `op` is
+        an ordinary op or its body is not at hand. A while op has its
+        condition first, its body second.
+    """
+    if op.type in _CALLS:
+        kind, names = "call", [op.get_attr("f").name]
+    elif op.type in _IFS:
+        names = [op.get_attr(n).name for n in ("then_branch", "else_branch")]
+        kind = "branch"
+    elif op.type in _CASES:
+        kind, names = "branch", [f.name for f in op.get_attr("branches")]
+    elif op.type in _WHILES:
+        kind = "while"
+        names = [op.get_attr(n).name for n in ("cond", "body")]
+    else:
+        return None
+    functions = [_function(op.graph, name) for name in names]
+    if any(function is None for function in functions):
+        return None
+    return kind, [function.graph for function in functions]
+
+
+def _function(graph, name):
+    while graph is not None:
+        function = graph._get_function(name)
+        if function is not None:
+            return function
+        graph = getattr(graph, "outer_graph", None)
+    return None
+
+
+def custom_gradient_name(op):
+    """Returns the registry name of an op's own gradient, or `None`."""
+    try:
+        return op.get_attr("_gradient_op_type").decode()
+    except ValueError:
+        return None
+
+
+def handles(variable):
+    """Returns the resource handles behind a Keras or TensorFlow variable."""
+    value = variable.value if hasattr(variable, "path") else variable
+    return [v.handle for v in getattr(value, "values", None) or (value,)]
+
+
+def layers_of(model):
+    """Returns a model and all layers in it, outer before inner."""
+    return list(model._flatten_layers())
+
+
+@contextlib.contextmanager
+def losses_kept(model):
+    """Keeps the `add_loss` terms of a model as they were."""
+    kept = [(layer, list(layer._losses)) for layer in layers_of(model)]
+    try:
+        yield
+    finally:
+        for layer, losses in kept:
+            layer._losses[:] = losses
+
+
+def has_extra_losses(model):
+    """Returns whether a regulariser or an `add_loss` adds to the loss."""
+    if any(v.regularizer is not None for v in model.trainable_variables):
+        return True
+    return any(layer._losses for layer in layers_of(model))
+
+
+def variables_of(optimizer):
+    """Returns the variables that a built optimizer trains."""
+    return optimizer._trainable_variables
+
+
+def is_default_step(model):
+    """Returns whether `train_step` is the one that Keras brings."""
+    return type(model).train_step.__module__.startswith("keras.")
+
+
+def accepts_training(model):
+    """Returns whether `call` of a model has a `training` argument."""
+    return model._call_has_training_arg
+
+
+def trainer_file():
+    """Returns the file of Keras' own training loop."""
+    return keras.Model.fit.__wrapped__.__code__.co_filename
+
+
+def functional_call(frames):
+    """Returns what a Functional model called, if that made an op.
+
+    Args:
+        frames: `(file, line, function)`s of the op, the outermost first.
+
+    Returns:
+        Names of the backend functions that ran, the outermost first; empty
+        if the op was not made by a Functional model's own graph.
+    """
+    folder = os.path.dirname(keras.src.__file__)
+    graph = os.path.join(folder, "ops", "function.py")
+    backend = os.path.join(folder, "backend", "tensorflow") + os.sep
+    if not any(file == graph for file, _, _ in frames):
+        return ()
+    return tuple(
+        function
+        for file, _, function in frames
+        if file.startswith(backend)
+        and not function.startswith("_")
+        and file != trainer_file()
+    )
+
+
+def translated_frames(error):
+    """Returns AutoGraph's view of a failure's frames, the innermost first.
+
+    Args:
+        error: An exception that may have passed through converted code.
+
+    Returns:
+        A list of `(file, line, function)`; empty without AutoGraph.
+    """
+    metadata = getattr(error, "ag_error_metadata", None)
+    stack = getattr(metadata, "translated_stack", ())
+    return [(f.filename, f.lineno, f.function_name) for f in stack]

@@ -1,0 +1,182 @@
+"""Step 4d: from a traced step to findings: which cut hits which variables."""
+
+import collections
+
+from keras_gradguard.diagnosis import internals, source
+from keras_gradguard.diagnosis.declared import declared_place
+from keras_gradguard.diagnosis.edges import carries_gradient
+from keras_gradguard.diagnosis.flow import Flow, cut_key, variable_tensors
+from keras_gradguard.records import Finding, Place
+
+_PLUMBING = frozenset(("Identity", "PartitionedCall", "StatefulPartitionedCall"))
+
+
+class Location:
+    """The ways from a step's losses to its variables.
+
+    Args:
+        trace: A `Trace`.
+        model: The model that was traced.
+        variables: The trainable variables to look at.
+        paths: The path of each, in the same order.
+        losses: Tensors to start from; by default what the tape was asked
+            to differentiate.
+        branch: See `edges.edges`.
+    """
+
+    def __init__(
+        self, trace, model, variables, paths, losses=None, branch=None
+    ):
+        self.trace = trace
+        self.model = model
+        self.variables = list(variables)
+        self.paths = list(paths)
+        self._losses = losses
+        self._branch = branch
+        self._flows = {}
+        self.tensors = variable_tensors(trace.graph, self.variables)
+
+    def flow_of(self, number, state=False):
+        """Returns the `Flow` of the losses that should train a variable."""
+        losses = self._losses
+        if losses is None:
+            variable = self.variables[number]
+            calls = [
+                call
+                for call in self.trace.targets
+                if any(_same(variable, s) for s in call.sources)
+            ] or self.trace.targets
+            losses = [t for call in calls for t in call.targets]
+        key = (tuple(id(loss) for loss in losses), state)
+        if key not in self._flows:
+            self._flows[key] = Flow(
+                self.trace.graph, losses, branch=self._branch, state=state
+            )
+        return self._flows[key]
+
+    def distance(self, number, state=False):
+        """Returns the number of cuts between the loss and a variable."""
+        flow = self.flow_of(number, state)
+        tensors = self.tensors[number]
+        return min(map(flow.distance, tensors), default=float("inf"))
+
+    def cuts(self, numbers):
+        """Returns findings for the cuts that hit some variables.
+
+        Args:
+            numbers: Indices of variables at a finite distance above 0.
+
+        Returns:
+            A list of `Finding`s, the one with most variables first.
+        """
+        nearest, hit = {}, collections.defaultdict(set)
+        behind = collections.defaultdict(dict)
+        for number in numbers:
+            state = self.distance(number) == float("inf")
+            flow = self.flow_of(number, state)
+            tensor = min(self.tensors[number], key=flow.distance)
+            for cut in flow.cuts(tensor):
+                nearest.setdefault(cut.key, cut)
+                hit[cut.key].add(number)
+                for edge in cut.beyond:
+                    hit[cut_key(edge)].add(number)
+                    behind[cut.key][cut_key(edge)] = edge
+        findings = []
+        for key, cut in nearest.items():
+            further = [e for k, e in behind[key].items() if k not in nearest]
+            findings.append(self._finding(cut, sorted(hit[key]), further))
+        return sorted(findings, key=_rank)
+
+    def _finding(self, cut, hit, further):
+        op = cut.edge.op
+        kind = "no_gradient_registered" if cut.edge.error else "disconnected"
+        cause = None
+        if cut.edge.is_state:
+            cause = "state"
+        elif internals.custom_gradient_name(op):
+            cause = "custom_gradient"
+        types = [value.tensor.op.type for value in cut.path]
+        if cut.edge.is_state:
+            types.append(op.type)
+        place, notes = self.place(op, cut.edge.context)
+        return Finding(
+            kind=kind,
+            place=place,
+            op=op.type,
+            layer=self.layer(op, cut.edge.context),
+            loss=self.loss_on(cut.path),
+            variables=tuple(self.paths[number] for number in hit),
+            path=tuple(t for t in types if t not in _PLUMBING) or tuple(types),
+            chain=_chain(cut),
+            input_dtypes=tuple(t.dtype.name for t in op.inputs),
+            output_dtypes=tuple(t.dtype.name for t in op.outputs),
+            calls=source.library_calls(source.frames_of(op)),
+            cause=cause,
+            error=cut.edge.error,
+            notes=(*notes, *_also(place, further)),
+        )
+
+    def place(self, op, context):
+        """Returns the user's line of an op, and notes on how it was found."""
+        while True:
+            found = source.op_place(op)
+            if found.line is not None:
+                return found, ()
+            if context.parent is None:
+                break
+            op, context = context.call, context.parent
+        found = declared_place(self.model, self.layer(op, context), op)
+        if found is None:
+            return Place(), ()
+        return found, ("the line was found by the name of the layer or op",)
+
+    def layer(self, op, context):
+        """Returns the path of the layer that an op runs in, or `None`."""
+        while True:
+            number = op.graph.get_operations().index(op)
+            found = self.trace.layer_of(op, number)
+            if found is not None or context.parent is None:
+                return found
+            op, context = context.call, context.parent
+
+    def loss_on(self, path):
+        """Returns the name of the loss that a path leads through."""
+        keys = {
+            (value.tensor.op.name, value.tensor.value_index) for value in path
+        }
+        for call in self.trace.losses:
+            tensor = call.value
+            named = (getattr(tensor.op, "name", None), tensor.value_index)
+            if named in keys:
+                return call.name
+        return None
+
+
+def _chain(cut):
+    """Op types from the cut toward the loss until a gradient is back."""
+    types = []
+    for value in reversed(cut.path):
+        types.append(value.tensor.op.type)
+        if len(types) > 1 and carries_gradient(value.tensor.dtype):
+            break
+    return tuple(types)
+
+
+def _also(place, further):
+    notes = []
+    for edge in further[:2]:
+        other = source.op_place(edge.op)
+        where = "on the same line"
+        if other.line != place.line or other.file != place.file:
+            where = f"in line {other.line}" if other.line else "further on"
+        notes.append(f"`{edge.op.type}` {where} would cut it as well")
+    return tuple(notes)
+
+
+def _rank(finding):
+    is_value = finding.output_dtypes[:1] == finding.input_dtypes[:1]
+    return (-len(finding.variables), not is_value, finding.place.line or 0)
+
+
+def _same(variable, other):
+    return variable is other or getattr(variable, "value", None) is other

@@ -1,0 +1,177 @@
+"""Watches a training step while it is traced.
+
+Python's own tracing (`sys.settrace`) shows which layer makes which op, what
+each loss returns and what the tape is asked for, so that nothing has to be
+patched.
+"""
+
+import dataclasses
+import inspect
+import sys
+
+import keras
+import tensorflow as tf
+
+from keras_gradguard.diagnosis import internals
+
+
+@dataclasses.dataclass
+class LossCall:
+    """One call of a `keras.losses.Loss`: its name, prediction and value."""
+
+    name: str
+    y_pred: object
+    value: object
+
+
+@dataclasses.dataclass
+class TapeCall:
+    """One `tape.gradient(target, sources)`.
+
+    Args:
+        targets: The tensors that were differentiated.
+        sources: The variables asked for.
+        recorded: `(graph, first, last)` op numbers that the tape has seen.
+        caller: `(file, function)` of the frame that asked.
+    """
+
+    targets: list
+    sources: list
+    recorded: list
+    caller: tuple
+
+
+@dataclasses.dataclass
+class Trace:
+    """What one traced training step has shown.
+
+    Args:
+        graph: The graph of the step.
+        targets: A `TapeCall` for each loss that is differentiated.
+        losses: The calls of Keras losses, in order.
+        extra_losses: Values of regularisers and `add_loss` terms.
+        layers: `(graph id, first op, last op, path)`, inner layers later.
+        batch: Placeholders of the batch.
+        outputs: What the model returned; empty for a custom `train_step`.
+        called: The losses and layers that were called.
+        error: The exception that ended the trace, or `None`.
+    """
+
+    graph: object
+    targets: list = dataclasses.field(default_factory=list)
+    losses: list = dataclasses.field(default_factory=list)
+    extra_losses: list = dataclasses.field(default_factory=list)
+    layers: list = dataclasses.field(default_factory=list)
+    batch: list = dataclasses.field(default_factory=list)
+    outputs: list = dataclasses.field(default_factory=list)
+    called: list = dataclasses.field(default_factory=list)
+    error: Exception | None = None
+
+    def layer_of(self, op, number):
+        """Returns the path of the innermost layer that made op `number`."""
+        inner = None
+        for graph, first, last, path in self.layers:
+            if graph == id(op.graph) and first <= number < last:
+                inner = path
+        return inner
+
+
+class Observer:
+    """Sees the calls of layers, losses and tapes in this thread."""
+
+    def __init__(self, trace):
+        self._trace = trace
+        self._tapes = {}
+        self._before = None
+        self._depth = 0
+        self._on_call = {
+            _code(keras.layers.Layer.__call__): self._layer,
+            _code(keras.losses.Loss.__call__): self._loss,
+            _code(keras.layers.Layer.losses.fget): self._extra,
+            tf.GradientTape.gradient.__code__: self._gradient,
+            internals.TAPE_START: self._tape_start,
+            internals.TAPE_STOP: self._tape_stop,
+        }
+
+    def __enter__(self):
+        self._before = sys.gettrace()
+        sys.settrace(self._see)
+
+    def __exit__(self, *_):
+        sys.settrace(self._before)
+
+    def _see(self, frame, event, _):
+        on_call = self._on_call.get(frame.f_code)
+        if on_call is None or event != "call":
+            return None
+        frame.f_trace_lines = False
+        on_return = on_call(frame)
+        if on_return is None:
+            return None
+
+        def at_return(frame, event, value):
+            if event == "return":
+                on_return(value)
+            return at_return
+
+        return at_return
+
+    def _layer(self, frame):
+        layer, graph, first = frame.f_locals["self"], *_now()
+        self._trace.called.append(layer)
+        place = len(self._trace.layers)
+        self._trace.layers.append((id(graph), first, first, ""))
+
+        def done(_):
+            path = layer.path or layer.name
+            last = internals.num_ops(graph)
+            self._trace.layers[place] = (id(graph), first, last, path)
+
+        return done
+
+    def _loss(self, frame):
+        loss, y_pred = frame.f_locals["self"], frame.f_locals["y_pred"]
+        self._trace.called.append(loss)
+
+        def done(value):
+            self._trace.losses.append(LossCall(loss.name, y_pred, value))
+
+        return done
+
+    def _extra(self, frame):
+        del frame
+        return lambda losses: self._trace.extra_losses.extend(losses or ())
+
+    def _tape_start(self, frame):
+        intervals = self._tapes.setdefault(id(frame.f_locals["self"]), [])
+        intervals.append([*_now(), None])
+
+    def _tape_stop(self, frame):
+        intervals = self._tapes.get(id(frame.f_locals["self"]))
+        if intervals:
+            intervals[-1][2] = _now()[1]
+
+    def _gradient(self, frame):
+        here, caller = frame.f_locals, frame.f_back
+        self._trace.targets.append(
+            TapeCall(
+                tensors_of(here["target"]),
+                keras.tree.flatten(here["sources"]),
+                self._tapes.get(id(here["self"]), []),
+                (caller.f_code.co_filename, caller.f_code.co_name),
+            )
+        )
+
+
+def tensors_of(nest):
+    """Returns the tensors in a nest of values, flat."""
+    return [t for t in keras.tree.flatten(nest) if isinstance(t, tf.Tensor)]
+
+
+def _now():
+    graph = tf.compat.v1.get_default_graph()
+    return graph, internals.num_ops(graph)
+
+
+def _code(function):
+    return inspect.unwrap(function).__code__

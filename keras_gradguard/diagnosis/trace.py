@@ -1,0 +1,119 @@
+"""Step 4c: trace one training step in a scratch graph, and watch it.
+
+Nothing runs: no weight, optimizer, metric or random state changes.
+"""
+
+import contextlib
+import inspect
+
+import keras
+import tensorflow as tf
+
+from keras_gradguard.diagnosis import internals
+from keras_gradguard.diagnosis.autograph import converted_calls
+from keras_gradguard.diagnosis.observer import (
+    Observer,
+    TapeCall,
+    Trace,
+    tensors_of,
+)
+
+
+def trace_step(model, data, converted=()):
+    """Traces a model's training step on placeholders of a batch.
+
+    Args:
+        model: A compiled Keras model.
+        data: The batch as `train_step` gets it: tensors or `TensorSpec`s.
+        converted: Losses and layers whose Python control flow on tensors
+            AutoGraph is to convert, to see behind an eager `if`.
+
+    Returns:
+        A `Trace`.
+    """
+    with tf.init_scope(), internals.losses_kept(model):
+        graph = internals.new_graph("gradguard_trace")
+        trace = Trace(graph)
+        with graph.as_default():
+            batch = keras.tree.map_structure(_placeholder, data)
+            trace.batch = tensors_of(batch)
+            step = _forward if internals.is_default_step(model) else _own_step
+            try:
+                with (
+                    _applied_nowhere(model),
+                    converted_calls(converted),
+                    Observer(trace),
+                ):
+                    step(model, batch, trace)
+            except Exception as error:  # noqa: BLE001
+                trace.error = error
+    return trace
+
+
+def _forward(model, batch, trace):
+    x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
+    known = {"training": True} if internals.accepts_training(model) else {}
+    y_pred = model(x, **known)
+    trace.outputs = tensors_of(y_pred)
+    arguments = {"x": x, "y": y, "y_pred": y_pred}
+    arguments["sample_weight"] = sample_weight
+    if "training" in inspect.signature(model.compute_loss).parameters:
+        arguments["training"] = True
+    loss = model.compute_loss(**arguments)
+    sources = list(model.trainable_variables)
+    trace.targets.append(TapeCall([loss], sources, [], ()))
+
+
+def _own_step(model, batch, trace):
+    del trace
+    model.train_step(batch)
+
+
+def _placeholder(value):
+    if value is None or not hasattr(value, "shape"):
+        return value
+    if isinstance(value, (tf.RaggedTensor, tf.SparseTensor)):
+        value = tf.type_spec_from_value(value)
+    if isinstance(value, tf.TypeSpec) and not isinstance(value, tf.TensorSpec):
+        flat = [
+            tf.compat.v1.placeholder(spec.dtype, spec.shape)
+            for spec in tf.nest.flatten(value, expand_composites=True)
+        ]
+        return tf.nest.pack_sequence_as(value, flat, expand_composites=True)
+    return tf.compat.v1.placeholder(value.dtype, value.shape)
+
+
+def optimizers_of(model):
+    """Returns the optimizers that a model holds, the outermost of each.
+
+    Args:
+        model: A Keras model; its own attributes are searched, also lists
+            and dicts of them.
+    """
+    found, queue = [], [model.optimizer, *vars(model).values()]
+    for value in queue:
+        if isinstance(value, dict):
+            queue += value.values()
+        elif isinstance(value, (list, tuple)):
+            queue += value
+        elif isinstance(value, keras.optimizers.Optimizer):
+            if all(value is not other for other in found):
+                found.append(value)
+    return found
+
+
+@contextlib.contextmanager
+def _applied_nowhere(model):
+    """Lets no optimizer of the model change a weight."""
+    kept = []
+    for optimizer in optimizers_of(model):
+        kept.append((optimizer, optimizer.__dict__.get("apply")))
+        optimizer.__dict__["apply"] = lambda *args, **kwargs: None
+    try:
+        yield
+    finally:
+        for optimizer, apply in kept:
+            if apply is None:
+                del optimizer.__dict__["apply"]
+            else:
+                optimizer.__dict__["apply"] = apply

@@ -1,0 +1,105 @@
+"""Step 4e: variables that no loss depends on at all, told apart by cause."""
+
+import collections
+
+from keras_gradguard.diagnosis import source
+from keras_gradguard.diagnosis.declared import declared_place
+from keras_gradguard.diagnosis.edges import Context, Value, edges
+from keras_gradguard.records import Finding, Place
+
+
+def unused_findings(location, numbers):
+    """Explains why a step's losses never see some variables.
+
+    Args:
+        location: A `Location`.
+        numbers: Indices of variables that no loss depends on.
+
+    Returns:
+        A list of `Finding`s of kind `unused`, one per cause and place.
+    """
+    groups = collections.defaultdict(list)
+    for number in numbers:
+        groups[_cause(location, number)].append(number)
+    return [
+        Finding(
+            kind="unused",
+            place=place,
+            layer=layer,
+            loss=loss,
+            variables=tuple(location.paths[number] for number in members),
+            cause=cause,
+        )
+        for (cause, layer, loss, place), members in groups.items()
+    ]
+
+
+def _cause(location, number):
+    trace, variable = location.trace, location.variables[number]
+    layer = location.paths[number].rpartition("/")[0] or None
+    tensors = location.tensors[number]
+    declared = declared_place(location.model, layer, variable=variable)
+    if not tensors:
+        return "unused_layer", layer, None, declared or Place()
+    later = _later_tensors(tensors)
+    names = {_name(tensor) for tensor in later}
+    for call in trace.losses:
+        if _name(call.y_pred) in names:
+            place = _loss_place(trace, call)
+            return "loss_ignores_prediction", None, call.name, place
+    last = next(
+        (op for op in _newest_first(later) if source.op_place(op).line), None
+    )
+    used = source.op_place(last) if last is not None else Place()
+    for tensor in trace.outputs:
+        if _name(tensor) in names:
+            is_own = used.line is not None
+            place = used if is_own else declared or Place()
+            return "output_without_loss", layer, None, place
+    return "discarded_output", None, None, used if used.line else Place()
+
+
+def _later_tensors(tensors):
+    """The tensors of the root graph computed from some tensors."""
+    found, queue = {}, list(tensors)
+    while queue:
+        tensor = queue.pop()
+        for op in tensor.consumers():
+            for output in op.outputs:
+                if _name(output) not in found:
+                    found[_name(output)] = output
+                    queue.append(output)
+    return list(found.values())
+
+
+def _newest_first(tensors):
+    ops = {tensor.op.name: tensor.op for tensor in tensors}
+    if not ops:
+        return []
+    graph = next(iter(ops.values())).graph
+    return [op for op in reversed(graph.get_operations()) if op.name in ops]
+
+
+def _loss_place(trace, call):
+    """The user's line nearest to the value of a loss."""
+    queue = collections.deque([Value(Context(trace.graph), call.value)])
+    seen = set()
+    while queue:
+        value = queue.popleft()
+        place = source.op_place(value.tensor.op)
+        if place.line is not None:
+            return place
+        for edge in edges(value):
+            if edge.source.key not in seen:
+                seen.add(edge.source.key)
+                queue.append(edge.source)
+        for origin in value.tensor.op.inputs:
+            follow = Value(value.context, origin)
+            if follow.key not in seen:
+                seen.add(follow.key)
+                queue.append(follow)
+    return Place()
+
+
+def _name(tensor):
+    return getattr(tensor, "name", None)

@@ -1,0 +1,49 @@
+"""What is raised and what is warned; no TensorFlow."""
+
+ACTIONS = ("warn", "raise", "stop")
+
+
+class GradientBreakError(ValueError):
+    """A gradient is broken; the text is the rendered diagnosis.
+
+    Args:
+        report: The `Report` that tells what is broken.
+        cause: Text of the exception that this one stands for, if any.
+    """
+
+    # AutoGraph rebuilds exceptions that it does not know, unless told so.
+    ag_pass_through = True
+
+    def __init__(self, report, cause=None):
+        self.report = report
+        self._cause = cause
+        text = "\n\n".join(str(item) for item in report.diagnoses)
+        if cause:
+            text += f"\n\nKeras says: {cause}"
+        super().__init__(f"\n{text}")
+
+    def __reduce__(self):
+        return (type(self), (self.report, self._cause))
+
+
+class GradientBreakWarning(UserWarning):
+    """A gradient is broken, and training goes on."""
+
+
+class GuardFaultWarning(UserWarning):
+    """The guard itself failed and has switched itself off (GG900)."""
+
+
+def checked_action(name, value):
+    """Returns an action, or raises ValueError that says what is expected.
+
+    Args:
+        name: Name of the argument.
+        value: What was given for it.
+    """
+    if value not in ACTIONS:
+        expected = ", ".join(f'"{action}"' for action in ACTIONS)
+        raise ValueError(
+            f"`{name}` must be one of {expected}. Received: {name}={value!r}"
+        )
+    return value

@@ -1,0 +1,232 @@
+"""Watches the steps of one training: checks, diagnoses, acts."""
+
+import dataclasses
+import warnings
+
+import tensorflow as tf
+
+from keras_gradguard.diagnosis import examine
+from keras_gradguard.door import Door
+from keras_gradguard.errors import GradientBreakError, GradientBreakWarning
+from keras_gradguard.hook import hook_of
+
+# A step whose missing gradients differ from batch to batch is explained a
+# few times and then left alone.
+_MOST_EXPLANATIONS = 20
+
+
+class Guard:
+    """The watcher behind `GradHealthCallback`, for one training.
+
+    Args:
+        model: A compiled Keras model whose `train_function` is made.
+        logbook: The `Logbook` to fill.
+        on_break: `"warn"`, `"raise"` or `"stop"`.
+        expect: Compiled patterns of variable paths that are meant to get no
+            gradient.
+    """
+
+    def __init__(self, model, logbook, on_break, expect=()):
+        self._model = model
+        self._logbook = logbook
+        self._on_break = on_break
+        self._expect = expect
+        self._door = Door()
+        self._explained = {}
+        self._terms_checked = False
+        self._lost = ()
+        self._hook = hook_of(model)
+        self._hook.watchers.append(self)
+
+    @property
+    def is_on(self):
+        """Whether the guard still watches."""
+        return self._hook is not None and self._door.is_open
+
+    def expect_step(self):
+        """Lets the next call of the train function be guarded."""
+        if self.is_on:
+            self._hook.is_expected = True
+
+    def finish(self):
+        """Leaves the model as it was and closes the event file."""
+        if self._hook is not None:
+            self._hook.undo(self)
+            self._hook = None
+            with self._door.guarded():
+                self._logbook.close()
+
+    def see_gradients(self, variables, gradients):
+        """Checks a step's gradients before they are applied.
+
+        Args:
+            variables: The variables they belong to.
+            gradients: Tensors, `tf.IndexedSlices`, or `None` where the tape
+                found no way.
+
+        Returns:
+            Whether the update is to be applied.
+
+        Raises:
+            GradientBreakError: If a gradient is missing and `on_break` is
+                `"raise"`.
+        """
+        self._lost = ()
+        proceed = True
+        if self.is_on:
+            with self._door.guarded():
+                proceed = self._check(variables, gradients)
+        return proceed
+
+    def _check(self, variables, gradients):
+        step = self._step(variables)
+        missing = []
+        for number, gradient in enumerate(gradients):
+            if gradient is None:
+                self._logbook.lose(variables[number], step.paths[number])
+                if not self._is_expected(step.paths[number]):
+                    missing.append(number)
+        all_lost = all(gradient is None for gradient in gradients)
+        found = self._explain(step, missing, all_lost) if missing else ()
+        if not self._terms_checked:
+            self._terms_checked = True
+            self._check_terms(step, missing)
+        if all_lost and self._on_break != "stop":
+            # Keras raises now, and `see_apply_error` says why.
+            self._lost = found
+            return True
+        self._act(found)
+        return not all_lost or not found
+
+    def _explain(self, step, missing, all_lost):
+        key = tuple(step.paths[number] for number in missing)
+        if key not in self._explained:
+            if len(self._explained) >= _MOST_EXPLANATIONS:
+                return ()
+            findings = examine.explain_missing(step, missing)
+            severity = "error" if all_lost else "warning"
+            self._explained[key] = self._add(findings, severity)
+        return self._explained[key]
+
+    def _check_terms(self, step, missing):
+        """Looks for a loss that trains nothing while another term does."""
+        known = {step.paths[number] for number in missing}
+        broken = [
+            finding
+            for finding in examine.explain_terms(step)
+            if not known or not known.issuperset(finding.variables)
+        ]
+        notes = [f for f in broken if not f.variables]
+        broken = self._unexpected(f for f in broken if f.variables)
+        lost = {path for finding in broken for path in finding.variables}
+        all_lost = len(lost) == len(step.variables)
+        self._add(notes, "note")
+        self._act(self._add(broken, "error" if all_lost else "warning"))
+
+    def see_apply_error(self, error):
+        """Raises the diagnosis in place of Keras' word on no gradient."""
+        if self._lost:
+            raise self._error(self._lost, str(error)) from error
+
+    def see_step_error(self, error):
+        """Adds the diagnosis to an exception that is about gradients."""
+        if not self.is_on or isinstance(error, GradientBreakError):
+            return
+        with self._door.guarded():
+            step = self._step(self._model.trainable_variables)
+            self._lost = self._add(examine.explain_error(step, error), "error")
+            self._add_note(error)
+
+    def see_failure(self, error):
+        """Takes leave as an exception passes; what is known is on disk."""
+        with self._door.guarded():
+            if isinstance(error, GradientBreakError):
+                self._logbook.keep(error.report.diagnoses)
+            elif isinstance(error, tf.errors.OpError) and self.is_on:
+                self._explain_crash()
+            self._add_note(error)
+        self.finish()
+
+    def _explain_crash(self):
+        """A Python function that is cut inside can crash the backward pass."""
+        step = self._step(self._model.trainable_variables)
+        findings = examine.explain_zero(step, range(len(step.variables)))
+        findings = [f for f in findings if f.op == "EagerPyFunc"]
+        self._lost = self._add(findings, "error")
+
+    def _add_note(self, error):
+        if isinstance(error, GradientBreakError):
+            return
+        known = "\n".join(getattr(error, "__notes__", ()))
+        for diagnosis in self._lost:
+            if diagnosis.message not in known:
+                error.add_note(f"\n{diagnosis}")
+
+    def record(self, check_zeros=False):
+        """Reads the last step's norms and writes them.
+
+        Args:
+            check_zeros: Whether to ask if a gradient of exactly zero hides
+                a cut.
+        """
+        if not self.is_on:
+            return
+        with self._door.guarded():
+            captures = list(self._hook.captures.values())
+            read = self._logbook.record(captures)
+            for capture, norms in zip(captures, read, strict=True):
+                zeros = [n for n, norm in enumerate(norms) if norm == 0]
+                if zeros and check_zeros:
+                    self._follow_zeros(capture.variables, zeros)
+
+    def _follow_zeros(self, variables, zeros):
+        step = self._step(variables)
+        findings = self._unexpected(examine.explain_zero(step, zeros))
+        all_lost = len(zeros) == len(step.variables)
+        severity = "error" if all_lost else "warning"
+        self._act(self._add(findings, severity))
+
+    def _step(self, variables):
+        return examine.Step(
+            self._model,
+            self._hook.data,
+            tuple(variables),
+            self._logbook.paths_of(variables),
+        )
+
+    def _is_expected(self, path):
+        return any(pattern.search(path) for pattern in self._expect)
+
+    def _unexpected(self, findings):
+        kept = []
+        for finding in findings:
+            paths = [p for p in finding.variables if not self._is_expected(p)]
+            if paths:
+                kept.append(
+                    dataclasses.replace(finding, variables=tuple(paths))
+                )
+        return kept
+
+    def _add(self, findings, severity):
+        found, fresh = self._logbook.add(findings, severity)
+        self._warn(fresh)
+        return found
+
+    def _warn(self, fresh):
+        if self._on_break != "raise":
+            for diagnosis in fresh:
+                warnings.warn(
+                    f"\n{diagnosis}\n", GradientBreakWarning, stacklevel=2
+                )
+
+    def _act(self, found):
+        if not found:
+            return
+        if self._on_break == "raise":
+            raise self._error(found)
+        if self._on_break == "stop":
+            self._model.stop_training = True
+
+    def _error(self, found, cause=None):
+        report = dataclasses.replace(self._logbook.report, diagnoses=found)
+        return GradientBreakError(report, cause)

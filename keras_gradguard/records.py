@@ -1,0 +1,285 @@
+"""The nouns that flow through the house: plain values, no TensorFlow.
+
+Every view (console, exception, JSON, TensorBoard, notebook) is made from
+these records and drops no field of them.
+"""
+
+import dataclasses
+import html
+import json
+
+SCHEMA = 1
+
+KINDS = (
+    "untraceable",
+    "disconnected",
+    "no_gradient_registered",
+    "unused",
+    "zero",
+    "nonfinite",
+    "vanishing",
+    "exploding",
+    "discontinuous",
+    "underflow",
+    "not_applied",
+)
+SEVERITIES = ("error", "warning", "note")
+STATUSES = ("ok", "missing", "zero", "nonfinite", "unknown")
+
+
+@dataclasses.dataclass(frozen=True)
+class Help:
+    """One way to mend the code.
+
+    Args:
+        text: What to do, imperative, one line.
+        before: The code as it is, or `None`.
+        after: The code as it should be, or `None`.
+    """
+
+    text: str
+    before: str | None = None
+    after: str | None = None
+
+    def to_dict(self):
+        """Returns `{"text", "before", "after"}`."""
+        return dataclasses.asdict(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """A line of the user's source.
+
+    Args:
+        file: File name as Python knows it (a notebook cell has one too).
+        line: Line number, from 1.
+        function: Name of the function that holds the line.
+        snippet: Source lines around `line`; empty if the source is gone.
+        snippet_start: Number of the first line of `snippet`.
+    """
+
+    file: str | None = None
+    line: int | None = None
+    function: str | None = None
+    snippet: tuple[str, ...] = ()
+    snippet_start: int | None = None
+
+    @property
+    def source(self):
+        """The guilty line itself, stripped, or an empty string."""
+        if not self.snippet or self.line is None:
+            return ""
+        return self.snippet[self.line - self.snippet_start].strip()
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """What the diagnosis found, before a rule has put it into words.
+
+    Args:
+        kind: One of `KINDS`.
+        place: The user's line, an empty `Place` if there is none.
+        op: Type of the guilty TensorFlow op, or `None`.
+        layer: Keras path of the layer that the op runs in, or `None`.
+        loss: Name of the loss or output that is cut, or `None`.
+        variables: Paths of the trainable variables that are hit.
+        num_variables: Number of trainable variables in all.
+        path: Op types from the loss to the cut, the cut last.
+        chain: Op types from the cut toward the loss, the cut first, as long
+            as no gradient comes back out of them.
+        input_dtypes: Names of the dtypes that go into the guilty op.
+        output_dtypes: Names of the dtypes that come out of it.
+        calls: Names of the library functions between the user's line and
+            the op, the outermost first, e.g. `("confusion_matrix", "cast")`.
+        cause: Fixed word for a cut that is not an op: `"state"`,
+            `"outside_tape"`, `"unused_layer"`, ...; see `rules/`.
+        exception: Type name of the exception that told of the cut.
+        error: Text of that exception.
+        notes: Further facts, one sentence each.
+        evidence: Figures behind the finding.
+        certainty: `"proved"` or `"suspected"`.
+    """
+
+    kind: str
+    place: Place = Place()
+    op: str | None = None
+    layer: str | None = None
+    loss: str | None = None
+    variables: tuple[str, ...] = ()
+    num_variables: int = 0
+    path: tuple[str, ...] = ()
+    chain: tuple[str, ...] = ()
+    input_dtypes: tuple[str, ...] = ()
+    output_dtypes: tuple[str, ...] = ()
+    calls: tuple[str, ...] = ()
+    cause: str | None = None
+    exception: str | None = None
+    error: str | None = None
+    notes: tuple[str, ...] = ()
+    evidence: dict = dataclasses.field(default_factory=dict)
+    certainty: str = "proved"
+
+
+@dataclasses.dataclass(frozen=True)
+class Diagnosis:
+    """One broken gradient, explained. The fields are a contract (schema 1).
+
+    Args:
+        schema: Version of this record.
+        code: Code of the rule, e.g. `"GG104"`.
+        name: Name of the rule, e.g. `"argmax"`.
+        kind: One of `KINDS`.
+        severity: `"error"` (no trainable variable learns), `"warning"`
+            (some do not) or `"note"`.
+        message: One sentence that makes sense alone.
+        why: The general fact behind it, at most two sentences.
+        help: Ways to mend it, the safest first.
+        file: File of the user's line, or `None`.
+        line: Number of the user's line, or `None`.
+        function: Function that holds it, or `None`.
+        snippet: Source lines around it.
+        op: Type of the guilty op, or `None`.
+        layer: Keras path of the layer that it runs in, or `None`.
+        loss: Which loss, output or `add_loss` term is meant, or `None`.
+        variables: Keras paths of the trainable variables that are hit.
+        num_variables: Number of trainable variables in all.
+        path: Op types from the loss to the cut.
+        step: Training step, from 0, or `None`.
+        epoch: Epoch, from 0, or `None`.
+        evidence: The figures behind it; `"notes"` holds further facts and
+            `"snippet_start"` the number of the snippet's first line.
+        certainty: `"proved"` or `"suspected"`.
+    """
+
+    code: str
+    name: str
+    kind: str
+    severity: str
+    message: str
+    why: str
+    help: tuple[Help, ...] = ()
+    file: str | None = None
+    line: int | None = None
+    function: str | None = None
+    snippet: tuple[str, ...] = ()
+    op: str | None = None
+    layer: str | None = None
+    loss: str | None = None
+    variables: tuple[str, ...] = ()
+    num_variables: int = 0
+    path: tuple[str, ...] = ()
+    step: int | None = None
+    epoch: int | None = None
+    evidence: dict = dataclasses.field(default_factory=dict)
+    certainty: str = "proved"
+    schema: int = SCHEMA
+
+    @property
+    def key(self):
+        """What makes two diagnoses the same one, whatever the step."""
+        return (self.code, self.file, self.line, self.loss, self.variables)
+
+    def to_dict(self):
+        """Returns the record as JSON-ready values, every field of it."""
+        values = {"schema": self.schema}
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            values[field.name] = list(value) if type(value) is tuple else value
+        values["help"] = [item.to_dict() for item in self.help]
+        values["evidence"] = dict(self.evidence)
+        return values
+
+    def __str__(self):
+        from keras_gradguard.report.text import render
+
+        return render(self)
+
+    def _repr_html_(self):
+        return f"<pre>{html.escape(str(self))}</pre>"
+
+
+@dataclasses.dataclass(frozen=True)
+class VariableHealth:
+    """The gradient of one trainable variable; a missing one is a row too.
+
+    Args:
+        path: Keras path, made unique with `#2`, `#3` where Keras repeats it.
+        shape: Shape of the variable.
+        dtype: Name of its dtype.
+        status: `"ok"`, `"missing"`, `"zero"`, `"nonfinite"` or `"unknown"`
+            (not measured yet).
+        norm: L2 norm of the gradient, unscaled, before clipping; `None`
+            where there is no gradient or none has been measured.
+        step: Step of the measurement, or `None`.
+    """
+
+    path: str
+    shape: tuple[int, ...]
+    dtype: str
+    status: str = "unknown"
+    norm: float | None = None
+    step: int | None = None
+
+    def to_dict(self):
+        """Returns the row as JSON-ready values."""
+        return {**dataclasses.asdict(self), "shape": list(self.shape)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """All that is known of a model's gradients at one moment.
+
+    Args:
+        diagnoses: What is broken, the widest cut first.
+        variables: One `VariableHealth` for each trainable variable.
+        global_norm: L2 norm over all gradients, or `None`.
+        step: Step of the last measurement, or `None`.
+    """
+
+    diagnoses: tuple[Diagnosis, ...] = ()
+    variables: tuple[VariableHealth, ...] = ()
+    global_norm: float | None = None
+    step: int | None = None
+
+    @property
+    def ok(self):
+        """Whether nothing is broken (notes do not count)."""
+        return all(d.severity == "note" for d in self.diagnoses)
+
+    def to_dict(self):
+        """Returns the report as JSON-ready values."""
+        return {
+            "schema": SCHEMA,
+            "ok": self.ok,
+            "step": self.step,
+            "global_norm": self.global_norm,
+            "diagnoses": [d.to_dict() for d in self.diagnoses],
+            "variables": [v.to_dict() for v in self.variables],
+        }
+
+    def to_json(self, **kwargs):
+        """Returns `to_dict()` as a JSON text; NaN and Inf become strings.
+
+        Args:
+            **kwargs: Passed on to `json.dumps`, e.g. `indent=2`.
+        """
+        return json.dumps(_finite(self.to_dict()), **kwargs)
+
+    def __str__(self):
+        from keras_gradguard.report.text import render_report
+
+        return render_report(self)
+
+    def _repr_html_(self):
+        return f"<pre>{html.escape(str(self))}</pre>"
+
+
+def _finite(value):
+    """Makes a value that strict JSON can hold."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    if isinstance(value, float) and (value != value or abs(value) == float("inf")):
+        return str(value)
+    return value

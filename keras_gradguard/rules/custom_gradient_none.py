@@ -1,0 +1,61 @@
+"""GG122: a hand-written gradient that returns nothing."""
+
+from keras_gradguard.records import Help
+from keras_gradguard.rules._rule import Rule
+
+RULE = Rule(
+    code="GG122",
+    name="custom-gradient-none",
+    kind="disconnected",
+    ops=("IdentityN",),
+    matches=lambda finding: (
+        finding.cause == "custom_gradient" or finding.op == "IdentityN"
+    ),
+    message="a custom gradient returns `None`",
+    why=(
+        "The function inside `tf.custom_gradient` is asked for the gradient "
+        "of each input, and `None` means that there is none."
+    ),
+    help=(
+        Help(
+            text="return a gradient for each input",
+            before="def gradient(upstream):\n    return None",
+            after=(
+                "def gradient(upstream):\n"
+                "    return tf.clip_by_value(upstream, -1.0, 1.0)"
+            ),
+        ),
+    ),
+    bad="""\
+import tensorflow as tf
+
+
+@tf.custom_gradient
+def bounded(scores):
+    def gradient(upstream):
+        return None
+
+    return tf.identity(scores), gradient
+
+
+def loss(y_true, y_pred):
+    scores = bounded(y_pred)  # [custom-gradient-none]
+    return tf.reduce_mean(tf.square(y_true - scores))
+""",
+    good="""\
+import tensorflow as tf
+
+
+@tf.custom_gradient
+def bounded(scores):
+    def gradient(upstream):
+        return tf.clip_by_value(upstream, -1.0, 1.0)
+
+    return tf.identity(scores), gradient
+
+
+def loss(y_true, y_pred):
+    scores = bounded(y_pred)
+    return tf.reduce_mean(tf.square(y_true - scores))
+""",
+)

@@ -1,0 +1,37 @@
+"""GG303: a loss that never looks at the prediction."""
+
+from keras_gradguard.records import Help
+from keras_gradguard.rules._rule import Rule
+
+RULE = Rule(
+    code="GG303",
+    name="loss-ignores-prediction",
+    kind="unused",
+    matches=lambda finding: finding.cause == "loss_ignores_prediction",
+    message="the loss does not use the prediction",
+    why=(
+        "No op leads from the prediction to the loss, so the loss is the "
+        "same whatever the model predicts."
+    ),
+    help=(
+        Help(
+            text="compare the prediction with the labels",
+            before="return tf.reduce_mean(tf.square(y_true))",
+            after="return tf.reduce_mean(tf.square(y_true - y_pred))",
+        ),
+    ),
+    bad="""\
+import tensorflow as tf
+
+
+def loss(y_true, y_pred):
+    return tf.reduce_mean(tf.square(y_true))  # [loss-ignores-prediction]
+""",
+    good="""\
+import tensorflow as tf
+
+
+def loss(y_true, y_pred):
+    return tf.reduce_mean(tf.square(y_true - y_pred))
+""",
+)

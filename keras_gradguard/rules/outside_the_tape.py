@@ -1,0 +1,66 @@
+"""GG120: a prediction made before the gradient tape records."""
+
+from keras_gradguard.records import Help
+from keras_gradguard.rules._rule import Rule
+
+_BAD = """\
+import keras
+import tensorflow as tf
+
+
+class Trainer(keras.Model):
+    def train_step(self, data):
+        x, y = data
+        y_pred = self(x, training=True)  # [outside-the-tape]
+        with tf.GradientTape() as tape:
+            loss = self.compute_loss(x=x, y=y, y_pred=y_pred)
+        gradients = tape.gradient(loss, self.trainable_variables)
+        self.optimizer.apply(gradients, self.trainable_variables)
+        self.metrics[0].update_state(loss)
+        return {"loss": self.metrics[0].result()}
+
+
+def model():
+    inputs = keras.Input((4,))
+    hidden = keras.layers.Dense(8, activation="relu", name="hidden")(inputs)
+    outputs = keras.layers.Dense(3, name="head")(hidden)
+    trainer = Trainer(inputs, outputs)
+    trainer.compile("adam", loss="mse")
+    return trainer
+"""
+
+RULE = Rule(
+    code="GG120",
+    name="outside-the-tape",
+    kind="disconnected",
+    matches=lambda finding: finding.cause == "outside_tape",
+    message="the model runs where no tape records it",
+    why=(
+        "`tf.GradientTape` knows only what runs inside its `with` block; "
+        "what was computed before is a constant to it."
+    ),
+    help=(
+        Help(
+            text="call the model inside the with block",
+            before=(
+                "y_pred = self(x, training=True)\n"
+                "with tf.GradientTape() as tape:"
+            ),
+            after=(
+                "with tf.GradientTape() as tape:\n"
+                "    y_pred = self(x, training=True)"
+            ),
+        ),
+    ),
+    bad=_BAD,
+    good=_BAD.replace(
+        """\
+        y_pred = self(x, training=True)  # [outside-the-tape]
+        with tf.GradientTape() as tape:
+""",
+        """\
+        with tf.GradientTape() as tape:
+            y_pred = self(x, training=True)
+""",
+    ),
+)

@@ -1,0 +1,60 @@
+"""GG301: a layer that is built and never called."""
+
+from keras_gradguard.records import Help
+from keras_gradguard.rules._rule import Rule
+
+_BAD = """\
+import keras
+import tensorflow as tf
+
+
+class Classifier(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.hidden = keras.layers.Dense(8, activation="relu", name="hidden")
+        self.spare = keras.layers.Dense(8, name="spare")  # [unused-layer]
+        self.spare.build((None, 8))
+        self.head = keras.layers.Dense(3, name="head")
+
+    def call(self, inputs):
+        hidden = self.hidden(inputs)
+        return self.head(hidden)
+
+
+def model():
+    classifier = Classifier()
+    classifier(tf.zeros((1, 4)))
+    classifier.compile("adam", loss="mse")
+    return classifier
+"""
+
+RULE = Rule(
+    code="GG301",
+    name="unused-layer",
+    kind="unused",
+    matches=lambda finding: finding.cause == "unused_layer",
+    message="a layer is built, but the model does not call it",
+    why=(
+        "Its variables count as trainable, yet no output depends on them, so "
+        "they stay at their first values."
+    ),
+    help=(
+        Help(
+            text="call the layer",
+            before="return self.head(hidden)",
+            after="return self.head(self.spare(hidden))",
+        ),
+        Help(
+            text="or say that it is not trained",
+            before='self.spare = keras.layers.Dense(8, name="spare")',
+            after=(
+                'self.spare = keras.layers.Dense(8, name="spare", '
+                "trainable=False)"
+            ),
+        ),
+    ),
+    bad=_BAD,
+    good=_BAD.replace("  # [unused-layer]", "").replace(
+        "self.head(hidden)", "self.head(self.spare(hidden))"
+    ),
+)

@@ -1,0 +1,1 @@
+"""Models that look suspicious and are healthy: the guard stays silent."""
