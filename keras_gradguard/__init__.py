@@ -13,7 +13,7 @@ _HOMES = {
     "GradientBreakError": "errors",
     "GradientBreakWarning": "errors",
     "Report": "records",
-    "diagnose": "diagnosis",
+    "diagnose": "checkup",
 }
 
 __all__ = sorted(_HOMES)

@@ -35,7 +35,6 @@ class GradHealthCallback(keras.callbacks.Callback):
         ValueError: If an argument is not as described.
 
     Example:
-
     ```python
     callback = GradHealthCallback(log_dir="logs")
     model.fit(x, y, callbacks=[callback])

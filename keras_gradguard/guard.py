@@ -147,6 +147,11 @@ class Guard:
             self._add_note(error)
         self.finish()
 
+    def keep(self, diagnoses):
+        """Keeps what a `GradGuardLoss` has found in this training."""
+        with self._door.guarded():
+            self._logbook.keep(diagnoses)
+
     def _explain_crash(self):
         """A Python function that is cut inside can crash the backward pass."""
         step = self._step(self._model.trainable_variables)
@@ -172,12 +177,13 @@ class Guard:
         if not self.is_on:
             return
         with self._door.guarded():
-            captures = list(self._hook.captures.values())
-            read = self._logbook.record(captures)
-            for capture, norms in zip(captures, read, strict=True):
+            captures = self._hook.captures.values()
+            measured = [(c.variables, c.read()) for c in captures]
+            self._logbook.record(measured)
+            for variables, norms in measured if check_zeros else ():
                 zeros = [n for n, norm in enumerate(norms) if norm == 0]
-                if zeros and check_zeros:
-                    self._follow_zeros(capture.variables, zeros)
+                if zeros:
+                    self._follow_zeros(variables, zeros)
 
     def _follow_zeros(self, variables, zeros):
         step = self._step(variables)

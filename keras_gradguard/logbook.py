@@ -2,7 +2,6 @@
 
 import warnings
 
-import keras
 import tensorflow as tf
 
 from keras_gradguard import measure
@@ -86,29 +85,30 @@ class Logbook:
         if optimizer is None:
             return None
         with tf.init_scope():
-            return int(keras.ops.convert_to_numpy(optimizer.iterations))
+            return int(optimizer.iterations.value)
 
     def lose(self, variable, path):
         """Notes that a variable gets no gradient."""
         self._rows[path] = measure.health(variable, path, MISSING, self.now())
 
-    def record(self, captures):
-        """Reads the norms of the last step and writes one record.
+    def measure(self, measured):
+        """Takes in the norms of a step.
 
         Args:
-            captures: The `Capture`s of the step.
+            measured: `(variables, norms)` of each optimizer, the norms as
+                `capture.norms` has them.
 
         Returns:
-            The norms of each capture, float32 arrays.
+            The norms by path, `capture.MISSING` for no gradient.
         """
         self._step = self.now()
-        norms, read = {}, []
-        for capture in captures:
-            values = capture.read()
-            read.append(values)
-            paths = self.paths_of(capture.variables)
+        norms = {}
+        for variables, values in measured:
             for variable, path, norm in zip(
-                capture.variables, paths, map(float, values), strict=True
+                variables,
+                self.paths_of(variables),
+                map(float, values),
+                strict=True,
             ):
                 if norm != UNMEASURED:
                     norms[path] = norm
@@ -116,9 +116,18 @@ class Logbook:
                     self._rows[path] = row
         if norms:
             self._global_norm = measure.global_norm(norms.values())
+        return norms
+
+    def record(self, measured):
+        """Takes in the norms of a step and writes them as one record.
+
+        Args:
+            measured: See `measure`.
+        """
+        norms = self.measure(measured)
+        if norms:
             written = {k: None if v == MISSING else v for k, v in norms.items()}
             self._write("write_norms", self._step, self._global_norm, written)
-        return read
 
     def close(self):
         """Puts everything on disk and closes the event file."""

@@ -7,6 +7,7 @@ these records and drops no field of them.
 import dataclasses
 import html
 import json
+import math
 
 SCHEMA = 1
 
@@ -280,6 +281,6 @@ def _finite(value):
         return {key: _finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_finite(item) for item in value]
-    if isinstance(value, float) and (value != value or abs(value) == float("inf")):
+    if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     return value

@@ -8,8 +8,7 @@ names it. Without exactly one match there is no answer.
 import ast
 import inspect
 import linecache
-import textwrap
-
+import sys
 
 from keras_gradguard.diagnosis import internals, source
 
@@ -30,17 +29,16 @@ def declared_place(model, layer_path, op=None, variable=None):
     found = _assigned(model, layer) if layer is not None else None
     if found is not None:
         return found
-    files = _files(op)
     if layer is not None and layer is not model:
-        found = _only(files, lambda call: _keyword(call) == layer.name)
+        found = _only(_files(op), lambda call: _keyword(call) == layer.name)
         if found is not None:
             return found
         kind = type(layer).__name__
-        return _only(files, lambda call: _called(call) == kind)
+        return _only(_files(op), lambda call: _called(call) == kind)
     if op is None:
         return None
     names = internals.functional_call(source.frames_of(op))
-    return _only(files, lambda call: _called(call) in names)
+    return _only(_files(op), lambda call: _called(call) in names)
 
 
 def _find_layer(model, path, variable):
@@ -57,47 +55,80 @@ def _find_layer(model, path, variable):
 def _assigned(model, layer):
     """Looks for `self.name = ...` in the class that holds the layer."""
     for owner in internals.layers_of(model):
-        owner_class = type(owner)
         names = [k for k, v in vars(owner).items() if v is layer]
-        if not names or owner_class.__module__.startswith("keras."):
+        file = _class_file(type(owner)) if names else None
+        if file is None or not source.is_users(file):
             continue
-        try:
-            lines, start = inspect.getsourcelines(owner_class)
-            tree = ast.parse(textwrap.dedent("".join(lines)))
-        except (OSError, TypeError, SyntaxError):
-            continue
-        for node in ast.walk(tree):
-            targets = node.targets if isinstance(node, ast.Assign) else ()
-            for target in targets:
-                if isinstance(target, ast.Attribute) and target.attr in names:
-                    file = inspect.getsourcefile(owner_class)
-                    line = start + node.lineno - 1
-                    return source.place(file, line, "__init__")
+        for node in ast.walk(_tree(file)):
+            if not isinstance(node, ast.ClassDef):
+                continue
+            if node.name == type(owner).__name__:
+                lines = _assignments(node, names)
+                if len(lines) == 1:
+                    return _place(file, lines[0])
+    return None
+
+
+def _assignments(node, names):
+    return [
+        assignment.lineno
+        for assignment in ast.walk(node)
+        if isinstance(assignment, ast.Assign)
+        for target in assignment.targets
+        if isinstance(target, ast.Attribute) and target.attr in names
+    ]
+
+
+def _class_file(owner_class):
+    for member in vars(owner_class).values():
+        code = getattr(inspect.unwrap(member), "__code__", None)
+        if code is not None:
+            return code.co_filename
     return None
 
 
 def _files(op):
-    """The user's files on the stack of an op, the innermost last."""
+    """The user's files: first those on the stack, then all modules'."""
     if op is not None:
-        frames = [frame[0] for frame in source.frames_of(op)]
+        stack = [frame[0] for frame in source.frames_of(op)]
     else:
-        frames = [frame.filename for frame in inspect.stack(context=0)]
-    return list(dict.fromkeys(f for f in frames if source.is_users(f)))
+        stack = [frame.filename for frame in inspect.stack(context=0)]
+    modules = [
+        getattr(module, "__file__", None) for module in sys.modules.values()
+    ]
+    own = [f for f in modules if f and source.installed_package(f) is None]
+    for files in (stack, own):
+        yield list(dict.fromkeys(f for f in files if source.is_users(f)))
 
 
-def _only(files, matches):
-    found = []
-    for file in files:
-        try:
-            tree = ast.parse("".join(linecache.getlines(file)))
-        except SyntaxError:
-            continue
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Call) and matches(node):
-                found.append((file, node.lineno))
-    if len(found) != 1:
-        return None
-    return source.place(*found[0], None)
+def _only(groups, matches):
+    """The one call that matches, in the first files that have any."""
+    for files in groups:
+        found = [
+            (file, node.lineno)
+            for file in files
+            for node in ast.walk(_tree(file))
+            if isinstance(node, ast.Call) and matches(node)
+        ]
+        if found:
+            return _place(*found[0]) if len(found) == 1 else None
+    return None
+
+
+def _tree(file):
+    try:
+        return ast.parse("".join(linecache.getlines(file)))
+    except (SyntaxError, ValueError):
+        return ast.Module([], [])
+
+
+def _place(file, line):
+    inside = "<module>"
+    for node in ast.walk(_tree(file)):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            if node.lineno <= line <= node.end_lineno:
+                inside = node.name
+    return source.place(file, line, inside)
 
 
 def _called(call):

@@ -11,8 +11,10 @@ from keras_gradguard.diagnosis.failure import failure_finding
 from keras_gradguard.diagnosis.flow import Flow
 from keras_gradguard.diagnosis.locate import Location
 from keras_gradguard.diagnosis.outside import outside_findings
-from keras_gradguard.diagnosis.trace import trace_step
-from keras_gradguard.diagnosis.unused import unused_findings
+from keras_gradguard.diagnosis.trace import is_examining, trace_loss, trace_step
+from keras_gradguard.diagnosis.unused import ignoring_loss, unused_findings
+
+__all__ = ["is_examining"]
 
 _BRANCH_NOTE = "only when this branch is taken: the other one passes a gradient"
 
@@ -47,6 +49,11 @@ def explain_missing(step, missing):
     trace = trace_step(step.model, step.data)
     if trace.error is None:
         return _located(step, trace, missing)
+    return _of_failure(step, trace, missing)
+
+
+def _of_failure(step, trace, missing):
+    """Explains a step that runs eagerly and fails when it is traced."""
     finding = failure_finding(trace.error, any_error=True)
     if finding.cause == "tensor_as_bool":
         converted = trace_step(step.model, step.data, trace.called)
@@ -114,6 +121,47 @@ def explain_zero(step, zero):
         for finding in _branch_findings(step, trace, connected)
     ]
     return location.cuts(cut) + in_branches
+
+
+def explain_loss_of_step(step, name):
+    """Explains why one loss of a step has no gradient for its prediction.
+
+    Args:
+        step: The `Step`.
+        name: Name of the loss.
+
+    Returns:
+        A list of `Finding`s.
+    """
+    trace = trace_step(step.model, step.data)
+    if trace.error is not None:
+        return _of_failure(step, trace, range(len(step.variables)))
+    values = [call.value for call in trace.losses if call.name == name]
+    return _located(step, trace, None, losses=values or None)
+
+
+def explain_loss(loss, y_true, y_pred):
+    """Explains why a loss has no gradient for its prediction, without model.
+
+    Args:
+        loss: A `keras.losses.Loss`.
+        y_true: Its targets.
+        y_pred: Its predictions.
+
+    Returns:
+        A list of `Finding`s without variables.
+    """
+    trace = trace_loss(loss, y_true, y_pred)
+    if trace.error is not None:
+        return [failure_finding(trace.error, any_error=True)]
+    location = Location.of_prediction(trace)
+    numbers = range(len(location.tensors))
+    cut = [n for n in numbers if location.distance(n) < float("inf")]
+    cut = cut or [
+        n for n in numbers if location.distance(n, state=True) < float("inf")
+    ]
+    findings = location.cuts(cut) if cut else [ignoring_loss(trace, loss.name)]
+    return [dataclasses.replace(f, variables=()) for f in findings]
 
 
 def explain_terms(step):
@@ -194,9 +242,15 @@ def _depends_on(trace, term, names):
     return False
 
 
-def _located(step, trace, missing):
-    location = Location(trace, step.model, step.variables, step.paths)
+def _located(step, trace, missing, losses=None):
+    location = Location(
+        trace, step.model, step.variables, step.paths, losses=losses
+    )
     far = float("inf")
+    if missing is None:
+        everything = range(len(step.variables))
+        missing = [n for n in everything if location.distance(n) > 0]
+        missing = missing or everything
     cut, connected, unused = [], [], []
     for number in missing:
         distance = location.distance(number)

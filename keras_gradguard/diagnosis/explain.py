@@ -1,6 +1,7 @@
 """Step 4g: put findings into words with the rules."""
 
 import dataclasses
+import textwrap
 
 from keras_gradguard import rules
 from keras_gradguard.records import Diagnosis
@@ -46,7 +47,9 @@ def _diagnosis(rule, finding, num_variables, severity, step, epoch):
         evidence["snippet_start"] = place.snippet_start
     if finding.exception:
         evidence["exception"] = finding.exception
-        evidence["error"] = finding.error.strip().splitlines()[-1][:200]
+        evidence["error"] = textwrap.shorten(
+            finding.error.strip().splitlines()[-1], 200, placeholder=" ..."
+        )
     words = {
         "op": finding.op,
         "layer": finding.layer,

@@ -113,7 +113,8 @@ def _cause(error):
         return "python_value" if is_tensors or has_method else None
     for pattern, cause in _SAID:
         if re.search(pattern, text, re.IGNORECASE) and (
-            cause == "rebuilt_constant" or _TENSOR.search(text)
+            cause == "rebuilt_constant"
+            or _TENSOR.search(text)
             or "symbolic" in text
         ):
             return cause

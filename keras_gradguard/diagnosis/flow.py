@@ -159,7 +159,9 @@ class Flow:
     def _way(self, value):
         path, seen, crossed = [value], {value.key}, []
         while True:
-            steps = (s for s in self._shortest(path[-1]) if s[0].key not in seen)
+            steps = (
+                s for s in self._shortest(path[-1]) if s[0].key not in seen
+            )
             step = next(steps, None)
             if step is None:
                 return path, crossed

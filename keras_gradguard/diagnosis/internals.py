@@ -9,10 +9,15 @@ import os
 import keras
 import keras.src
 import tensorflow as tf
-from tensorflow.python.eager import record
+from keras.src.losses.losses import LossFunctionWrapper
+from keras.src.trainers.compile_utils import get_loss, get_object_name
+from tensorflow.python.eager import context, record
 
 TAPE_START = tf.GradientTape._push_tape.__code__
 TAPE_STOP = tf.GradientTape._pop_tape.__code__
+
+# What Keras says where no variable gets a gradient.
+NO_GRADIENTS = "No gradients provided for any variable."
 
 _CALLS = ("PartitionedCall", "StatefulPartitionedCall")
 _IFS = ("If", "StatelessIf")
@@ -87,6 +92,22 @@ def handles(variable):
     return [v.handle for v in getattr(value, "values", None) or (value,)]
 
 
+def wrapped_loss(function, given):
+    """Returns the `Loss` that `compile` makes of a loss function.
+
+    Args:
+        function: A function of `(y_true, y_pred)`.
+        given: What the user gave: a name, or the function.
+    """
+    name = given if isinstance(given, str) else get_object_name(function)
+    return LossFunctionWrapper(function, name=name)
+
+
+def resolved_loss(name, y_true, y_pred):
+    """Returns the `Loss` that Keras picks for `"crossentropy"`."""
+    return get_loss(name, y_true, y_pred)
+
+
 def layers_of(model):
     """Returns a model and all layers in it, outer before inner."""
     return list(model._flatten_layers())
@@ -101,6 +122,24 @@ def losses_kept(model):
     finally:
         for layer, losses in kept:
             layer._losses[:] = losses
+
+
+@contextlib.contextmanager
+def random_state_kept():
+    """Keeps the state of TensorFlow's eager random ops and Keras' own."""
+    eager = getattr(context.context(), "_rng", None)
+    state = eager.getstate() if eager is not None else None
+    seeds = keras.src.random.seed_generator.global_seed_generator().state
+    value = keras.ops.convert_to_numpy(seeds)
+    generator = tf.random.get_global_generator().state
+    numbers = generator.numpy()
+    try:
+        yield
+    finally:
+        if state is not None:
+            eager.setstate(state)
+        seeds.assign(value)
+        generator.assign(numbers)
 
 
 def has_extra_losses(model):

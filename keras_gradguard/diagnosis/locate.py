@@ -8,7 +8,9 @@ from keras_gradguard.diagnosis.edges import carries_gradient
 from keras_gradguard.diagnosis.flow import Flow, cut_key, variable_tensors
 from keras_gradguard.records import Finding, Place
 
-_PLUMBING = frozenset(("Identity", "PartitionedCall", "StatefulPartitionedCall"))
+_PLUMBING = frozenset(
+    ("Identity", "PartitionedCall", "StatefulPartitionedCall")
+)
 
 
 class Location:
@@ -35,6 +37,15 @@ class Location:
         self._branch = branch
         self._flows = {}
         self.tensors = variable_tensors(trace.graph, self.variables)
+
+    @classmethod
+    def of_prediction(cls, trace):
+        """Takes the predictions of a traced loss for its variables."""
+        location = cls(trace, None, (), ())
+        location.tensors = [[tensor] for tensor in trace.outputs]
+        location.paths = ["y_pred"] * len(location.tensors)
+        location._losses = trace.targets[0].targets
+        return location
 
     def flow_of(self, number, state=False):
         """Returns the `Flow` of the losses that should train a variable."""
@@ -125,6 +136,8 @@ class Location:
             if context.parent is None:
                 break
             op, context = context.call, context.parent
+        if self.model is None:
+            return Place(), ()
         found = declared_place(self.model, self.layer(op, context), op)
         if found is None:
             return Place(), ()

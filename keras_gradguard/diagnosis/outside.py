@@ -2,6 +2,8 @@
 
 import dataclasses
 
+import tensorflow as tf
+
 from keras_gradguard.diagnosis import source
 from keras_gradguard.records import Finding, Place
 
@@ -60,7 +62,8 @@ def _first_unrecorded(trace, path):
             continue
         for value in reversed(path):
             op = value.tensor.op
-            if not op.inputs or op.graph is not trace.graph:
+            computes = any(t.dtype != tf.resource for t in op.inputs)
+            if not computes or op.graph is not trace.graph:
                 continue
             number = op.graph.get_operations().index(op)
             if not any(

@@ -118,7 +118,7 @@ def is_users(file):
         return False
     if any(_is_below(file, folder) for folder in _framework_folders()):
         return False
-    package = _installed_package(file)
+    package = installed_package(file)
     if package is not None:
         return _uses_tensorflow(package)
     return not _is_below(file, sysconfig.get_path("stdlib"))
@@ -136,7 +136,8 @@ def _framework_folders():
     return tuple(folders)
 
 
-def _installed_package(file):
+def installed_package(file):
+    """Returns the installed package that a file belongs to, or `None`."""
     for key in ("purelib", "platlib"):
         folder = sysconfig.get_path(key)
         if _is_below(file, folder):

@@ -5,6 +5,7 @@ Nothing runs: no weight, optimizer, metric or random state changes.
 
 import contextlib
 import inspect
+import threading
 
 import keras
 import tensorflow as tf
@@ -31,7 +32,7 @@ def trace_step(model, data, converted=()):
     Returns:
         A `Trace`.
     """
-    with tf.init_scope(), internals.losses_kept(model):
+    with tf.init_scope(), internals.losses_kept(model), _examining():
         graph = internals.new_graph("gradguard_trace")
         trace = Trace(graph)
         with graph.as_default():
@@ -48,6 +49,52 @@ def trace_step(model, data, converted=()):
             except Exception as error:  # noqa: BLE001
                 trace.error = error
     return trace
+
+
+def trace_loss(loss, y_true, y_pred):
+    """Traces one call of a loss on placeholders.
+
+    Args:
+        loss: A `keras.losses.Loss`.
+        y_true: Targets: tensors, or a nest of them.
+        y_pred: Predictions: tensors, or a nest of them.
+
+    Returns:
+        A `Trace`; its `batch` and its `outputs` are the prediction.
+    """
+    with tf.init_scope(), _examining():
+        graph = internals.new_graph("gradguard_loss")
+        trace = Trace(graph)
+        with graph.as_default():
+            y_true, y_pred = keras.tree.map_structure(
+                _placeholder, (y_true, y_pred)
+            )
+            trace.batch = trace.outputs = tensors_of(y_pred)
+            try:
+                with Observer(trace):
+                    value = loss(y_true, y_pred)
+                trace.targets.append(TapeCall(tensors_of(value), [], [], ()))
+            except Exception as error:  # noqa: BLE001
+                trace.error = error
+    return trace
+
+
+_thread = threading.local()
+
+
+def is_examining():
+    """Returns whether a scratch trace runs in this thread."""
+    return getattr(_thread, "examining", False)
+
+
+@contextlib.contextmanager
+def _examining():
+    before = is_examining()
+    _thread.examining = True
+    try:
+        yield
+    finally:
+        _thread.examining = before
 
 
 def _forward(model, batch, trace):

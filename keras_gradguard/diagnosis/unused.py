@@ -34,6 +34,22 @@ def unused_findings(location, numbers):
     ]
 
 
+def ignoring_loss(trace, name):
+    """Returns the `Finding` of a loss that never reads its prediction.
+
+    Args:
+        trace: A `Trace`.
+        name: Name of the loss, called in the trace.
+    """
+    calls = [call for call in trace.losses if call.name == name]
+    return Finding(
+        kind="unused",
+        cause="loss_ignores_prediction",
+        loss=name,
+        place=_loss_place(trace, calls[0]) if calls else Place(),
+    )
+
+
 def _cause(location, number):
     trace, variable = location.trace, location.variables[number]
     layer = location.paths[number].rpartition("/")[0] or None

@@ -1,0 +1,239 @@
+"""Door 1: a loss around a loss, that checks it once per trace."""
+
+import contextlib
+import sys
+import warnings
+
+import keras
+import tensorflow as tf
+
+from keras_gradguard.diagnosis import examine, internals
+from keras_gradguard.diagnosis.explain import diagnoses_of
+from keras_gradguard.diagnosis.flow import flows_to
+from keras_gradguard.diagnosis.observer import tensors_of
+from keras_gradguard.door import Door
+from keras_gradguard.errors import (
+    GradientBreakError,
+    GradientBreakWarning,
+    checked_action,
+)
+from keras_gradguard.hook import running_hook
+from keras_gradguard.measure import unique_paths
+from keras_gradguard.records import Report
+
+# An eager loss is called every step: it is checked at the first call and
+# then now and again, as an extra tape costs a second backward pass of it.
+_EAGER_CALLS = 100
+
+
+@keras.saving.register_keras_serializable(package="keras_gradguard")
+class GradGuardLoss(keras.losses.Loss):
+    """A loss with the same value, that checks its own gradient.
+
+    While a gradient tape records, each trace (each hundredth call when
+    eager) must connect the loss with `y_pred` by a gradient. Where it does
+    not, the op and the source line that cut it are named.
+
+    Args:
+        loss: A `keras.losses.Loss`, a function of `(y_true, y_pred)`, or
+            the name of a Keras loss such as `"mse"`.
+        on_break: What a cut does: `"raise"` a `GradientBreakError`,
+            `"warn"` once, or `"stop"` the training (`model.stop_training`)
+            with a warning.
+        name: Name of the loss; by default the inner one's.
+
+    Raises:
+        ValueError: If `loss` is not a loss or `on_break` not an action.
+
+    Example:
+    ```python
+    model.compile("adam", loss=GradGuardLoss(my_loss))
+    ```
+    """
+
+    def __init__(self, loss, on_break="raise", name=None):
+        self._given = loss
+        self._inner = _inner_loss(loss)
+        self.on_break = checked_action("on_break", on_break)
+        inner = self._inner
+        super().__init__(
+            name=name or (inner.name if inner is not None else str(loss)),
+            reduction=getattr(inner, "reduction", "sum_over_batch_size"),
+            dtype=getattr(inner, "dtype", None),
+        )
+        self._calls = 0
+        self._warned = set()
+        self._door = Door()
+
+    def call(self, y_true, y_pred):
+        """Returns the inner loss's values before the reduction."""
+        return self._resolved(y_true, y_pred).call(y_true, y_pred)
+
+    @tf.autograph.experimental.do_not_convert
+    def __call__(self, y_true, y_pred, sample_weight=None):
+        """Returns the inner loss's value, checked.
+
+        Args:
+            y_true: Targets, as the inner loss takes them.
+            y_pred: Predictions, as the inner loss takes them.
+            sample_weight: Weights, as the inner loss takes them.
+
+        Returns:
+            Exactly what the inner loss returns.
+
+        Raises:
+            GradientBreakError: If no gradient reaches `y_pred` and
+                `on_break` is `"raise"`.
+        """
+        inner = self._resolved(y_true, y_pred)
+        if not self._is_due():
+            return inner(y_true, y_pred, sample_weight)
+        tensors = [t for t in tensors_of(y_pred) if t.dtype.is_floating]
+        with _tape_on(tensors) as tape:
+            try:
+                value = inner(y_true, y_pred, sample_weight)
+            except Exception as error:
+                self._explain_error(error)
+                raise
+        with self._door.guarded():
+            if tensors and not _is_connected(tape, value, tensors):
+                self._act(self._diagnoses(inner, y_true, y_pred))
+        return value
+
+    def _resolved(self, y_true, y_pred):
+        if self._inner is None:
+            return internals.resolved_loss(self._given, y_true, y_pred)
+        return self._inner
+
+    def _is_due(self):
+        if not self._door.is_open or examine.is_examining():
+            return False
+        if not internals.tape_is_active():
+            return False
+        if not tf.executing_eagerly():
+            return True
+        self._calls += 1
+        return self._calls % _EAGER_CALLS == 1
+
+    def _diagnoses(self, inner, y_true, y_pred):
+        step = _running_step()
+        if step is None:
+            findings = examine.explain_loss(inner, y_true, y_pred)
+            return diagnoses_of(findings, 0, "error")
+        findings = examine.explain_loss_of_step(step, inner.name)
+        lost = {path for f in findings for path in f.variables}
+        severity = "error" if len(lost) == len(step.paths) else "warning"
+        return diagnoses_of(findings, len(step.paths), severity)
+
+    def _explain_error(self, error):
+        if running_hook() is not None:
+            return
+        with self._door.guarded():
+            step = _running_step()
+            paths = () if step is None else step.paths
+            findings = examine.explain_error(step, error)
+            for diagnosis in diagnoses_of(findings, len(paths), "error"):
+                error.add_note(f"\n{diagnosis}")
+
+    def _act(self, diagnoses):
+        hook = running_hook()
+        for watcher in hook.watchers if hook else ():
+            watcher.keep(diagnoses)
+        if self.on_break == "raise":
+            raise GradientBreakError(
+                Report(diagnoses=diagnoses), internals.NO_GRADIENTS
+            )
+        for diagnosis in diagnoses:
+            if diagnosis.key not in self._warned:
+                self._warned.add(diagnosis.key)
+                warnings.warn(
+                    f"\n{diagnosis}\n", GradientBreakWarning, stacklevel=4
+                )
+        step = _running_step()
+        if self.on_break == "stop" and step is not None:
+            step.model.stop_training = True
+
+    def get_config(self):
+        """Returns the constructor's arguments, ready to be saved."""
+        given = self._given
+        if not isinstance(given, str):
+            given = keras.saving.serialize_keras_object(given)
+        return {"loss": given, "on_break": self.on_break, "name": self.name}
+
+    @classmethod
+    def from_config(cls, config):
+        """Makes a guarded loss from `get_config`'s dict."""
+        loss = config["loss"]
+        if not isinstance(loss, str):
+            loss = keras.saving.deserialize_keras_object(loss)
+        return cls(**{**config, "loss": loss})
+
+
+def _inner_loss(loss):
+    """Returns the `Loss` that Keras would make of `loss`.
+
+    Keras picks `"crossentropy"` by the shapes of a batch: `None` for it.
+    """
+    if isinstance(loss, str) and loss.lower() in ("crossentropy", "ce"):
+        return None
+    found = loss
+    if isinstance(loss, (str, type)):
+        try:
+            found = keras.losses.get(loss)
+        except (ValueError, TypeError):
+            found = None
+    if isinstance(found, keras.losses.Loss):
+        return found
+    if isinstance(loss, type) or not callable(found):
+        raise ValueError(
+            "`loss` must be a keras.losses.Loss, a function of (y_true, "
+            'y_pred), or the name of a Keras loss such as "mse"; for several '
+            f"outputs wrap each loss. Received: loss={loss!r}"
+        )
+    return internals.wrapped_loss(found, loss)
+
+
+def _running_step():
+    """The training step that calls this loss, or `None` in a custom loop."""
+    hook = running_hook()
+    if hook is not None and hook.data is not None:
+        model, data = hook.model, hook.data
+    else:
+        model, data = _step_on_the_stack()
+    if model is None:
+        return None
+    variables = tuple(model.trainable_variables)
+    return examine.Step(model, data, variables, unique_paths(variables))
+
+
+def _step_on_the_stack():
+    frame = sys._getframe(1)
+    while frame is not None:
+        code, names = frame.f_code, frame.f_locals
+        model = names.get("self")
+        if code.co_name == "train_step" and isinstance(model, keras.Model):
+            return model, names[code.co_varnames[1]]
+        frame = frame.f_back
+    return None, None
+
+
+@contextlib.contextmanager
+def _tape_on(tensors):
+    """A tape on the prediction of an eager call; graphs need none."""
+    if not tf.executing_eagerly():
+        yield None
+        return
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(tensors)
+        yield tape
+
+
+def _is_connected(tape, value, tensors):
+    if not isinstance(value, tf.Tensor):
+        return False
+    if tape is not None:
+        gradients = tape.gradient(value, tensors)
+        return any(gradient is not None for gradient in gradients)
+    if any(tensor.graph is not value.graph for tensor in tensors):
+        return True
+    return flows_to(value.graph, value, tensors)
