@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from keras_gradguard import capture
 from keras_gradguard.diagnosis import examine, internals
+from keras_gradguard.diagnosis.terms import explain_terms
 from keras_gradguard.diagnosis.trace import optimizers_of
 from keras_gradguard.logbook import Logbook
 
@@ -72,7 +73,7 @@ def _look(step, norms, logbook):
             findings = explain(step, numbers)
             logbook.add(findings, "error" if lost else "warning")
     known = {step.paths[n] for n in missing}
-    for finding in examine.explain_terms(step):
+    for finding in explain_terms(step):
         if not finding.variables:
             logbook.add([finding], "note")
         elif not known.issuperset(finding.variables):

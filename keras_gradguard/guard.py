@@ -6,6 +6,7 @@ import warnings
 import tensorflow as tf
 
 from keras_gradguard.diagnosis import examine
+from keras_gradguard.diagnosis.terms import explain_terms
 from keras_gradguard.door import Door
 from keras_gradguard.errors import GradientBreakError, GradientBreakWarning
 from keras_gradguard.hook import hook_of
@@ -113,7 +114,7 @@ class Guard:
         known = {step.paths[number] for number in missing}
         broken = [
             finding
-            for finding in examine.explain_terms(step)
+            for finding in explain_terms(step)
             if not known or not known.issuperset(finding.variables)
         ]
         notes = [f for f in broken if not f.variables]

@@ -2,6 +2,7 @@
 
 import warnings
 
+import keras
 import tensorflow as tf
 
 from keras_gradguard import measure
@@ -45,7 +46,8 @@ class Logbook:
             variables: Keras or TensorFlow variables.
         """
         known = list(self._model.trainable_variables)
-        names = dict(zip(map(id, known), measure.unique_paths(known)))
+        paths = measure.unique_paths(known)
+        names = dict(zip(map(id, known), paths, strict=True))
         for variable in known:
             path = names[id(variable)]
             self._rows.setdefault(path, measure.health(variable, path))
@@ -85,7 +87,7 @@ class Logbook:
         if optimizer is None:
             return None
         with tf.init_scope():
-            return int(optimizer.iterations.value)
+            return int(keras.ops.convert_to_tensor(optimizer.iterations))
 
     def lose(self, variable, path):
         """Notes that a variable gets no gradient."""

@@ -25,8 +25,11 @@ def declared_place(model, layer_path, op=None, variable=None):
     Returns:
         A `Place`, or `None`.
     """
-    layer = _find_layer(model, layer_path, variable)
-    found = _assigned(model, layer) if layer is not None else None
+    if variable is not None:
+        layer = owner_of(model, variable)
+    else:
+        layer = _layer_at(model, layer_path)
+    found = assigned_place(model, layer) if layer is not None else None
     if found is not None:
         return found
     if layer is not None and layer is not model:
@@ -41,21 +44,35 @@ def declared_place(model, layer_path, op=None, variable=None):
     return _only(_files(op), lambda call: _called(call) in names)
 
 
-def _find_layer(model, path, variable):
+def owner_of(model, variable):
+    """Returns the innermost layer that a variable belongs to, or `None`."""
     found = None
     for layer in internals.layers_of(model):
-        if variable is not None:
-            if any(variable is own for own in layer.trainable_variables):
-                found = layer
-        elif path is not None and path in (layer.path, layer.name):
+        if any(variable is own for own in layer.trainable_variables):
             found = layer
     return found
 
 
-def _assigned(model, layer):
-    """Looks for `self.name = ...` in the class that holds the layer."""
+def _layer_at(model, path):
+    found = None
+    for layer in internals.layers_of(model):
+        if path is not None and path in (layer.path, layer.name):
+            found = layer
+    return found
+
+
+def assigned_place(model, value):
+    """Finds the `self.name = ...` in a class of the user that made `value`.
+
+    Args:
+        model: The model whose layers may hold `value` as an attribute.
+        value: A layer or a variable.
+
+    Returns:
+        A `Place`, or `None`.
+    """
     for owner in internals.layers_of(model):
-        names = [k for k, v in vars(owner).items() if v is layer]
+        names = [k for k, v in vars(owner).items() if v is value]
         file = _class_file(type(owner)) if names else None
         if file is None or not source.is_users(file):
             continue

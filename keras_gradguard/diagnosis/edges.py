@@ -178,6 +178,7 @@ def edges(value, branch=None):
 
 
 def _through_bodies(context, tensor, kind, bodies, branch):
+    # What a loop passes on unchanged is reached through its body.
     op, position = tensor.op, tensor.value_index
     if kind == "branch" and branch is not None:
         bodies = [bodies[min(branch, len(bodies) - 1)]]
@@ -190,8 +191,6 @@ def _through_bodies(context, tensor, kind, bodies, branch):
         Edge(Value(body, body.graph.outputs[position]), context, op)
         for body in bodies
     ]
-    if kind == "while":
-        found.append(Edge(Value(context, op.inputs[position]), context, op))
     if kind != "call":
         found.append(Edge(decision, context, op, is_open=False, selects=True))
     return found

@@ -3,12 +3,8 @@
 import dataclasses
 
 import keras
-import tensorflow as tf
 
-from keras_gradguard.diagnosis import internals
-from keras_gradguard.diagnosis.edges import Context, Value, edges
 from keras_gradguard.diagnosis.failure import failure_finding
-from keras_gradguard.diagnosis.flow import Flow
 from keras_gradguard.diagnosis.locate import Location
 from keras_gradguard.diagnosis.outside import outside_findings
 from keras_gradguard.diagnosis.trace import is_examining, trace_loss, trace_step
@@ -162,84 +158,6 @@ def explain_loss(loss, y_true, y_pred):
     ]
     findings = location.cuts(cut) if cut else [ignoring_loss(trace, loss.name)]
     return [dataclasses.replace(f, variables=()) for f in findings]
-
-
-def explain_terms(step):
-    """Looks for losses that train nothing while other terms hide it.
-
-    Args:
-        step: The `Step`.
-
-    Returns:
-        A list of `Finding`s, empty if every loss trains what it depends on.
-        A Python `if` on a tensor that only eager mode lets pass is one
-        without variables.
-    """
-    model = step.model
-    is_eager = model.run_eagerly
-    several = isinstance(model.loss, (list, tuple, dict))
-    if not (is_eager or several or internals.has_extra_losses(model)):
-        return []
-    trace = trace_step(model, step.data)
-    if trace.error is not None:
-        finding = failure_finding(trace.error)
-        is_if = finding is not None and finding.cause == "tensor_as_bool"
-        return [finding] if is_if and is_eager else []
-    return _hidden(step, trace)
-
-
-def _hidden(step, trace):
-    terms = _used_terms(trace)
-    everything = range(len(step.variables))
-    findings, trained, seen = [], set(), set()
-    for name, term in terms:
-        location = Location(
-            trace, step.model, step.variables, step.paths, losses=[term]
-        )
-        alive = {n for n in everything if location.distance(n) == 0}
-        cut = [n for n in everything if 0 < location.distance(n) < float("inf")]
-        trained |= alive
-        seen.update(cut)
-        if cut and not alive:
-            findings += [
-                dataclasses.replace(finding, loss=finding.loss or name)
-                for finding in location.cuts(cut)
-            ]
-    hidden = sorted(seen - trained)
-    if hidden and not findings:
-        losses = [term for _, term in terms]
-        location = Location(
-            trace, step.model, step.variables, step.paths, losses=losses
-        )
-        findings = location.cuts(hidden)
-    note = "a regulariser or another loss still moves these variables"
-    return [dataclasses.replace(f, notes=(*f.notes, note)) for f in findings]
-
-
-def _used_terms(trace):
-    """The loss terms on the batch that the step really differentiates."""
-    batch = {tensor.name for tensor in trace.batch}
-    terms = [(call.name, call.value) for call in trace.losses] + [
-        ("add_loss", term)
-        for term in trace.extra_losses
-        if isinstance(term, tf.Tensor) and _depends_on(trace, term, batch)
-    ]
-    targets = [t for call in trace.targets for t in call.targets]
-    flow = Flow(trace.graph, targets)
-    return [(name, term) for name, term in terms if flow.distance(term) == 0]
-
-
-def _depends_on(trace, term, names):
-    queue, seen = [Value(Context(trace.graph), term)], set()
-    while queue:
-        value = queue.pop()
-        if value.tensor.name in names:
-            return True
-        for edge in edges(value):
-            if edge.source.key not in seen:
-                seen.add(edge.source.key)
-                queue.append(edge.source)
-    return False
 
 
 def _located(step, trace, missing, losses=None):

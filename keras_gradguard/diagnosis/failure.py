@@ -8,7 +8,7 @@ import traceback
 import tensorflow as tf
 
 from keras_gradguard.diagnosis import source
-from keras_gradguard.records import Finding
+from keras_gradguard.finding import Finding
 
 # Methods of a symbolic tensor that fail, by what the user's code wanted.
 _ASKED = {

@@ -63,17 +63,16 @@ def bodies(op):
         names = [op.get_attr(n).name for n in ("cond", "body")]
     else:
         return None
-    functions = [_function(op.graph, name) for name in names]
-    if any(function is None for function in functions):
-        return None
-    return kind, [function.graph for function in functions]
+    graphs = [_body(op.graph, name) for name in names]
+    return None if None in graphs else (kind, graphs)
 
 
-def _function(graph, name):
+def _body(graph, name):
     while graph is not None:
         function = graph._get_function(name)
         if function is not None:
-            return function
+            # A function of TensorFlow 1 (CTC has some) has no graph to walk.
+            return getattr(function, "graph", None)
         graph = getattr(graph, "outer_graph", None)
     return None
 

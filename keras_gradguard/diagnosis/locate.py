@@ -6,7 +6,7 @@ from keras_gradguard.diagnosis import internals, source
 from keras_gradguard.diagnosis.declared import declared_place
 from keras_gradguard.diagnosis.edges import carries_gradient
 from keras_gradguard.diagnosis.flow import Flow, cut_key, variable_tensors
-from keras_gradguard.records import Finding, Place
+from keras_gradguard.finding import Finding, Place
 
 _PLUMBING = frozenset(
     ("Identity", "PartitionedCall", "StatefulPartitionedCall")
@@ -24,10 +24,18 @@ class Location:
         losses: Tensors to start from; by default what the tape was asked
             to differentiate.
         branch: See `edges.edges`.
+        stops: See `Flow`.
     """
 
     def __init__(
-        self, trace, model, variables, paths, losses=None, branch=None
+        self,
+        trace,
+        model,
+        variables,
+        paths,
+        losses=None,
+        branch=None,
+        stops=(),
     ):
         self.trace = trace
         self.model = model
@@ -35,6 +43,7 @@ class Location:
         self.paths = list(paths)
         self._losses = losses
         self._branch = branch
+        self._stops = stops
         self._flows = {}
         self.tensors = variable_tensors(trace.graph, self.variables)
 
@@ -61,7 +70,7 @@ class Location:
         key = (tuple(id(loss) for loss in losses), state)
         if key not in self._flows:
             self._flows[key] = Flow(
-                self.trace.graph, losses, branch=self._branch, state=state
+                self.trace.graph, losses, self._stops, self._branch, state
             )
         return self._flows[key]
 

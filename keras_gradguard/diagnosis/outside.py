@@ -5,7 +5,7 @@ import dataclasses
 import tensorflow as tf
 
 from keras_gradguard.diagnosis import source
-from keras_gradguard.records import Finding, Place
+from keras_gradguard.finding import Finding, Place
 
 
 def outside_findings(location, numbers):

@@ -9,7 +9,7 @@ import traceback
 import types
 
 from keras_gradguard.diagnosis import internals
-from keras_gradguard.records import Place
+from keras_gradguard.finding import Place
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _FRAMEWORKS = (

@@ -3,9 +3,13 @@
 import collections
 
 from keras_gradguard.diagnosis import source
-from keras_gradguard.diagnosis.declared import declared_place
+from keras_gradguard.diagnosis.declared import (
+    assigned_place,
+    declared_place,
+    owner_of,
+)
 from keras_gradguard.diagnosis.edges import Context, Value, edges
-from keras_gradguard.records import Finding, Place
+from keras_gradguard.finding import Finding, Place
 
 
 def unused_findings(location, numbers):
@@ -53,11 +57,9 @@ def ignoring_loss(trace, name):
 def _cause(location, number):
     trace, variable = location.trace, location.variables[number]
     layer = location.paths[number].rpartition("/")[0] or None
-    tensors = location.tensors[number]
-    declared = declared_place(location.model, layer, variable=variable)
-    if not tensors:
-        return "unused_layer", layer, None, declared or Place()
-    later = _later_tensors(tensors)
+    owner = owner_of(location.model, variable)
+    was_called = any(owner is called for called in trace.called)
+    later = _later_tensors(location.tensors[number])
     names = {_name(tensor) for tensor in later}
     for call in trace.losses:
         if _name(call.y_pred) in names:
@@ -67,12 +69,18 @@ def _cause(location, number):
         (op for op in _newest_first(later) if source.op_place(op).line), None
     )
     used = source.op_place(last) if last is not None else Place()
-    for tensor in trace.outputs:
-        if _name(tensor) in names:
-            is_own = used.line is not None
-            place = used if is_own else declared or Place()
-            return "output_without_loss", layer, None, place
-    return "discarded_output", None, None, used if used.line else Place()
+    declared = declared_place(location.model, layer, variable=variable)
+    if any(_name(tensor) in names for tensor in trace.outputs):
+        place = used if used.line is not None else declared or Place()
+        return "output_without_loss", layer, None, place
+    if used.line is not None:
+        return "discarded_output", None, None, used
+    if not was_called:
+        return "unused_layer", layer, None, declared or Place()
+    if later:
+        return "discarded_output", layer, None, declared or Place()
+    place = assigned_place(location.model, variable)
+    return "unused_weight", layer, None, place or Place()
 
 
 def _later_tensors(tensors):

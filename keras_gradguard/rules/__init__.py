@@ -29,6 +29,7 @@ from keras_gradguard.rules import (
     unexplained_cut,
     unregistered_op,
     unused_layer,
+    unused_weight,
     variable_state,
     where_indices,
 )
@@ -47,6 +48,7 @@ RULES = (
     variable_state.RULE,
     custom_gradient_none.RULE,
     unused_layer.RULE,
+    unused_weight.RULE,
     output_without_loss.RULE,
     loss_ignores_prediction.RULE,
     discarded_output.RULE,

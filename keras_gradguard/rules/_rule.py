@@ -3,7 +3,8 @@
 import dataclasses
 from collections.abc import Callable
 
-from keras_gradguard.records import Finding, Help
+from keras_gradguard.finding import Finding
+from keras_gradguard.records import Help
 
 
 @dataclasses.dataclass(frozen=True)

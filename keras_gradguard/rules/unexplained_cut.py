@@ -15,9 +15,9 @@ RULE = Rule(
     ),
     help=(
         Help(
-            text="use floating point ops; the bits of a number have no slope",
-            before="size = tf.bitcast(bits & 0x7FFFFFFF, tf.float32)",
-            after="size = tf.abs(gap)",
+            text="keep the value, and pass the gradient straight by the op",
+            before="value = op(scores)",
+            after="value = scores + tf.stop_gradient(op(scores) - scores)",
         ),
     ),
     bad="""\

@@ -31,13 +31,13 @@ def compiled_loss(model):
     return _COMPILED[model].get("loss")
 
 
-def fit(model, x, y, callbacks=()):
+def fit(model, x, y, callbacks=(), **changes):
     """Trains one epoch, two batches or so, without a word."""
     arguments = {"batch_size": 8, "epochs": 1, "verbose": 0}
     if isinstance(x, tf.data.Dataset):
         del arguments["batch_size"]
         arguments["shuffle"] = False
-    arguments.update(_FITTED[model])
+    arguments.update(_FITTED[model], **changes)
     return model.fit(x, y, callbacks=list(callbacks), **arguments)
 
 

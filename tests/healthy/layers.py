@@ -8,9 +8,9 @@ from .build import compile_with, normal
 layers = keras.layers
 
 
-def stack(*middle, shape=(4,), outputs=1, dtype=None, **arguments):
+def stack(*middle, shape=(4,), outputs=1, **arguments):
     """Returns the layers, a dense head, and numbers to fit."""
-    head = layers.Dense(outputs, dtype=dtype and "float32")
+    head = layers.Dense(outputs, dtype="float32")
     model = keras.Sequential([keras.Input(shape), *middle, head])
     compile_with(model, "mse", **arguments)
     return model, normal(16, *shape), normal(16, outputs)
@@ -76,7 +76,6 @@ def mixed_float16(initial_scale=1024.0, **arguments):
     """Half precision with loss scaling."""
     return stack(
         layers.Dense(16, activation="relu", dtype="mixed_float16"),
-        dtype="mixed_float16",
         optimizer=keras.optimizers.LossScaleOptimizer(
             keras.optimizers.Adam(), initial_scale=initial_scale
         ),
@@ -94,7 +93,6 @@ def mixed_bfloat16():
     return stack(
         layers.Dense(16, activation="relu", dtype="mixed_bfloat16"),
         layers.LayerNormalization(dtype="mixed_bfloat16"),
-        dtype="mixed_bfloat16",
     )
 
 

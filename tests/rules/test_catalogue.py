@@ -11,7 +11,8 @@ import sys
 import pytest
 
 from keras_gradguard import rules
-from keras_gradguard.records import KINDS, Finding
+from keras_gradguard.finding import Finding
+from keras_gradguard.records import KINDS
 from keras_gradguard.report import catalogue
 from keras_gradguard.rules import RULES
 
@@ -27,6 +28,7 @@ CAUSES = {
     "predict": "GG121",
     "custom_gradient": "GG122",
     "unused_layer": "GG301",
+    "unused_weight": "GG305",
     "output_without_loss": "GG302",
     "loss_ignores_prediction": "GG303",
     "discarded_output": "GG304",

@@ -1,0 +1,77 @@
+"""What the diagnosis hands to the rules: plain values, no TensorFlow."""
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """A line of the user's source.
+
+    Args:
+        file: File name as Python knows it (a notebook cell has one too).
+        line: Line number, from 1.
+        function: Name of the function that holds the line.
+        snippet: Source lines around `line`; empty if the source is gone.
+        snippet_start: Number of the first line of `snippet`.
+    """
+
+    file: str | None = None
+    line: int | None = None
+    function: str | None = None
+    snippet: tuple[str, ...] = ()
+    snippet_start: int | None = None
+
+    @property
+    def source(self):
+        """The guilty line itself, stripped, or an empty string."""
+        if not self.snippet or self.line is None:
+            return ""
+        return self.snippet[self.line - self.snippet_start].strip()
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """What the diagnosis found, before a rule has put it into words.
+
+    Args:
+        kind: One of `KINDS`.
+        place: The user's line, an empty `Place` if there is none.
+        op: Type of the guilty TensorFlow op, or `None`.
+        layer: Keras path of the layer that the op runs in, or `None`.
+        loss: Name of the loss or output that is cut, or `None`.
+        variables: Paths of the trainable variables that are hit.
+        num_variables: Number of trainable variables in all.
+        path: Op types from the loss to the cut, the cut last.
+        chain: Op types from the cut toward the loss, the cut first, as long
+            as no gradient comes back out of them.
+        input_dtypes: Names of the dtypes that go into the guilty op.
+        output_dtypes: Names of the dtypes that come out of it.
+        calls: Names of the library functions between the user's line and
+            the op, the outermost first, e.g. `("confusion_matrix", "cast")`.
+        cause: Fixed word for a cut that is not an op: `"state"`,
+            `"outside_tape"`, `"unused_layer"`, ...; see `rules/`.
+        exception: Type name of the exception that told of the cut.
+        error: Text of that exception.
+        notes: Further facts, one sentence each.
+        evidence: Figures behind the finding.
+        certainty: `"proved"` or `"suspected"`.
+    """
+
+    kind: str
+    place: Place = Place()
+    op: str | None = None
+    layer: str | None = None
+    loss: str | None = None
+    variables: tuple[str, ...] = ()
+    num_variables: int = 0
+    path: tuple[str, ...] = ()
+    chain: tuple[str, ...] = ()
+    input_dtypes: tuple[str, ...] = ()
+    output_dtypes: tuple[str, ...] = ()
+    calls: tuple[str, ...] = ()
+    cause: str | None = None
+    exception: str | None = None
+    error: str | None = None
+    notes: tuple[str, ...] = ()
+    evidence: dict = dataclasses.field(default_factory=dict)
+    certainty: str = "proved"

@@ -1,0 +1,49 @@
+"""GG305: a weight that its own layer never reads."""
+
+from keras_gradguard.records import Help
+from keras_gradguard.rules._rule import Rule
+
+_BAD = """\
+import keras
+
+
+class Scaled(keras.layers.Layer):
+    def build(self, input_shape):
+        size = input_shape[-1:]
+        self.scale = self.add_weight(shape=size, name="scale")
+        self.shift = self.add_weight(shape=size, name="shift")  # [unused-weight]
+
+    def call(self, inputs):
+        return inputs * self.scale
+
+
+def model():
+    inputs = keras.Input((4,))
+    hidden = Scaled(name="scaled")(inputs)
+    network = keras.Model(inputs, keras.layers.Dense(3, name="head")(hidden))
+    network.compile("adam", loss="mse")
+    return network
+"""
+
+RULE = Rule(
+    code="GG305",
+    name="unused-weight",
+    kind="unused",
+    matches=lambda finding: finding.cause == "unused_weight",
+    message="the layer runs, but never reads one of its weights",
+    why=(
+        "A variable learns only where the training step reads it. One that "
+        "was read in `build` or `__init__` was read before any step."
+    ),
+    help=(
+        Help(
+            text="use the weight in call",
+            before="return inputs * self.scale",
+            after="return inputs * self.scale + self.shift",
+        ),
+    ),
+    bad=_BAD,
+    good=_BAD.replace(
+        "inputs * self.scale\n", "inputs * self.scale + self.shift\n"
+    ).replace("  # [unused-weight]", ""),
+)
