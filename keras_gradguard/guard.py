@@ -89,7 +89,7 @@ class Guard:
                     missing.append(number)
         all_lost = all(gradient is None for gradient in gradients)
         found = self._explain(step, missing, all_lost) if missing else ()
-        if not self._terms_checked:
+        if not self._terms_checked and not all_lost:
             self._terms_checked = True
             self._check_terms(step, missing)
         if all_lost and self._on_break != "stop":
@@ -106,7 +106,8 @@ class Guard:
                 return ()
             findings = examine.explain_missing(step, missing)
             severity = "error" if all_lost else "warning"
-            self._explained[key] = self._add(findings, severity)
+            quiet = all_lost and self._on_break != "stop"
+            self._explained[key] = self._add(findings, severity, quiet)
         return self._explained[key]
 
     def _check_terms(self, step, missing):
@@ -135,7 +136,9 @@ class Guard:
             return
         with self._door.guarded():
             step = self._step(self._model.trainable_variables)
-            self._lost = self._add(examine.explain_error(step, error), "error")
+            self._lost = self._add(
+                examine.explain_error(step, error), "error", quiet=True
+            )
             self._add_note(error)
 
     def see_failure(self, error):
@@ -158,7 +161,7 @@ class Guard:
         step = self._step(self._model.trainable_variables)
         findings = examine.explain_zero(step, range(len(step.variables)))
         findings = [f for f in findings if f.op == "EagerPyFunc"]
-        self._lost = self._add(findings, "error")
+        self._lost = self._add(findings, "error", quiet=True)
 
     def _add_note(self, error):
         if isinstance(error, GradientBreakError):
@@ -214,17 +217,15 @@ class Guard:
                 )
         return kept
 
-    def _add(self, findings, severity):
+    def _add(self, findings, severity, quiet=False):
+        """Keeps findings; warns of new ones unless an exception tells."""
         found, fresh = self._logbook.add(findings, severity)
-        self._warn(fresh)
+        is_raised = self._on_break == "raise" and severity != "note"
+        for diagnosis in () if quiet or is_raised else fresh:
+            warnings.warn(
+                f"\n{diagnosis}\n", GradientBreakWarning, stacklevel=2
+            )
         return found
-
-    def _warn(self, fresh):
-        if self._on_break != "raise":
-            for diagnosis in fresh:
-                warnings.warn(
-                    f"\n{diagnosis}\n", GradientBreakWarning, stacklevel=2
-                )
 
     def _act(self, found):
         if not found:

@@ -26,10 +26,17 @@ def running_hook():
 
 
 def hook_of(model):
-    """Returns the hook that guards a model, setting it if there is none."""
+    """Returns the hook of a training that begins, setting it if need be.
+
+    A hook that has run already is left over from a `fit` that ended in an
+    exception outside the training step; it is taken away first.
+    """
     owner = getattr(model.train_function, "__self__", None)
     if isinstance(owner, Hook):
-        return owner
+        if not owner.has_run:
+            return owner
+        for watcher in list(owner.watchers):
+            watcher.finish()
     return Hook(model)
 
 
@@ -39,7 +46,8 @@ class Hook:
     A watcher has `see_gradients(variables, gradients)`, which returns whether
     the update is applied; `see_apply_error(error)` for a ValueError of the
     optimizer; `see_step_error(error)` for an exception inside a step; and
-    `see_failure(error)` for one that leaves the train function.
+    `see_failure(error)` for one that leaves the train function; and
+    `finish()`.
 
     Args:
         model: A compiled Keras model whose `train_function` is made.
@@ -50,7 +58,7 @@ class Hook:
         self.watchers = []
         self.captures = {}
         self.data = None
-        self.is_expected = False
+        self.is_expected = self.has_run = False
         self._plain = model.train_function
         step = model.train_step
         model.__dict__["train_step"] = self._guarded_step(step)
@@ -81,7 +89,7 @@ class Hook:
         """
         if not self.is_expected:
             return self._plain(iterator)
-        self.is_expected = False
+        self.is_expected, self.has_run = False, True
         _running.stack = [*getattr(_running, "stack", ()), self]
         try:
             with self._hooked_optimizers():

@@ -52,8 +52,8 @@ class GradGuardLoss(keras.losses.Loss):
     """
 
     def __init__(self, loss, on_break="raise", name=None):
-        self._given = loss
         self._inner = _inner_loss(loss)
+        self._given = self._inner if isinstance(loss, type) else loss
         self.on_break = checked_action("on_break", on_break)
         inner = self._inner
         super().__init__(

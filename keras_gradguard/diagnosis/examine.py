@@ -166,9 +166,7 @@ def _located(step, trace, missing, losses=None):
     )
     far = float("inf")
     if missing is None:
-        everything = range(len(step.variables))
-        missing = [n for n in everything if location.distance(n) > 0]
-        missing = missing or everything
+        missing = _depending(location) or range(len(step.variables))
     cut, connected, unused = [], [], []
     for number in missing:
         distance = location.distance(number)
@@ -184,6 +182,17 @@ def _located(step, trace, missing, losses=None):
     findings += outside_findings(location, connected)
     findings += unused_findings(location, unused)
     return findings
+
+
+def _depending(location):
+    """The variables that a loss depends on and gives no gradient."""
+    far = float("inf")
+    everything = range(len(location.variables))
+    for state in (False, True):
+        found = [n for n in everything if 0 < location.distance(n, state) < far]
+        if found:
+            return found
+    return []
 
 
 def _branch_findings(step, trace, numbers):
