@@ -9,9 +9,9 @@ import keras
 
 class Scaled(keras.layers.Layer):
     def build(self, input_shape):
-        size = input_shape[-1:]
-        self.scale = self.add_weight(shape=size, name="scale")
-        self.shift = self.add_weight(shape=size, name="shift")  # [unused-weight]
+        n = input_shape[-1:]
+        self.scale = self.add_weight(shape=n, name="scale")
+        self.shift = self.add_weight(shape=n, name="shift")  # [unused-weight]
 
     def call(self, inputs):
         return inputs * self.scale

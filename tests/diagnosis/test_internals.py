@@ -1,0 +1,136 @@
+"""Names what a new TensorFlow or Keras has changed under us."""
+
+import keras
+import tensorflow as tf
+
+from keras_gradguard.diagnosis import internals
+from keras_gradguard.diagnosis.edges import probe
+from keras_gradguard.diagnosis.observer import Observer
+from tests.fitting import X, Y, classifier
+
+
+def graph_of(function):
+    """Traces a function of one [4, 3] tensor; returns graph, input, output."""
+    graph = internals.new_graph("test")
+    with graph.as_default():
+        source = tf.compat.v1.placeholder(tf.float32, (4, 3))
+        return graph, source, function(source)
+
+
+def test_function_graph_counts_its_ops():
+    """`FuncGraph.version` is the number of ops so far."""
+    graph, _, _ = graph_of(lambda x: tf.sin(x) + 1.0)
+    assert len(graph.get_operations()) == internals.num_ops(graph)
+
+
+def test_bodies_keep_their_tracebacks():
+    """Bodies of calls, branches and loops are graphs with tracebacks."""
+
+    @tf.function
+    def helper(x):
+        if tf.reduce_sum(x) > 0:
+            x = tf.cos(x)
+        for _ in tf.range(3):
+            x = tf.sin(x)
+        return x
+
+    graph, _, _ = graph_of(helper)
+    kinds, queue = {}, [graph]
+    while queue:
+        for op in queue.pop().get_operations():
+            found = internals.bodies(op)
+            if found:
+                kinds[found[0]] = found[1]
+                queue += found[1]
+    assert {"call", "branch", "while"} == set(kinds)
+    sine = [o for o in kinds["while"][1].get_operations() if o.type == "Sin"]
+    files = {frame.filename for op in sine for frame in op.traceback}
+    assert __file__ in files
+
+
+def test_gradient_truth_per_op():
+    """The gradient functions say what the design says they say."""
+    truth = {
+        tf.round: [False],
+        tf.floor: [False],
+        tf.stop_gradient: [False],
+        tf.sin: [True],
+        tf.sign: [True],
+        lambda x: tf.greater(x, 0.5): [False, False],
+        lambda x: tf.math.top_k(x).values: [True, True],
+    }
+    for function, expected in truth.items():
+        graph, _, output = graph_of(function)
+        before = internals.num_ops(graph)
+        passes, error = probe(output.op, output.value_index)
+        assert (expected, None) == (list(passes), error), output.op.type
+        assert before == internals.num_ops(graph), "the probe left ops behind"
+    _, _, output = graph_of(lambda x: tf.linalg.lu(x[:3, :3])[0])
+    assert "Lu" in probe(output.op, 0)[1]
+
+
+def test_custom_gradient_is_known_by_its_name():
+    """`tf.custom_gradient` marks its ops, others have no mark."""
+
+    @tf.custom_gradient
+    def own(x):
+        return x * 2.0, lambda upstream: None
+
+    _, _, output = graph_of(own)
+    assert internals.custom_gradient_name(output.op)
+    assert not any(probe(output.op, 0)[0])
+    _, _, output = graph_of(tf.sin)
+    assert internals.custom_gradient_name(output.op) is None
+
+
+def test_tape_is_seen():
+    """A recording tape shows, and only while it records."""
+    assert not internals.tape_is_active()
+    with tf.GradientTape() as tape:
+        assert internals.tape_is_active()
+        with tape.stop_recording():
+            assert not internals.tape_is_active()
+    assert not internals.tape_is_active()
+
+
+def test_observer_knows_the_code_of_what_it_watches():
+    """Every watched function is still the one that runs."""
+    from keras_gradguard.diagnosis.trace import trace_step
+
+    model = classifier("mse", kernel_regularizer="l2")
+    trace = trace_step(model, (tf.constant(X), tf.constant(Y)))
+    assert trace.error is None
+    paths = {path for _, _, _, path in trace.layers}
+    assert {"net", "net/hidden", "net/head"} <= paths
+    assert ["mse"] == [call.name for call in trace.losses]
+    assert 2 == len(trace.extra_losses)
+    assert Observer is not None
+
+
+def test_keras_names():
+    """What is used of Keras' private names is there."""
+    model = classifier("mse")
+    model.fit(X, Y, verbose=0)
+    assert internals.is_default_step(model)
+    assert internals.accepts_training(model)
+    assert internals.trainer_file().endswith("trainer.py")
+    trained = internals.variables_of(model.optimizer)
+    assert 4 == len(trained)
+    assert model in internals.layers_of(model)
+    assert not internals.has_extra_losses(model)
+    assert internals.resolved_loss("mse", Y, Y).name == "mse"
+    loss = internals.wrapped_loss(keras.losses.mean_squared_error, "mse")
+    assert "mse" == loss.name
+    handles = internals.handles(model.trainable_variables[0])
+    assert 1 == len(handles)
+
+
+def test_keras_still_says_it():
+    """The bare text that our error contains is Keras' own."""
+    model = classifier(lambda y_true, y_pred: tf.reduce_mean(tf.round(y_pred)))
+    try:
+        model.fit(X, Y, verbose=0)
+    except ValueError as error:
+        assert internals.NO_GRADIENTS in str(error)
+    else:
+        raise AssertionError("Keras trains without a gradient")
