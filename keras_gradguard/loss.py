@@ -11,6 +11,7 @@ from keras_gradguard.diagnosis import examine, internals
 from keras_gradguard.diagnosis.explain import diagnoses_of
 from keras_gradguard.diagnosis.flow import flows_to
 from keras_gradguard.diagnosis.observer import tensors_of
+from keras_gradguard.diagnosis.trace import is_examining
 from keras_gradguard.door import Door
 from keras_gradguard.errors import (
     GradientBreakError,
@@ -88,7 +89,11 @@ class GradGuardLoss(keras.losses.Loss):
         inner = self._resolved(y_true, y_pred)
         if not self._is_due():
             return inner(y_true, y_pred, sample_weight)
-        tensors = [t for t in tensors_of(y_pred) if t.dtype.is_floating]
+        tensors = [
+            t
+            for t in internals.with_logits(tensors_of(y_pred))
+            if t.dtype.is_floating
+        ]
         with _tape_on(tensors) as tape:
             try:
                 value = inner(y_true, y_pred, sample_weight)
@@ -106,7 +111,7 @@ class GradGuardLoss(keras.losses.Loss):
         return self._inner
 
     def _is_due(self):
-        if not self._door.is_open or examine.is_examining():
+        if not self._door.is_open or is_examining():
             return False
         if not internals.tape_is_active():
             return False

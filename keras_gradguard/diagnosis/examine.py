@@ -7,11 +7,12 @@ import keras
 from keras_gradguard.diagnosis.failure import failure_finding
 from keras_gradguard.diagnosis.locate import Location
 from keras_gradguard.diagnosis.outside import outside_findings
-from keras_gradguard.diagnosis.trace import is_examining, trace_loss, trace_step
+from keras_gradguard.diagnosis.trace import trace_loss, trace_step
 from keras_gradguard.diagnosis.unused import ignoring_loss, unused_findings
 
-__all__ = ["is_examining"]
-
+_EAGER_NOTE = (
+    "run_eagerly=True hides this: compiled, TensorFlow refuses the same line"
+)
 _BRANCH_NOTE = "only when this branch is taken: the other one passes a gradient"
 
 
@@ -61,6 +62,9 @@ def _of_failure(step, trace, missing):
             ]
             if found:
                 return found
+    if step.model.run_eagerly:
+        notes = (*finding.notes, _EAGER_NOTE)
+        finding = dataclasses.replace(finding, notes=notes)
     return _for_all(step, finding, trace)
 
 

@@ -107,6 +107,16 @@ def resolved_loss(name, y_true, y_pred):
     return get_loss(name, y_true, y_pred)
 
 
+def with_logits(tensors):
+    """Returns predictions and the logits behind them.
+
+    Keras' cross-entropies take the logits from behind a softmax or sigmoid,
+    so that the gradient passes the activation by.
+    """
+    behind = (getattr(tensor, "_keras_logits", None) for tensor in tensors)
+    return [*tensors, *(logits for logits in behind if logits is not None)]
+
+
 def layers_of(model):
     """Returns a model and all layers in it, outer before inner."""
     return list(model._flatten_layers())

@@ -12,6 +12,10 @@ from keras_gradguard.diagnosis.locate import Location
 from keras_gradguard.diagnosis.trace import trace_step
 from keras_gradguard.diagnosis.unused import unused_findings
 
+_EAGER_NOTE = (
+    "run_eagerly=True lets this train: each batch takes one way, and no "
+    "gradient tells which way would be better"
+)
 _NOTE = "a regulariser or another loss still moves these variables"
 
 
@@ -34,8 +38,9 @@ def explain_terms(step):
     trace = trace_step(model, step.data)
     if trace.error is not None:
         finding = failure_finding(trace.error)
-        is_if = finding is not None and finding.cause == "tensor_as_bool"
-        return [finding] if is_if and is_eager else []
+        if not is_eager or getattr(finding, "cause", "") != "tensor_as_bool":
+            return []
+        return [dataclasses.replace(finding, notes=(_EAGER_NOTE,))]
     return _hidden(step, trace)
 
 

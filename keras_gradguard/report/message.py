@@ -45,7 +45,7 @@ def facts(diagnosis):
     if diagnosis.path:
         ops = " <- ".join(("loss", *diagnosis.path))
         pairs.append(("path", f"{ops} <-X- (variables)"))
-    if diagnosis.num_variables or diagnosis.variables:
+    if diagnosis.variables:
         pairs.append(("lost", _lost(diagnosis)))
     pairs.append(("why", diagnosis.why))
     pairs += [("note", note) for note in _notes(diagnosis)]
