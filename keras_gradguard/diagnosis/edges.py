@@ -204,7 +204,7 @@ def probe(op, position):
     and returns None).
 
     Args:
-        op: A `tf.Operation` that runs no function body.
+        op: A `tf.Operation`; if it runs functions, they are not at hand.
         position: Index of the output.
 
     Returns:
@@ -215,6 +215,9 @@ def probe(op, position):
     closed = (False,) * len(op.inputs)
     if not carries_gradient(output.dtype):
         return closed, None
+    if internals.runs_functions(op):
+        # Its body is not at hand, and a probe would rewrite the op.
+        return tuple(carries_gradient(t.dtype) for t in op.inputs), None
     if internals.custom_gradient_name(op):
         return _ask(op, output)
     key = (

@@ -40,6 +40,11 @@ def tape_is_active():
     return record.could_possibly_record()
 
 
+def runs_functions(op):
+    """Returns whether an op calls functions: a call, branch or loop."""
+    return op.type in (*_CALLS, *_IFS, *_CASES, *_WHILES)
+
+
 def bodies(op):
     """Returns the function bodies that a control-flow op runs.
 
