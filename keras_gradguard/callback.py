@@ -83,10 +83,10 @@ class GradHealthCallback(keras.callbacks.Callback):
         self._guard.expect_step()
 
     def on_train_batch_end(self, batch, logs=None):
-        """Writes a record when one is due, and looks behind first zeros."""
+        """Writes a record when one is due; looks twice at the first."""
         if self._num_steps % self.every == 0:
             try:
-                self._guard.record(check_zeros=self._num_steps == 0)
+                self._guard.record(check_first=self._num_steps == 0)
             except BaseException:
                 self.on_train_end()
                 raise

@@ -10,7 +10,7 @@ import tensorflow as tf
 from keras_gradguard import capture
 from keras_gradguard.diagnosis import examine, internals
 from keras_gradguard.diagnosis.terms import explain_terms
-from keras_gradguard.diagnosis.trace import optimizers_of
+from keras_gradguard.diagnosis.trace import examining, optimizers_of
 from keras_gradguard.logbook import Logbook
 
 
@@ -56,6 +56,11 @@ def diagnose(model, x, y=None, sample_weight=None):
         logbook.add(findings, "error")
     for variables, norms in applied:
         _look(_step(model, data, variables, logbook), norms, logbook)
+    known = {id(v) for variables, _ in applied for v in variables}
+    dropped = [v for v in model.trainable_variables if id(v) not in known]
+    if known and dropped:
+        step = _step(model, data, dropped, logbook)
+        logbook.add(examine.explain_dropped(step), "warning")
     logbook.measure([(v, np.asarray(norms)) for v, norms in applied])
     return logbook.report
 
@@ -64,21 +69,14 @@ def _look(step, norms, logbook):
     """Adds to the logbook what is wrong with one optimizer's gradients."""
     missing = [n for n, norm in enumerate(norms) if norm == capture.MISSING]
     zeros = [n for n, norm in enumerate(norms) if norm == 0]
-    for numbers, explain in (
-        (missing, examine.explain_missing),
-        (zeros, examine.explain_zero),
-    ):
-        if numbers:
-            lost = len(numbers) == len(step.variables)
-            findings = explain(step, numbers)
-            logbook.add(findings, "error" if lost else "warning")
-    known = {step.paths[n] for n in missing}
-    for finding in explain_terms(step):
-        if not finding.variables:
-            logbook.add([finding], "note")
-        elif not known.issuperset(finding.variables):
-            lost = len(finding.variables) == len(step.variables)
-            logbook.add([finding], "error" if lost else "warning")
+    findings = examine.explain_missing(step, missing) if missing else []
+    findings += examine.explain_zero(step, zeros) if zeros else []
+    terms = [] if len(missing) == len(norms) else explain_terms(step)
+    findings += [finding for finding in terms if finding.variables]
+    lost = {path for finding in findings for path in finding.variables}
+    is_all = len(lost) == len(step.paths)
+    logbook.add(findings, "error" if is_all else "warning")
+    logbook.add([f for f in terms if not f.variables], "note")
 
 
 def _step(model, data, variables, logbook):
@@ -141,7 +139,11 @@ def _kept(model):
         variables += optimizer.variables
     values = [(v, keras.ops.convert_to_numpy(v)) for v in variables]
     states = random.getstate(), np.random.get_state()
-    with internals.random_state_kept(), internals.losses_kept(model):
+    with (
+        internals.random_state_kept(),
+        internals.losses_kept(model),
+        examining(),
+    ):
         try:
             yield
         finally:

@@ -47,7 +47,7 @@ class Guard:
     def expect_step(self):
         """Lets the next call of the train function be guarded."""
         if self.is_on:
-            self._hook.is_expected = True
+            self._hook.guard_next()
 
     def finish(self):
         """Leaves the model as it was and closes the event file."""
@@ -88,10 +88,7 @@ class Guard:
                 if not self._is_expected(step.paths[number]):
                     missing.append(number)
         all_lost = all(gradient is None for gradient in gradients)
-        found = self._explain(step, missing, all_lost) if missing else ()
-        if not self._terms_checked and not all_lost:
-            self._terms_checked = True
-            self._check_terms(step, missing)
+        found = self._explain(step, missing, all_lost)
         if all_lost and self._on_break != "stop":
             # Keras raises now, and `see_apply_error` says why.
             self._lost = found
@@ -104,26 +101,23 @@ class Guard:
         if key not in self._explained:
             if len(self._explained) >= _MOST_EXPLANATIONS:
                 return ()
-            findings = examine.explain_missing(step, missing)
-            severity = "error" if all_lost else "warning"
-            quiet = all_lost and self._on_break != "stop"
-            self._explained[key] = self._add(findings, severity, quiet)
+            self._explained[key] = self._find(step, missing, all_lost)
         return self._explained[key]
 
-    def _check_terms(self, step, missing):
-        """Looks for a loss that trains nothing while another term does."""
-        known = {step.paths[number] for number in missing}
-        broken = [
-            finding
-            for finding in explain_terms(step)
-            if not known or not known.issuperset(finding.variables)
-        ]
-        notes = [f for f in broken if not f.variables]
-        broken = self._unexpected(f for f in broken if f.variables)
-        lost = {path for finding in broken for path in finding.variables}
-        all_lost = len(lost) == len(step.variables)
+    def _find(self, step, missing, all_lost):
+        findings = examine.explain_missing(step, missing) if missing else []
+        notes = []
+        if not self._terms_checked and not all_lost:
+            self._terms_checked = True
+            # A loss may train nothing while another term hides it.
+            terms = explain_terms(step)
+            notes = [finding for finding in terms if not finding.variables]
+            findings += self._unexpected(f for f in terms if f.variables)
+        lost = {path for finding in findings for path in finding.variables}
+        severity = "error" if len(lost) == len(step.paths) else "warning"
         self._add(notes, "note")
-        self._act(self._add(broken, "error" if all_lost else "warning"))
+        quiet = all_lost and self._on_break != "stop"
+        return self._add(findings, severity, quiet)
 
     def see_apply_error(self, error):
         """Raises the diagnosis in place of Keras' word on no gradient."""
@@ -171,12 +165,12 @@ class Guard:
             if diagnosis.message not in known:
                 error.add_note(f"\n{diagnosis}")
 
-    def record(self, check_zeros=False):
+    def record(self, check_first=False):
         """Reads the last step's norms and writes them.
 
         Args:
-            check_zeros: Whether to ask if a gradient of exactly zero hides
-                a cut.
+            check_first: Whether to ask if a gradient of exactly zero, or one
+                that the step drops, hides a cut.
         """
         if not self.is_on:
             return
@@ -184,10 +178,14 @@ class Guard:
             captures = self._hook.captures.values()
             measured = [(c.variables, c.read()) for c in captures]
             self._logbook.record(measured)
-            for variables, norms in measured if check_zeros else ():
+            for variables, norms in measured if check_first else ():
                 zeros = [n for n, norm in enumerate(norms) if norm == 0]
                 if zeros:
                     self._follow_zeros(variables, zeros)
+            if check_first:
+                self._follow_dropped(
+                    {id(v) for c in captures for v in c.variables}
+                )
 
     def _follow_zeros(self, variables, zeros):
         step = self._step(variables)
@@ -195,6 +193,19 @@ class Guard:
         all_lost = len(zeros) == len(step.variables)
         severity = "error" if all_lost else "warning"
         self._act(self._add(findings, severity))
+
+    def _follow_dropped(self, applied):
+        known = self._model.trainable_variables
+        ids = set(map(id, applied))
+        dropped = [v for v in known if id(v) not in ids]
+        if not applied or not dropped:
+            return
+        step = self._step(dropped)
+        findings = self._unexpected(examine.explain_dropped(step))
+        for variable, path in zip(dropped, step.paths, strict=True):
+            if any(path in finding.variables for finding in findings):
+                self._logbook.lose(variable, path)
+        self._act(self._add(findings, "warning"))
 
     def _step(self, variables):
         return examine.Step(

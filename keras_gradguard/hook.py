@@ -1,12 +1,13 @@
 """Step 1 of 5: hook the training step of one model, and undo it.
 
-Only instances are touched: `model.train_function` while `fit` runs, and
-`optimizer.apply` while a step runs.
+Only instances are touched, and only for one step at a time:
+`model.train_function` and `optimizer.apply`.
 """
 
 import contextlib
 import functools
 import threading
+import weakref
 
 import keras
 import tensorflow as tf
@@ -17,6 +18,7 @@ from keras_gradguard.diagnosis.trace import optimizers_of
 from keras_gradguard.door import Door
 
 _running = threading.local()
+_hooks = weakref.WeakKeyDictionary()
 
 
 def running_hook():
@@ -26,18 +28,19 @@ def running_hook():
 
 
 def hook_of(model):
-    """Returns the hook of a training that begins, setting it if need be.
+    """Returns the hook of a training that begins, making it if need be.
 
     A hook that has run already is left over from a `fit` that ended in an
     exception outside the training step; it is taken away first.
     """
-    owner = getattr(model.train_function, "__self__", None)
-    if isinstance(owner, Hook):
-        if not owner.has_run:
-            return owner
-        for watcher in list(owner.watchers):
+    hook = _hooks.get(model)
+    if hook is not None and hook.has_run:
+        for watcher in list(hook.watchers):
             watcher.finish()
-    return Hook(model)
+        hook = None
+    if hook is None:
+        hook = _hooks[model] = Hook(model)
+    return hook
 
 
 class Hook:
@@ -58,16 +61,16 @@ class Hook:
         self.watchers = []
         self.captures = {}
         self.data = None
-        self.is_expected = self.has_run = False
-        self._plain = model.train_function
+        self.has_run = False
+        plain = model.train_function
         step = model.train_step
         model.__dict__["train_step"] = self._guarded_step(step)
         try:
             model.make_train_function(force=True)
+            self._guarded = model.train_function
         finally:
             del model.__dict__["train_step"]
-        self._guarded = model.train_function
-        model.train_function = self.run
+            model.train_function = plain
         self._door = Door()
         self._hooks = [
             (optimizer, self._hooked_apply(optimizer))
@@ -75,21 +78,23 @@ class Hook:
         ]
 
     def undo(self, watcher):
-        """Takes a watcher away; the last one leaves the model as it was."""
+        """Takes a watcher away, and with the last one the hook."""
         if watcher in self.watchers:
             self.watchers.remove(watcher)
-        if not self.watchers and self.model.train_function == self.run:
-            self.model.train_function = self._plain
+        if not self.watchers and _hooks.get(self.model) is self:
+            del _hooks[self.model]
 
-    def run(self, iterator):
-        """Runs one call of the train function, guarded if it is `fit`'s own.
+    def guard_next(self):
+        """Puts the guarded train function in place for one call."""
+        names = vars(self.model)
+        if names["train_function"] != self._run:
+            self._plain = names["train_function"]
+            names["train_function"] = self._run
 
-        Args:
-            iterator: What Keras passes to its train function.
-        """
-        if not self.is_expected:
-            return self._plain(iterator)
-        self.is_expected, self.has_run = False, True
+    def _run(self, iterator):
+        """Runs one guarded call; the model is as before when it ends."""
+        vars(self.model)["train_function"] = self._plain
+        self.has_run = True
         _running.stack = [*getattr(_running, "stack", ()), self]
         try:
             with self._hooked_optimizers():

@@ -104,7 +104,8 @@ class Diagnosis:
     @property
     def key(self):
         """What makes two diagnoses the same one, whatever the step."""
-        return (self.code, self.file, self.line, self.loss, self.variables)
+        known = (self.code, self.file, self.line, self.loss)
+        return known if self.line is not None else (*known, self.variables)
 
     def to_dict(self):
         """Returns the record as JSON-ready values, every field of it."""

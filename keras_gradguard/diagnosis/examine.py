@@ -4,14 +4,26 @@ import dataclasses
 
 import keras
 
+from keras_gradguard.diagnosis import source
+from keras_gradguard.diagnosis.edges import Context
 from keras_gradguard.diagnosis.failure import failure_finding
 from keras_gradguard.diagnosis.locate import Location
 from keras_gradguard.diagnosis.outside import outside_findings
+from keras_gradguard.diagnosis.readout import feeds_result, read_tensors
 from keras_gradguard.diagnosis.trace import trace_loss, trace_step
 from keras_gradguard.diagnosis.unused import ignoring_loss, unused_findings
+from keras_gradguard.finding import Place
 
 _EAGER_NOTE = (
     "run_eagerly=True hides this: compiled, TensorFlow refuses the same line"
+)
+_HARMLESS_NOTE = (
+    "what is read here does not depend on the model, so the cut may lie "
+    "further on, where the trace could not look"
+)
+_UNUSED_NOTE = (
+    "the value seems to be used for nothing else, so the cut may lie "
+    "further on, where the trace could not look"
 )
 _BRANCH_NOTE = "only when this branch is taken: the other one passes a gradient"
 
@@ -63,9 +75,28 @@ def _of_failure(step, trace, missing):
             if found:
                 return found
     if step.model.run_eagerly:
+        finding = _eager_suspect(step, trace, finding)
+    return _for_all(step, finding, missing, trace)
+
+
+def _eager_suspect(step, trace, finding):
+    """Weighs whether the line that ended a trace is what cut the gradient."""
+    tensors = read_tensors(trace.error, finding.place)
+    tensors = [t for t in tensors if t.graph is trace.graph]
+    location = Location(
+        trace, step.model, step.variables, step.paths, losses=tensors
+    )
+    everything = range(len(step.variables))
+    is_harmless = tensors and all(
+        location.distance(n) == float("inf") for n in everything
+    )
+    if not is_harmless and feeds_result(finding.place):
         notes = (*finding.notes, _EAGER_NOTE)
-        finding = dataclasses.replace(finding, notes=notes)
-    return _for_all(step, finding, trace)
+        return dataclasses.replace(finding, notes=notes)
+    note = _HARMLESS_NOTE if is_harmless else _UNUSED_NOTE
+    return dataclasses.replace(
+        finding, notes=(*finding.notes, note), certainty="suspected"
+    )
 
 
 def explain_error(step, error):
@@ -81,20 +112,32 @@ def explain_error(step, error):
     finding = failure_finding(error)
     if finding is None:
         return []
+    everything = range(len(step.variables))
     if finding.op is None or finding.place.line is not None:
-        return _for_all(step, finding)
-    return _for_all(step, finding, trace_step(step.model, step.data))
+        return _for_all(step, finding, everything)
+    trace = trace_step(step.model, step.data)
+    return _for_all(step, finding, everything, trace)
 
 
-def _for_all(step, finding, trace=None):
-    """A failure stops every variable, wherever in the model it happens."""
-    if finding.op is not None and trace is not None and trace.targets:
-        everything = range(len(step.variables))
-        located = [
-            f for f in _located(step, trace, everything) if f.op == finding.op
-        ]
-        finding = located[0] if located else finding
-    return [dataclasses.replace(finding, variables=step.paths)]
+def _for_all(step, finding, hit, trace=None):
+    """A failure stops the variables that it hits, wherever it happens."""
+    if finding.op is not None and trace is not None:
+        place, calls = _made_at(trace, finding.op)
+        finding = dataclasses.replace(finding, place=place, calls=calls)
+    paths = tuple(step.paths[number] for number in hit)
+    return [dataclasses.replace(finding, variables=paths)]
+
+
+def _made_at(trace, op_type):
+    """The user's line of the first op of a type, and what it called."""
+    for context in Context(trace.graph).everything():
+        for op in context.graph.get_operations():
+            if op.type == op_type:
+                place = source.op_place(op)
+                if place.line is not None:
+                    calls = source.library_calls(source.frames_of(op))
+                    return place, calls
+    return Place(), ()
 
 
 def explain_zero(step, zero):
@@ -121,6 +164,29 @@ def explain_zero(step, zero):
         for finding in _branch_findings(step, trace, connected)
     ]
     return location.cuts(cut) + in_branches
+
+
+def explain_dropped(step):
+    """Looks for cuts of variables that the step does not even update.
+
+    A custom step may drop the variables without a gradient by itself.
+
+    Args:
+        step: The `Step`, with variables that no optimizer got.
+
+    Returns:
+        A list of `Finding`s for those that the tape was asked for.
+    """
+    trace = trace_step(step.model, step.data)
+    if trace.error is not None:
+        return []
+    location = Location(trace, step.model, step.variables, step.paths)
+    asked = [
+        number
+        for number in range(len(step.variables))
+        if location.was_asked_for(number) and location.distance(number) > 0
+    ]
+    return _located(step, trace, asked) if asked else []
 
 
 def explain_loss_of_step(step, name):

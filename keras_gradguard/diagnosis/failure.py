@@ -33,6 +33,7 @@ _SAID = (
     (r"only supports singleton tf\.Variables", "rebuilt_constant"),
     (r"could not be lifted out of a .tf\.function", "rebuilt_constant"),
     (r"Expected any non-tensor type, but got a tensor", "rebuilt_constant"),
+    (r"numpy\(\) is only available when eager", "python_value"),
     (r"must be real number, not|argument must be a string", "python_value"),
     (r"does not support item assignment", "python_value"),
     (r"has no attribute '(numpy|item|tolist)'", "python_value"),
@@ -61,7 +62,8 @@ def failure_finding(error, any_error=False):
     frames = source.frames_of_error(error)
     place = source.user_place(frames)
     cause = _cause(error)
-    if isinstance(error, RuntimeError) and _calls(error, place, _LOOPS):
+    is_graphs = cause is not None or isinstance(error, RuntimeError)
+    if is_graphs and _calls(error, place, _LOOPS):
         cause = "predict"
     if cause is None and not any_error:
         return None
@@ -75,7 +77,7 @@ def failure_finding(error, any_error=False):
         calls=source.library_calls(frames),
         exception=type(error).__name__,
         error=str(error),
-        certainty=_certainty(cause, place),
+        certainty="proved" if cause else "suspected",
     )
 
 
@@ -114,6 +116,7 @@ def _cause(error):
     for pattern, cause in _SAID:
         if re.search(pattern, text, re.IGNORECASE) and (
             cause == "rebuilt_constant"
+            or "only available when eager" in text
             or _TENSOR.search(text)
             or "symbolic" in text
         ):
@@ -155,15 +158,3 @@ def _call_nodes(file):
     except SyntaxError:
         return []
     return [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
-
-
-def _certainty(cause, place):
-    """A line whose value is thrown away (a print) need not be the cut."""
-    if cause is None:
-        return "suspected"
-    try:
-        tree = ast.parse(place.source)
-    except SyntaxError:
-        return "proved"
-    is_expression = len(tree.body) == 1 and isinstance(tree.body[0], ast.Expr)
-    return "suspected" if is_expression else "proved"

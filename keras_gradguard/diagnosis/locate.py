@@ -60,12 +60,7 @@ class Location:
         """Returns the `Flow` of the losses that should train a variable."""
         losses = self._losses
         if losses is None:
-            variable = self.variables[number]
-            calls = [
-                call
-                for call in self.trace.targets
-                if any(_same(variable, s) for s in call.sources)
-            ] or self.trace.targets
+            calls = self._calls_for(number) or self.trace.targets
             losses = [t for call in calls for t in call.targets]
         key = (tuple(id(loss) for loss in losses), state)
         if key not in self._flows:
@@ -73,6 +68,18 @@ class Location:
                 self.trace.graph, losses, self._stops, self._branch, state
             )
         return self._flows[key]
+
+    def was_asked_for(self, number):
+        """Returns whether a tape was asked for a variable's gradient."""
+        return bool(self._calls_for(number))
+
+    def _calls_for(self, number):
+        variable = self.variables[number]
+        return [
+            call
+            for call in self.trace.targets
+            if any(_same(variable, other) for other in call.sources)
+        ]
 
     def distance(self, number, state=False):
         """Returns the number of cuts between the loss and a variable."""
@@ -191,6 +198,8 @@ def _also(place, further):
         where = "on the same line"
         if other.line != place.line or other.file != place.file:
             where = f"in line {other.line}" if other.line else "further on"
+        elif other.line is None:
+            where = "further on"
         notes.append(f"`{edge.op.type}` {where} would cut it as well")
     return tuple(notes)
 

@@ -4,7 +4,7 @@ import dataclasses
 
 import tensorflow as tf
 
-from keras_gradguard.diagnosis import internals
+from keras_gradguard.diagnosis import internals, source
 from keras_gradguard.diagnosis.edges import Context, Value, edges
 from keras_gradguard.diagnosis.failure import failure_finding
 from keras_gradguard.diagnosis.flow import Flow
@@ -47,7 +47,13 @@ def explain_terms(step):
 def _hidden(step, trace):
     batch = {tensor.name for tensor in trace.batch}
     extra = [t for t in trace.extra_losses if isinstance(t, tf.Tensor)]
-    on_batch = [t for t in extra if _depends_on(trace, t, batch)]
+    # Keras' own terms are regularisers; those of the user have a line.
+    on_batch = [
+        t
+        for t in extra
+        if _depends_on(trace, t, batch)
+        and source.op_place(t.op).line is not None
+    ]
     on_weights = [t for t in extra if all(t is not o for o in on_batch)]
     terms = [(call.name, call.value) for call in trace.losses]
     terms += [("add_loss", term) for term in on_batch]

@@ -32,9 +32,9 @@ def trace_step(model, data, converted=()):
     Returns:
         A `Trace`.
     """
-    with tf.init_scope(), internals.losses_kept(model), _examining():
-        graph = internals.new_graph("gradguard_trace")
-        trace = Trace(graph)
+    graph = _scratch_graph("gradguard_trace")
+    trace = Trace(graph)
+    with internals.losses_kept(model), examining():
         with graph.as_default():
             batch = keras.tree.map_structure(_placeholder, data)
             trace.batch = tensors_of(batch)
@@ -62,9 +62,9 @@ def trace_loss(loss, y_true, y_pred):
     Returns:
         A `Trace`; its `batch` and its `outputs` are the prediction.
     """
-    with tf.init_scope(), _examining():
-        graph = internals.new_graph("gradguard_loss")
-        trace = Trace(graph)
+    graph = _scratch_graph("gradguard_loss")
+    trace = Trace(graph)
+    with examining():
         with graph.as_default():
             y_true, y_pred = keras.tree.map_structure(
                 _placeholder, (y_true, y_pred)
@@ -79,6 +79,12 @@ def trace_loss(loss, y_true, y_pred):
     return trace
 
 
+def _scratch_graph(name):
+    # The trace itself must not run in an init_scope: no tape records there.
+    with tf.init_scope():
+        return internals.new_graph(name)
+
+
 _thread = threading.local()
 
 
@@ -88,7 +94,8 @@ def is_examining():
 
 
 @contextlib.contextmanager
-def _examining():
+def examining():
+    """Lets no `GradGuardLoss` check itself while the block runs."""
     before = is_examining()
     _thread.examining = True
     try:

@@ -34,21 +34,22 @@ RULE = Rule(
     name="outside-the-tape",
     kind="disconnected",
     matches=lambda finding: finding.cause == "outside_tape",
-    message="the model runs where no tape records it",
+    message="a part of the step runs where no tape records it",
     why=(
         "`tf.GradientTape` knows only what runs inside its `with` block; "
-        "what was computed before is a constant to it."
+        "what is computed before or after it is a constant to it."
     ),
     help=(
         Help(
-            text="call the model inside the with block",
+            text="call the model and compute the loss inside the with block",
             before=(
                 "y_pred = self(x, training=True)\n"
                 "with tf.GradientTape() as tape:"
             ),
             after=(
                 "with tf.GradientTape() as tape:\n"
-                "    y_pred = self(x, training=True)"
+                "    y_pred = self(x, training=True)\n"
+                "    loss = self.compute_loss(x, y, y_pred)"
             ),
         ),
     ),

@@ -100,7 +100,7 @@ def temporal_classification():
     model = keras.Sequential(
         [
             keras.Input((10, 3)),
-            layers.Bidirectional(layers.GRU(4, return_sequences=True)),
+            layers.Conv1D(8, 3, padding="same", activation="relu"),
             layers.Dense(5),
         ]
     )

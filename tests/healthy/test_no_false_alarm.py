@@ -67,21 +67,17 @@ COMPILED = (
     losses.label_smoothing,
     loss_code.keras_operations,
     surrogates.straight_through_sign,
-    layers.batch_normalisation,
-    outputs.siamese,
+    layers.frozen_layer,
     steps.own_step,
 )
 PATIENT = (
     losses.hinge,
-    losses.hardest_examples,
-    surrogates.spiking_neuron,
     layers.adapter_that_begins_at_zero,
     layers.residual_with_zero_gamma,
     layers.mixture_of_experts,
     sequences.embedding,
     sequences.self_attention,
     sequences.attention_with_mask,
-    outputs.batch_without_weight,
     outputs.hardest_triplets,
     generative.codebook_autoencoder,
 )
@@ -163,7 +159,7 @@ def test_silent_under_xla(case):
 @pytest.mark.parametrize("case", PATIENT, ids=lambda case: case.__name__)
 def test_silent_in_a_long_run(case):
     """Zeros that come and go stay below every patience."""
-    assert_silent(*case(), epochs=30)
+    assert_silent(*case(), epochs=20)
 
 
 def test_cases_are_many_and_distinct():
