@@ -1,10 +1,9 @@
 """Door 2: the callback that decides when the guard looks and records."""
 
-import re
-
 import keras
 
 from keras_gradguard.errors import checked_action
+from keras_gradguard.expected import Expected
 from keras_gradguard.guard import Guard
 from keras_gradguard.logbook import Logbook
 from keras_gradguard.records import Report
@@ -53,8 +52,8 @@ class GradHealthCallback(keras.callbacks.Callback):
         self.every = every
         self.on_break = checked_action("on_break", on_break)
         self.log_dir = log_dir
-        self.expect = [expect] if isinstance(expect, str) else list(expect)
-        self._patterns = [_pattern(text) for text in self.expect]
+        self.expect = expect
+        self._expected = Expected(expect)
         self._logbook = None
         self._guard = None
         self._num_steps = 0
@@ -71,7 +70,7 @@ class GradHealthCallback(keras.callbacks.Callback):
         self._num_steps = 0
         self._logbook = Logbook(self.model, writer)
         self._guard = Guard(
-            self.model, self._logbook, self.on_break, self._patterns
+            self.model, self._logbook, self.on_break, self._expected
         )
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -97,13 +96,3 @@ class GradHealthCallback(keras.callbacks.Callback):
         if self._guard is not None:
             self._guard.finish()
             self._guard = None
-
-
-def _pattern(text):
-    try:
-        return re.compile(text)
-    except (re.error, TypeError) as error:
-        raise ValueError(
-            "`expect` takes regular expressions of variable paths, such as "
-            f'r"pooler/". Received: {text!r}, which is not one: {error}'
-        ) from error

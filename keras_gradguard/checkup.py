@@ -9,8 +9,10 @@ import tensorflow as tf
 
 from keras_gradguard import capture
 from keras_gradguard.diagnosis import examine, internals
+from keras_gradguard.diagnosis.failed import explain_error
 from keras_gradguard.diagnosis.terms import explain_terms
 from keras_gradguard.diagnosis.trace import examining, optimizers_of
+from keras_gradguard.diagnosis.ways import Step
 from keras_gradguard.logbook import Logbook
 
 
@@ -50,7 +52,7 @@ def diagnose(model, x, y=None, sample_weight=None):
     applied, error = _run(model, data)
     if error is not None:
         step = _step(model, data, model.trainable_variables, logbook)
-        findings = examine.explain_error(step, error)
+        findings = explain_error(step, error)
         if not findings:
             raise error
         logbook.add(findings, "error")
@@ -80,9 +82,7 @@ def _look(step, norms, logbook):
 
 
 def _step(model, data, variables, logbook):
-    return examine.Step(
-        model, data, tuple(variables), logbook.paths_of(variables)
-    )
+    return Step(model, data, tuple(variables), logbook.paths_of(variables))
 
 
 def _run(model, data):

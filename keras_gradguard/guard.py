@@ -6,7 +6,9 @@ import warnings
 import tensorflow as tf
 
 from keras_gradguard.diagnosis import examine
+from keras_gradguard.diagnosis.failed import explain_error
 from keras_gradguard.diagnosis.terms import explain_terms
+from keras_gradguard.diagnosis.ways import Step
 from keras_gradguard.door import Door
 from keras_gradguard.errors import GradientBreakError, GradientBreakWarning
 from keras_gradguard.hook import hook_of
@@ -23,15 +25,14 @@ class Guard:
         model: A compiled Keras model whose `train_function` is made.
         logbook: The `Logbook` to fill.
         on_break: `"warn"`, `"raise"` or `"stop"`.
-        expect: Compiled patterns of variable paths that are meant to get no
-            gradient.
+        expected: The `Expected` variables without a gradient.
     """
 
-    def __init__(self, model, logbook, on_break, expect=()):
+    def __init__(self, model, logbook, on_break, expected):
         self._model = model
         self._logbook = logbook
         self._on_break = on_break
-        self._expect = expect
+        self._expected = expected
         self._door = Door()
         self._explained = {}
         self._terms_checked = False
@@ -85,7 +86,7 @@ class Guard:
         for number, gradient in enumerate(gradients):
             if gradient is None:
                 self._logbook.lose(variables[number], step.paths[number])
-                if not self._is_expected(step.paths[number]):
+                if not self._expected.covers(step.paths[number]):
                     missing.append(number)
         all_lost = all(gradient is None for gradient in gradients)
         found = self._explain(step, missing, all_lost)
@@ -112,7 +113,7 @@ class Guard:
             # A loss may train nothing while another term hides it.
             terms = explain_terms(step)
             notes = [finding for finding in terms if not finding.variables]
-            findings += self._unexpected(f for f in terms if f.variables)
+            findings += self._expected.strip(f for f in terms if f.variables)
         lost = {path for finding in findings for path in finding.variables}
         severity = "error" if len(lost) == len(step.paths) else "warning"
         self._add(notes, "note")
@@ -131,7 +132,7 @@ class Guard:
         with self._door.guarded():
             step = self._step(self._model.trainable_variables)
             self._lost = self._add(
-                examine.explain_error(step, error), "error", quiet=True
+                explain_error(step, error), "error", quiet=True
             )
             self._add_note(error)
 
@@ -189,7 +190,7 @@ class Guard:
 
     def _follow_zeros(self, variables, zeros):
         step = self._step(variables)
-        findings = self._unexpected(examine.explain_zero(step, zeros))
+        findings = self._expected.strip(examine.explain_zero(step, zeros))
         all_lost = len(zeros) == len(step.variables)
         severity = "error" if all_lost else "warning"
         self._act(self._add(findings, severity))
@@ -201,32 +202,19 @@ class Guard:
         if not applied or not dropped:
             return
         step = self._step(dropped)
-        findings = self._unexpected(examine.explain_dropped(step))
+        findings = self._expected.strip(examine.explain_dropped(step))
         for variable, path in zip(dropped, step.paths, strict=True):
             if any(path in finding.variables for finding in findings):
                 self._logbook.lose(variable, path)
         self._act(self._add(findings, "warning"))
 
     def _step(self, variables):
-        return examine.Step(
+        return Step(
             self._model,
             self._hook.data,
             tuple(variables),
             self._logbook.paths_of(variables),
         )
-
-    def _is_expected(self, path):
-        return any(pattern.search(path) for pattern in self._expect)
-
-    def _unexpected(self, findings):
-        kept = []
-        for finding in findings:
-            paths = [p for p in finding.variables if not self._is_expected(p)]
-            if paths:
-                kept.append(
-                    dataclasses.replace(finding, variables=tuple(paths))
-                )
-        return kept
 
     def _add(self, findings, severity, quiet=False):
         """Keeps findings; warns of new ones unless an exception tells."""

@@ -9,9 +9,11 @@ import tensorflow as tf
 
 from keras_gradguard.diagnosis import examine, internals
 from keras_gradguard.diagnosis.explain import diagnoses_of
+from keras_gradguard.diagnosis.failed import explain_error
 from keras_gradguard.diagnosis.flow import flows_to
 from keras_gradguard.diagnosis.observer import tensors_of
 from keras_gradguard.diagnosis.trace import is_examining
+from keras_gradguard.diagnosis.ways import Step
 from keras_gradguard.door import Door
 from keras_gradguard.errors import (
     GradientBreakError,
@@ -136,7 +138,7 @@ class GradGuardLoss(keras.losses.Loss):
         with self._door.guarded():
             step = _running_step()
             paths = () if step is None else step.paths
-            findings = examine.explain_error(step, error)
+            findings = explain_error(step, error)
             for diagnosis in diagnoses_of(findings, len(paths), "error"):
                 error.add_note(f"\n{diagnosis}")
 
@@ -208,7 +210,7 @@ def _running_step():
     if model is None:
         return None
     variables = tuple(model.trainable_variables)
-    return examine.Step(model, data, variables, unique_paths(variables))
+    return Step(model, data, variables, unique_paths(variables))
 
 
 def _step_on_the_stack():

@@ -1,0 +1,112 @@
+"""Step 4: steps that fail, in training or only when they are traced."""
+
+import dataclasses
+
+from keras_gradguard.diagnosis import source
+from keras_gradguard.diagnosis.edges import Context
+from keras_gradguard.diagnosis.failure import failure_finding
+from keras_gradguard.diagnosis.locate import Location
+from keras_gradguard.diagnosis.readout import feeds_result, read_tensors
+from keras_gradguard.diagnosis.trace import trace_step
+from keras_gradguard.diagnosis.ways import located_findings
+from keras_gradguard.finding import Place
+
+_EAGER_NOTE = (
+    "run_eagerly=True hides this: compiled, TensorFlow refuses the same line"
+)
+_HARMLESS_NOTE = (
+    "what is read here does not depend on the model, so the cut may lie "
+    "further on, where the trace could not look"
+)
+_UNUSED_NOTE = (
+    "the value seems to be used for nothing else, so the cut may lie "
+    "further on, where the trace could not look"
+)
+
+
+def explain_failed_trace(step, trace, missing):
+    """Explains a step that runs eagerly and fails when it is traced.
+
+    Args:
+        step: The `Step`.
+        trace: The `Trace` that ended in an exception.
+        missing: Indices of the variables without a gradient.
+
+    Returns:
+        A list of `Finding`s, never empty.
+    """
+    finding = failure_finding(trace.error, any_error=True)
+    if finding.cause == "tensor_as_bool":
+        converted = trace_step(step.model, step.data, trace.called)
+        if converted.error is None:
+            found = [
+                f
+                for f in located_findings(step, converted, missing)
+                if f.cause not in ("outside_tape", "unexplained")
+            ]
+            if found:
+                return found
+    if step.model.run_eagerly:
+        finding = _eager_suspect(step, trace, finding)
+    return _for_all(step, finding, missing, trace)
+
+
+def _eager_suspect(step, trace, finding):
+    """Weighs whether the line that ended a trace is what cut the gradient."""
+    tensors = read_tensors(trace.error, finding.place)
+    tensors = [t for t in tensors if t.graph is trace.graph]
+    location = Location(
+        trace, step.model, step.variables, step.paths, losses=tensors
+    )
+    everything = range(len(step.variables))
+    is_harmless = tensors and all(
+        location.distance(n) == float("inf") for n in everything
+    )
+    if not is_harmless and feeds_result(finding.place):
+        notes = (*finding.notes, _EAGER_NOTE)
+        return dataclasses.replace(finding, notes=notes)
+    note = _HARMLESS_NOTE if is_harmless else _UNUSED_NOTE
+    return dataclasses.replace(
+        finding, notes=(*finding.notes, note), certainty="suspected"
+    )
+
+
+def explain_error(step, error):
+    """Explains an exception of a step, if it is about gradients.
+
+    Args:
+        step: The `Step`; its variables are all that it should train.
+        error: The exception that ended it.
+
+    Returns:
+        A list of `Finding`s, empty if the exception is about other things.
+    """
+    finding = failure_finding(error)
+    if finding is None:
+        return []
+    everything = range(len(step.variables))
+    if finding.op is None or finding.place.line is not None:
+        return _for_all(step, finding, everything)
+    trace = trace_step(step.model, step.data)
+    return _for_all(step, finding, everything, trace)
+
+
+def _for_all(step, finding, hit, trace=None):
+    """A failure stops the variables that it hits, wherever it happens."""
+    if finding.op is not None and trace is not None:
+        place, calls = _made_at(trace, finding.op)
+        finding = dataclasses.replace(finding, place=place, calls=calls)
+    paths = tuple(step.paths[number] for number in hit)
+    return [dataclasses.replace(finding, variables=paths)]
+
+
+def _made_at(trace, op_type):
+    """The user's line of the first op of a type, and what it called."""
+    for context in Context(trace.graph).everything():
+        for op in context.graph.get_operations():
+            if op.type == op_type:
+                place = source.op_place(op)
+                if place.line is not None:
+                    calls = source.library_calls(source.frames_of(op))
+                    return place, calls
+    return Place(), ()
