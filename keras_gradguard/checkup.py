@@ -14,6 +14,7 @@ from keras_gradguard.diagnosis.terms import explain_terms
 from keras_gradguard.diagnosis.trace import examining, optimizers_of
 from keras_gradguard.diagnosis.ways import Step
 from keras_gradguard.logbook import Logbook
+from keras_gradguard.patch import replaced
 
 
 def diagnose(model, x, y=None, sample_weight=None):
@@ -111,24 +112,16 @@ def _run(model, data):
         return [norms for _, norms in called]
 
     run = run if model.run_eagerly else tf.function(run, autograph=False)
-    with _kept(model), contextlib.ExitStack() as undo:
+    with _kept(model), contextlib.ExitStack() as stack:
         for optimizer in optimizers_of(model):
-            own = optimizer.__dict__.get("apply")
-            optimizer.__dict__["apply"] = instead_of(optimizer)
-            undo.callback(_put_back, optimizer, own)
+            instead = replaced(optimizer, "apply", instead_of(optimizer))
+            stack.enter_context(instead)
         try:
             norms = [values.numpy() for values in run()]
         except Exception as error:  # noqa: BLE001
             return [], error
     variables = [group for group, _ in called]
     return list(zip(variables, norms, strict=True)), None
-
-
-def _put_back(optimizer, own):
-    if own is None:
-        del optimizer.__dict__["apply"]
-    else:
-        optimizer.__dict__["apply"] = own
 
 
 @contextlib.contextmanager

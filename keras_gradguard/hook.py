@@ -16,6 +16,7 @@ from keras_gradguard.capture import Capture
 from keras_gradguard.diagnosis import internals
 from keras_gradguard.diagnosis.trace import optimizers_of
 from keras_gradguard.door import Door
+from keras_gradguard.patch import replaced
 
 _running = threading.local()
 _hooks = weakref.WeakKeyDictionary()
@@ -63,13 +64,12 @@ class Hook:
         self.data = None
         self.has_run = False
         plain = model.train_function
-        step = model.train_step
-        model.__dict__["train_step"] = self._guarded_step(step)
+        self._guarded_step = self._guard(model.train_step)
         try:
-            model.make_train_function(force=True)
+            with replaced(model, "train_step", self._guarded_step):
+                model.make_train_function(force=True)
             self._guarded = model.train_function
         finally:
-            del model.__dict__["train_step"]
             model.train_function = plain
         self._door = Door()
         self._hooks = [
@@ -97,7 +97,7 @@ class Hook:
         self.has_run = True
         _running.stack = [*getattr(_running, "stack", ()), self]
         try:
-            with self._hooked_optimizers():
+            with self._hooked():
                 return self._guarded(iterator)
         except (StopIteration, tf.errors.OutOfRangeError):
             raise
@@ -108,7 +108,7 @@ class Hook:
         finally:
             _running.stack.pop()
 
-    def _guarded_step(self, step):
+    def _guard(self, step):
         @functools.wraps(step)
         def train_step(data):
             self.data = keras.tree.map_structure(_spec, data)
@@ -122,19 +122,14 @@ class Hook:
         return train_step
 
     @contextlib.contextmanager
-    def _hooked_optimizers(self):
-        kept = []
-        for optimizer, apply in self._hooks:
-            kept.append((optimizer, optimizer.__dict__.get("apply")))
-            optimizer.__dict__["apply"] = apply
-        try:
+    def _hooked(self):
+        with contextlib.ExitStack() as stack:
+            # Older Keras looks `train_step` up only when it traces.
+            step = replaced(self.model, "train_step", self._guarded_step)
+            stack.enter_context(step)
+            for optimizer, apply in self._hooks:
+                stack.enter_context(replaced(optimizer, "apply", apply))
             yield
-        finally:
-            for optimizer, own in kept:
-                if own is None:
-                    optimizer.__dict__.pop("apply", None)
-                else:
-                    optimizer.__dict__["apply"] = own
 
     def _hooked_apply(self, optimizer):
         original = optimizer.apply

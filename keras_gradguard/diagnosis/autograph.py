@@ -6,6 +6,7 @@ import inspect
 import tensorflow as tf
 
 from keras_gradguard.diagnosis import source
+from keras_gradguard.patch import replaced
 
 
 @contextlib.contextmanager
@@ -16,22 +17,13 @@ def converted_calls(callables):
         callables: Keras losses and layers; those whose code is not the
             user's, or cannot be converted, stay as they are.
     """
-    kept = []
-    try:
+    with contextlib.ExitStack() as stack:
         for item in callables:
             name = "fn" if inspect.isfunction(vars(item).get("fn")) else "call"
-            own = vars(item).get(name)
-            converted = _converted(own or getattr(item, name))
+            converted = _converted(getattr(item, name))
             if converted is not None:
-                kept.append((item, name, own))
-                vars(item)[name] = converted
+                stack.enter_context(replaced(item, name, converted))
         yield
-    finally:
-        for item, name, own in kept:
-            if own is None:
-                del vars(item)[name]
-            else:
-                vars(item)[name] = own
 
 
 def _converted(function):

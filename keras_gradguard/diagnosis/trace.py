@@ -18,6 +18,7 @@ from keras_gradguard.diagnosis.observer import (
     Trace,
     tensors_of,
 )
+from keras_gradguard.patch import replaced
 
 
 def trace_step(model, data, converted=()):
@@ -159,15 +160,11 @@ def optimizers_of(model):
 @contextlib.contextmanager
 def _applied_nowhere(model):
     """Lets no optimizer of the model change a weight."""
-    kept = []
-    for optimizer in optimizers_of(model):
-        kept.append((optimizer, optimizer.__dict__.get("apply")))
-        optimizer.__dict__["apply"] = lambda *args, **kwargs: None
-    try:
+    with contextlib.ExitStack() as stack:
+        for optimizer in optimizers_of(model):
+            stack.enter_context(replaced(optimizer, "apply", _nothing))
         yield
-    finally:
-        for optimizer, apply in kept:
-            if apply is None:
-                del optimizer.__dict__["apply"]
-            else:
-                optimizer.__dict__["apply"] = apply
+
+
+def _nothing(*arguments, **named):
+    """Stands in for `optimizer.apply`."""
