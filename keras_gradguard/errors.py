@@ -1,5 +1,7 @@
 """What is raised and what is warned; no TensorFlow."""
 
+import warnings
+
 ACTIONS = ("warn", "raise", "stop")
 
 
@@ -32,6 +34,16 @@ class GradientBreakWarning(UserWarning):
 
 class GuardFaultWarning(UserWarning):
     """The guard itself failed and has switched itself off (GG900)."""
+
+
+def warn_of(diagnosis):
+    """Warns of a diagnosis, at the user's own line where there is one."""
+    warnings.warn_explicit(
+        f"\n{diagnosis}\n",
+        GradientBreakWarning,
+        filename=diagnosis.file or "keras_gradguard",
+        lineno=diagnosis.line or 0,
+    )
 
 
 def checked_action(name, value):

@@ -1,7 +1,6 @@
 """Watches the steps of one training: checks, diagnoses, acts."""
 
 import dataclasses
-import warnings
 
 import tensorflow as tf
 
@@ -10,7 +9,7 @@ from keras_gradguard.diagnosis.failed import explain_error
 from keras_gradguard.diagnosis.terms import explain_terms
 from keras_gradguard.diagnosis.ways import Step
 from keras_gradguard.door import Door
-from keras_gradguard.errors import GradientBreakError, GradientBreakWarning
+from keras_gradguard.errors import GradientBreakError, warn_of
 from keras_gradguard.hook import hook_of
 
 # A step whose missing gradients differ from batch to batch is explained a
@@ -221,9 +220,7 @@ class Guard:
         found, fresh = self._logbook.add(findings, severity)
         is_raised = self._on_break == "raise" and severity != "note"
         for diagnosis in () if quiet or is_raised else fresh:
-            warnings.warn(
-                f"\n{diagnosis}\n", GradientBreakWarning, stacklevel=2
-            )
+            warn_of(diagnosis)
         return found
 
     def _act(self, found):

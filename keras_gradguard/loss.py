@@ -2,7 +2,6 @@
 
 import contextlib
 import sys
-import warnings
 
 import keras
 import tensorflow as tf
@@ -17,8 +16,8 @@ from keras_gradguard.diagnosis.ways import Step
 from keras_gradguard.door import Door
 from keras_gradguard.errors import (
     GradientBreakError,
-    GradientBreakWarning,
     checked_action,
+    warn_of,
 )
 from keras_gradguard.hook import running_hook
 from keras_gradguard.measure import unique_paths
@@ -153,9 +152,7 @@ class GradGuardLoss(keras.losses.Loss):
         for diagnosis in diagnoses:
             if diagnosis.key not in self._warned:
                 self._warned.add(diagnosis.key)
-                warnings.warn(
-                    f"\n{diagnosis}\n", GradientBreakWarning, stacklevel=4
-                )
+                warn_of(diagnosis)
         step = _running_step()
         if self.on_break == "stop" and step is not None:
             step.model.stop_training = True

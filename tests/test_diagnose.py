@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_gradguard import diagnose
+from keras_gradguard import GradGuardLoss, diagnose
 from tests.fitting import MODES, NAMES, X, Y, classifier, marked
 
 
@@ -37,6 +37,14 @@ def test_broken(loss, eager):
     assert "error" == found.severity
     assert not report.ok
     assert 4 == len(report.variables)
+
+
+@pytest.mark.parametrize("eager", MODES, ids=NAMES)
+def test_guarded_loss_does_not_raise(eager):
+    """A model compiled with GradGuardLoss gets a report all the same."""
+    report = diagnose(classifier(GradGuardLoss(rounded), eager), X, Y)
+    assert ["GG105"] == [found.code for found in report.diagnoses]
+    assert {"missing"} == {row.status for row in report.variables}
 
 
 @pytest.mark.parametrize("eager", MODES, ids=NAMES)

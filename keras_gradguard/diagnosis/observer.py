@@ -17,11 +17,19 @@ from keras_gradguard.diagnosis import internals
 
 @dataclasses.dataclass
 class LossCall:
-    """One call of a `keras.losses.Loss`: its name, prediction and value."""
+    """One call of a `keras.losses.Loss`.
+
+    Args:
+        name: Name of the loss.
+        y_pred: The prediction that it got.
+        value: What it returned.
+        function: What computes it: a function, or a method of a subclass.
+    """
 
     name: str
     y_pred: object
     value: object
+    function: object
 
 
 @dataclasses.dataclass
@@ -134,7 +142,9 @@ class Observer:
         self._trace.called.append(loss)
 
         def done(value):
-            self._trace.losses.append(LossCall(loss.name, y_pred, value))
+            function = vars(loss).get("fn", loss.call)
+            call = LossCall(loss.name, y_pred, value, function)
+            self._trace.losses.append(call)
 
         return done
 

@@ -44,6 +44,7 @@ def _finding(location, number):
             place=source.op_place(last) if last is not None else Place(),
             op=last.type if last is not None else None,
             path=tuple(op.type for op in ops),
+            certainty="suspected",
         )
     op, call = outside
     return Finding(

@@ -122,7 +122,10 @@ def _loss_place(trace, call):
             if follow.key not in seen:
                 seen.add(follow.key)
                 queue.append(follow)
-    return Place()
+    code = getattr(call.function, "__code__", None)
+    if code is None or not source.is_users(code.co_filename):
+        return Place()
+    return source.place(code.co_filename, code.co_firstlineno, code.co_name)
 
 
 def _name(tensor):

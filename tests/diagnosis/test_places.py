@@ -292,3 +292,14 @@ def test_two_cuts_in_a_row_are_two_diagnoses():
     assert marked(lambda_layer)[1] == narrow.line
     assert ("net/hidden/kernel", "net/hidden/bias") == narrow.variables
     assert Y.shape == (16, 3)
+
+
+def test_loss_that_returns_a_constant():
+    """Where no line of the loss makes an op, its own line is named."""
+
+    def constant(y_true, y_pred):  # cut
+        return 0.0
+
+    callback, _ = fit(classifier(constant))
+    (found,) = callback.report.diagnoses
+    assert ("GG303", marked(constant)[1]) == (found.code, found.line)
