@@ -2,6 +2,7 @@
 
 import keras
 
+from keras_gradguard.door import Door
 from keras_gradguard.errors import checked_action
 from keras_gradguard.expected import Expected
 from keras_gradguard.guard import Guard
@@ -68,22 +69,25 @@ class GradHealthCallback(keras.callbacks.Callback):
         self.on_train_end()
         writer = SummaryWriter(self.log_dir) if self.log_dir else None
         self._num_steps = 0
-        self._logbook = Logbook(self.model, writer)
-        self._guard = Guard(
-            self.model, self._logbook, self.on_break, self._expected
-        )
+        with Door().guarded():
+            self._logbook = Logbook(self.model, writer)
+            self._guard = Guard(
+                self.model, self._logbook, self.on_break, self._expected
+            )
 
     def on_epoch_begin(self, epoch, logs=None):
         """Notes the epoch for the diagnoses to come."""
-        self._logbook.epoch = epoch
+        if self._logbook is not None:
+            self._logbook.epoch = epoch
 
     def on_train_batch_begin(self, batch, logs=None):
         """Lets the next call of the train function be guarded."""
-        self._guard.expect_step()
+        if self._guard is not None:
+            self._guard.expect_step()
 
     def on_train_batch_end(self, batch, logs=None):
         """Writes a record when one is due; looks twice at the first."""
-        if self._num_steps % self.every == 0:
+        if self._guard is not None and self._num_steps % self.every == 0:
             try:
                 self._guard.record(check_first=self._num_steps == 0)
             except BaseException:

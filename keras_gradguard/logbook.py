@@ -2,12 +2,10 @@
 
 import warnings
 
-import keras
-import tensorflow as tf
-
 from keras_gradguard import measure
 from keras_gradguard.capture import MISSING, UNMEASURED
 from keras_gradguard.diagnosis.explain import diagnoses_of
+from keras_gradguard.diagnosis.internals import num_updates
 from keras_gradguard.records import Report
 
 
@@ -83,11 +81,8 @@ class Logbook:
 
     def now(self):
         """Returns the number of updates made so far."""
-        optimizer = self._model.optimizer
-        if optimizer is None:
-            return None
-        with tf.init_scope():
-            return int(keras.ops.convert_to_tensor(optimizer.iterations))
+        optimizer = getattr(self._model, "optimizer", None)
+        return None if optimizer is None else num_updates(optimizer)
 
     def lose(self, variable, path):
         """Notes that a variable gets no gradient."""

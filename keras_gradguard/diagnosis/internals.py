@@ -92,8 +92,19 @@ def custom_gradient_name(op):
 
 def handles(variable):
     """Returns the resource handles behind a Keras or TensorFlow variable."""
+    return [part.handle for part in _parts(variable)]
+
+
+def _parts(variable):
+    """The variables of the replicas, or the one there is."""
     value = variable.value if hasattr(variable, "path") else variable
-    return [v.handle for v in getattr(value, "values", None) or (value,)]
+    return getattr(value, "values", None) or (value,)
+
+
+def num_updates(optimizer):
+    """Returns how many updates an optimizer has made, an int."""
+    with tf.init_scope():
+        return int(_parts(optimizer.iterations)[0].numpy())
 
 
 def wrapped_loss(function, given):

@@ -145,7 +145,7 @@ def optimizers_of(model):
         model: A Keras model; its own attributes are searched, also lists
             and dicts of them.
     """
-    found, queue = [], [model.optimizer, *vars(model).values()]
+    found, queue = [], list(vars(model).values())
     for value in queue:
         if isinstance(value, dict):
             queue += value.values()
