@@ -175,8 +175,10 @@ class Guard:
         if not self.is_on:
             return
         with self._door.guarded():
-            captures = self._hook.captures.values()
-            measured = [(c.variables, c.read()) for c in captures]
+            measured = [
+                (capture.variables, capture.read())
+                for capture in self._hook.captures.values()
+            ]
             self._logbook.record(measured)
             for variables, norms in measured if check_first else ():
                 zeros = [n for n, norm in enumerate(norms) if norm == 0]
@@ -184,7 +186,7 @@ class Guard:
                     self._follow_zeros(variables, zeros)
             if check_first:
                 self._follow_dropped(
-                    {id(v) for c in captures for v in c.variables}
+                    [v for group, _ in measured for v in group]
                 )
 
     def _follow_zeros(self, variables, zeros):
@@ -195,8 +197,8 @@ class Guard:
         self._act(self._add(findings, severity))
 
     def _follow_dropped(self, applied):
-        known = self._model.trainable_variables
         ids = set(map(id, applied))
+        known = self._model.trainable_variables
         dropped = [v for v in known if id(v) not in ids]
         if not applied or not dropped:
             return

@@ -222,6 +222,20 @@ def test_interrupt_in_the_step(eager):
     assert CLEAN == state(model)
 
 
+def test_healthy_step_is_not_traced_again(monkeypatch):
+    """Thorough work waits until something is broken."""
+    traced = []
+    for name in ("examine", "terms", "failed"):
+        monkeypatch.setattr(
+            f"keras_gradguard.diagnosis.{name}.trace_step",
+            lambda *args: traced.append(args),
+        )
+    callback, error = fit(classifier("mse"))
+    assert error is None
+    assert callback.report.ok
+    assert [] == traced
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
