@@ -1,5 +1,6 @@
 """What is known of one training so far, in memory and in its event file."""
 
+import dataclasses
 import warnings
 
 from keras_gradguard import measure
@@ -69,7 +70,13 @@ class Logbook:
         found = diagnoses_of(
             findings, number, severity, step=self.now(), epoch=self.epoch
         )
+        found = tuple(map(self._in_model_order, found))
         return found, self.keep(found)
+
+    def _in_model_order(self, diagnosis):
+        order = {path: number for number, path in enumerate(self._rows)}
+        paths = sorted(diagnosis.variables, key=lambda p: order.get(p, -1))
+        return dataclasses.replace(diagnosis, variables=tuple(paths))
 
     def keep(self, diagnoses):
         """Keeps and writes diagnoses; returns those that are new."""

@@ -30,7 +30,10 @@ def diagnoses_of(findings, num_variables, severity, step=None, epoch=None):
         if key in merged:
             known = merged[key][1]
             both = dict.fromkeys((*known.variables, *finding.variables))
-            finding = dataclasses.replace(known, variables=tuple(both))
+            notes = dict.fromkeys((*known.notes, *finding.notes))
+            finding = dataclasses.replace(
+                known, variables=tuple(both), notes=tuple(notes)
+            )
         merged[key] = (rule, finding)
     return tuple(
         _diagnosis(rule, finding, num_variables, severity, step, epoch)

@@ -16,7 +16,7 @@ _EAGER_NOTE = (
     "run_eagerly=True lets this train: each batch takes one way, and no "
     "gradient tells which way would be better"
 )
-_NOTE = "a regulariser or another loss still moves these variables"
+_NOTE = "a regulariser or another loss still moves some of these variables"
 
 
 def explain_terms(step):

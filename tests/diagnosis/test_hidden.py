@@ -163,3 +163,22 @@ def test_metric_object_as_a_loss():
     (found,) = callback.report.diagnoses
     assert ("GG118", marked(loss)[1]) == (found.code, found.line)
     assert X.shape[0] == Y.shape[0]
+
+
+@pytest.mark.parametrize("eager", MODES, ids=NAMES)
+def test_one_of_two_losses_is_cut(eager):
+    """One message for head and trunk, in model order, naming the loss."""
+    inputs = keras.Input((4,))
+    hidden = keras.layers.Dense(8, name="hidden")(inputs)
+    outputs = {name: keras.layers.Dense(3, name=name)(hidden) for name in "ab"}
+    model = keras.Model(inputs, outputs)
+    loss = {"a": "mse", "b": rounded}
+    model.compile("sgd", loss=loss, run_eagerly=eager)
+    callback, error = fit(model, X, {"a": Y, "b": Y})
+    assert error is None
+    (found,) = callback.report.diagnoses
+    assert ("rounded", marked(rounded)[1]) == (found.loss, found.line)
+    expected = ["hidden/kernel", "hidden/bias", "b/kernel", "b/bias"]
+    assert expected == list(found.variables)
+    assert "warning" == found.severity
+    assert any("another loss" in note for note in found.evidence["notes"])
