@@ -42,7 +42,7 @@ class GradHealthCallback(keras.callbacks.Callback):
     ```
     """
 
-    def __init__(self, log_dir=None, every=10, on_break="warn", expect=()):
+    def __init__(self, log_dir=None, every=10, on_break="warn", *, expect=()):
         super().__init__()
         is_count = isinstance(every, int) and not isinstance(every, bool)
         if not is_count or every < 1:
