@@ -68,7 +68,8 @@ def _lost_in_all(step, trace, on_weights):
     everything = range(len(step.variables))
     distances = [location.distance(n) for n in everything]
     cut = [n for n in everything if 0 < distances[n] < float("inf")]
-    moved = [n for n in cut if _location(step, trace).distance(n) == 0]
+    with_regularisers = _location(step, trace)
+    moved = [n for n in cut if with_regularisers.distance(n) == 0]
     unused = [
         n
         for n in everything
