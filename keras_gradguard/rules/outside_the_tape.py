@@ -34,7 +34,7 @@ RULE = Rule(
     name="outside-the-tape",
     kind="disconnected",
     matches=lambda finding: finding.cause == "outside_tape",
-    message="a part of the step runs where no tape records it",
+    message="part of the step runs where no tape records it",
     why=(
         "`tf.GradientTape` knows only what runs inside its `with` block; "
         "what is computed before or after it is a constant to it."
