@@ -1,6 +1,7 @@
 """Watches the steps of one training: checks, diagnoses, acts."""
 
 import dataclasses
+import re
 
 import tensorflow as tf
 
@@ -140,7 +141,7 @@ class Guard:
         with self._door.guarded():
             if isinstance(error, GradientBreakError):
                 self._logbook.keep(error.report.diagnoses)
-            elif isinstance(error, tf.errors.OpError) and self.is_on:
+            elif self.is_on and _is_backward_crash(error):
                 self._explain_crash()
             self._add_note(error)
         self.finish()
@@ -236,3 +237,9 @@ class Guard:
     def _error(self, found, cause=None):
         report = dataclasses.replace(self._logbook.report, diagnoses=found)
         return GradientBreakError(report, cause)
+
+
+def _is_backward_crash(error):
+    """Whether a gradient op was handed a gradient of the wrong shape."""
+    is_shape = isinstance(error, tf.errors.InvalidArgumentError)
+    return is_shape and re.search("gradient_tape|Grad", str(error)) is not None

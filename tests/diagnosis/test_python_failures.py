@@ -209,3 +209,38 @@ def test_other_exceptions_pass_untouched():
         assert () == callback.report.diagnoses
         assert not isinstance(error, GradientBreakError)
     assert Y.dtype == np.float32
+
+
+def reads_inside(y_true, y_pred):
+    """Cut inside a Python function: the backward pass crashes elsewhere."""
+    inner = tf.py_function(lambda t: t.numpy(), [y_pred], tf.float32)  # cut
+    return tf.reduce_mean(y_true - tf.ensure_shape(inner, (None, 3)))
+
+
+def fails_inside(y_true, y_pred):
+    """A Python function with a bug of its own."""
+
+    def broken(values):
+        raise ZeroDivisionError("mine")
+
+    return tf.reduce_mean(y_true - tf.py_function(broken, [y_pred], tf.float32))
+
+
+@pytest.mark.parametrize("eager", [False, True], ids=["compiled", "eager"])
+def test_crash_in_the_backward_pass(eager):
+    """The Python function is suspected, and the exception keeps its type."""
+    callback, error = fit(classifier(reads_inside, eager))
+    assert isinstance(error, tf.errors.InvalidArgumentError)
+    (found,) = callback.report.diagnoses
+    assert ("GG116", marked(reads_inside)[1]) == (found.code, found.line)
+    assert "suspected" == found.certainty
+    assert len(error.__notes__) == 1
+
+
+@pytest.mark.parametrize("eager", [False, True], ids=["compiled", "eager"])
+def test_bug_in_a_python_function_passes_untouched(eager):
+    """An exception raised inside it is not about gradients."""
+    callback, error = fit(classifier(fails_inside, eager))
+    assert error is not None
+    assert () == callback.report.diagnoses
+    assert not hasattr(error, "__notes__")

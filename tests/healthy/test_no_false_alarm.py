@@ -138,6 +138,8 @@ def test_wrapped_loss_is_silent(case):
     model, x, y = case()
     recompile(model, loss=GradGuardLoss(compiled_loss(model)))
     fit_strictly(model, x, y)
+    assert isinstance(model.loss, GradGuardLoss)
+    assert 0 < int(model.optimizer.iterations)
 
 
 @pytest.mark.parametrize("case", EAGER, ids=lambda case: case.__name__)
