@@ -13,6 +13,7 @@ _HOMES = {
     "GradientBreakError": "errors",
     "GradientBreakWarning": "errors",
     "Report": "records",
+    "check_loss": "losscheck",
     "diagnose": "checkup",
 }
 

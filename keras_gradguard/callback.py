@@ -3,12 +3,14 @@
 import keras
 
 from keras_gradguard.door import Door
-from keras_gradguard.errors import checked_action
+from keras_gradguard.errors import ACTIONS, checked_action
 from keras_gradguard.expected import Expected
 from keras_gradguard.guard import Guard
 from keras_gradguard.logbook import Logbook
 from keras_gradguard.records import Report
 from keras_gradguard.report.summaries import SummaryWriter
+from keras_gradguard.symptoms import Symptoms
+from keras_gradguard.thresholds import thresholds_of
 
 
 class GradHealthCallback(keras.callbacks.Callback):
@@ -18,7 +20,14 @@ class GradHealthCallback(keras.callbacks.Callback):
     trace of the training step, each trainable variable must get a gradient.
     One that gets none is traced back to the op and the source line that cut
     it. The L2 norm of every variable's gradient is taken in the training
-    step itself, unscaled and before clipping.
+    step itself, unscaled and before clipping; its mean over the epoch so far
+    is `grad_norm` in the logs.
+
+    A step whose gradient or loss is NaN or Inf is run once more outside the
+    training, to say where it begins; with `log_dir` it is also kept below
+    `<log_dir>/incidents` (at most 3, of at most 256 MB each), for `python -m
+    keras_gradguard replay`. A gradient that stays zero, fades, explodes or
+    moves no weight is told of after `thresholds["patience"]` records.
 
     Args:
         log_dir: Folder for TensorBoard; the run is `<log_dir>/gradients`.
@@ -28,8 +37,19 @@ class GradHealthCallback(keras.callbacks.Callback):
             `"raise"` a `GradientBreakError`, or `"stop"` the training. Where
             no variable gets a gradient Keras cannot go on: `"warn"` then
             raises `GradientBreakError` too.
+        on_nonfinite: What a gradient or loss that is not finite does:
+            `"warn"`; `"raise"` a `GradientBreakError`; `"stop"` the
+            training; or `"skip"`, go on without that step. But for
+            `"warn"` the weights, the optimizer and the statistics of
+            layers stay as they were before it. With several optimizers
+            in a step each is held back by its own gradients.
         expect: Regular expressions; a variable whose path one of them finds
             (`re.search`) is meant to get no gradient.
+        thresholds: From which figures on a gradient is too small or too
+            large: `"default"`, `"sagemaker"`, `"autotrainer"`,
+            `"deepchecker"`, or a dict of figures such as `{"patience": 3}`;
+            `"preset"` in it names the one that they change. See
+            `keras_gradguard.thresholds.Thresholds`.
 
     Raises:
         ValueError: If an argument is not as described.
@@ -42,7 +62,15 @@ class GradHealthCallback(keras.callbacks.Callback):
     ```
     """
 
-    def __init__(self, log_dir=None, every=10, on_break="warn", *, expect=()):
+    def __init__(
+        self,
+        log_dir=None,
+        every=10,
+        on_break="warn",
+        on_nonfinite="warn",
+        expect=(),
+        thresholds="default",
+    ):
         super().__init__()
         is_count = isinstance(every, int) and not isinstance(every, bool)
         if not is_count or every < 1:
@@ -52,8 +80,13 @@ class GradHealthCallback(keras.callbacks.Callback):
             )
         self.every = every
         self.on_break = checked_action("on_break", on_break)
+        self.on_nonfinite = checked_action(
+            "on_nonfinite", on_nonfinite, (*ACTIONS, "skip")
+        )
         self.log_dir = log_dir
         self.expect = expect
+        self.thresholds = thresholds
+        self._thresholds = thresholds_of(thresholds)
         self._expected = Expected(expect)
         self._logbook = None
         self._guard = None
@@ -72,28 +105,49 @@ class GradHealthCallback(keras.callbacks.Callback):
         with Door().guarded():
             self._logbook = Logbook(self.model, writer)
             self._guard = Guard(
-                self.model, self._logbook, self.on_break, self._expected
+                self.model,
+                self._logbook,
+                self.on_break,
+                self.on_nonfinite,
+                self._expected,
+                self._symptoms,
             )
+
+    def _symptoms(self, hook):
+        return Symptoms(
+            hook,
+            self._logbook,
+            self._thresholds,
+            self._expected,
+            self.log_dir,
+        )
 
     def on_epoch_begin(self, epoch, logs=None):
         """Notes the epoch for the diagnoses to come."""
         if self._logbook is not None:
             self._logbook.epoch = epoch
+        if self._guard is not None:
+            self._guard.begin_epoch()
 
     def on_train_batch_begin(self, batch, logs=None):
         """Lets the next call of the train function be guarded."""
         if self._guard is not None:
-            self._guard.expect_step()
+            self._guard.expect_step(self._num_steps % self.every == 0)
 
     def on_train_batch_end(self, batch, logs=None):
-        """Writes a record when one is due; looks twice at the first."""
-        if self._guard is not None and self._num_steps % self.every == 0:
-            try:
-                self._guard.record(check_first=self._num_steps == 0)
-            except BaseException:
-                self.on_train_end()
-                raise
+        """Looks at the step, writes a record when one is due."""
+        is_due = self._num_steps % self.every == 0
+        is_first = self._num_steps == 0
         self._num_steps += 1
+        if self._guard is None:
+            return
+        try:
+            if is_due:
+                self._guard.record(check_first=is_first)
+            self._guard.after_step()
+        except BaseException:
+            self.on_train_end()
+            raise
 
     def on_train_end(self, logs=None):
         """Leaves the model as it was and closes the event file."""

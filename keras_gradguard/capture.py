@@ -2,8 +2,12 @@
 
 import tensorflow as tf
 
+from keras_gradguard.update import UpdateCapture, num_elements
+
 MISSING = -1.0
 UNMEASURED = -2.0
+# The columns of the statistics, in this order.
+COLUMNS = ("norm", "largest", "mean", "zero_share", "num_nonfinite")
 
 
 def squared_norm(gradient):
@@ -20,6 +24,12 @@ def squared_norm(gradient):
     """
     if gradient is None:
         return tf.constant(MISSING, tf.float32)
+    # l2_loss is sum(t ** 2) / 2 in one pass over the memory.
+    return tf.cast(2.0 * tf.nn.l2_loss(_real(gradient)), tf.float32)
+
+
+def _real(gradient):
+    """A gradient as a real tensor of at least 32 bits, its rows added up."""
     if isinstance(gradient, tf.IndexedSlices):
         gradient = _summed_rows(gradient)
     gradient = tf.convert_to_tensor(gradient)
@@ -27,8 +37,7 @@ def squared_norm(gradient):
         gradient = tf.abs(gradient)
     if gradient.dtype in (tf.float16, tf.bfloat16):
         gradient = tf.cast(gradient, tf.float32)
-    # l2_loss is sum(t ** 2) / 2 in one pass over the memory.
-    return tf.cast(2.0 * tf.nn.l2_loss(gradient), tf.float32)
+    return gradient
 
 
 def _summed_rows(slices):
@@ -56,13 +65,55 @@ def norms(gradients, loss_scale):
         A float32 tensor of shape `[len(gradients)]`, `MISSING` for `None`.
     """
     squares = tf.stack([squared_norm(gradient) for gradient in gradients])
+    return _norms(squares, loss_scale)
+
+
+def _norms(squares, loss_scale):
     measured = tf.sqrt(tf.maximum(squares, 0.0)) / loss_scale
     # NaN fails every comparison, so it must not be taken for a missing one.
     return tf.where(tf.equal(squares, MISSING), MISSING, measured)
 
 
+def statistics(gradients, variables, loss_scale):
+    """Returns all statistics of a step's gradients.
+
+    Args:
+        gradients: A list of gradients as `optimizer.apply` gets them.
+        variables: The variables they belong to.
+        loss_scale: Scalar float32 tensor the loss was multiplied with.
+
+    Returns:
+        A float32 tensor `[len(gradients), len(COLUMNS)]`: the L2 norm (also
+        where its square leaves the range of float32), the largest and the
+        mean absolute value, all unscaled, the share of exact zeros, and the
+        number of elements that are NaN or Inf. `MISSING` for `None`.
+    """
+    rows = [
+        _statistics(gradient, num_elements(variable), loss_scale)
+        for gradient, variable in zip(gradients, variables, strict=True)
+    ]
+    return tf.stack(rows)
+
+
+def _statistics(gradient, size, loss_scale):
+    if gradient is None or not size:
+        return tf.fill([len(COLUMNS)], MISSING if size else 0.0)
+    values = tf.abs(_real(gradient))
+    largest = tf.reduce_max(values)
+    is_number = tf.math.is_finite(largest) & (largest > 0)
+    unit = tf.where(is_number, largest, tf.ones_like(largest))
+    norm = unit * tf.sqrt(2.0 * tf.nn.l2_loss(values / unit))
+    scale = tf.cast(loss_scale, values.dtype)
+    nonzero = tf.math.count_nonzero(values, dtype=tf.float32)
+    bad = tf.math.count_nonzero(~tf.math.is_finite(values), dtype=tf.float32)
+    mean = tf.reduce_sum(values / unit) * (unit / (size * scale))
+    row = [norm / scale, largest / scale, mean]
+    row = [tf.cast(value, tf.float32) for value in row]
+    return tf.stack([*row, 1.0 - nonzero / size, bad])
+
+
 class Capture:
-    """Holds the norms of one optimizer's last step, outside the graph.
+    """Holds the statistics of one optimizer's steps, outside the graph.
 
     Args:
         optimizer: The Keras optimizer that gets the gradients.
@@ -72,18 +123,55 @@ class Capture:
     def __init__(self, optimizer, variables):
         self.optimizer = optimizer
         self.variables = tuple(variables)
+        self.updates = UpdateCapture(self.variables)
+        shape = [len(self.variables), len(COLUMNS)]
         with tf.init_scope():
-            self._norms = tf.Variable(
-                tf.fill([len(self.variables)], UNMEASURED),
-                trainable=False,
-                name="gradguard_norms",
-            )
+            empty = tf.fill(shape, UNMEASURED)
+            self._statistics = tf.Variable(empty, trainable=False)
+            # Those of the first bad step, until they have been read.
+            self._bad = tf.Variable(empty, trainable=False)
 
-    def store(self, gradients):
-        """Adds the ops that measure `gradients` to the step."""
-        scale = self.optimizer.scale_loss(tf.constant(1.0))
-        self._norms.assign(norms(gradients, tf.cast(scale, tf.float32)))
+    def store(self, gradients, due):
+        """Adds the ops that measure `gradients` to the step.
+
+        Args:
+            gradients: The gradients as `optimizer.apply` gets them.
+            due: Boolean scalar tensor; whether this step is to be recorded.
+
+        Returns:
+            `(squared norm of all gradients, is_bad)`: a scalar float32
+            tensor, unscaled, and a boolean scalar tensor, whether some
+            element is NaN or Inf that is no overflow of a loss scale that
+            is still finding its level.
+        """
+        one = tf.constant(1.0)
+        scale = tf.cast(self.optimizer.scale_loss(one), tf.float32)
+        squares = tf.stack([squared_norm(gradient) for gradient in gradients])
+        total = tf.reduce_sum(tf.maximum(squares, 0.0)) / tf.square(scale)
+        # A square may leave the range of float32, so this is but a suspicion.
+        suspect = ~tf.math.is_finite(tf.reduce_sum(squares))
+
+        def measure():
+            found = statistics(gradients, self.variables, scale)
+            self._statistics.assign(found)
+            is_bad = tf.reduce_any(found[:, -1] > 0)
+            is_first = is_bad & tf.equal(self._bad[0, 0], UNMEASURED)
+            self._bad.assign(tf.where(is_first, found, self._bad))
+            return is_bad
+
+        is_bad = tf.cond(due | suspect, measure, lambda: tf.constant(False))
+        return total, is_bad & (scale <= 1.0)
 
     def read(self):
-        """Returns the last norms: a float32 array `[len(variables)]`."""
-        return self._norms.numpy()
+        """Returns the last statistics: `[len(variables), len(COLUMNS)]`."""
+        return self._statistics.numpy()
+
+    def take_bad(self):
+        """Returns the statistics of the first bad step since the last call.
+
+        Returns:
+            As `read`; `UNMEASURED` throughout where there was none.
+        """
+        found = self._bad.numpy()
+        self._bad.assign(tf.fill(found.shape, UNMEASURED))
+        return found

@@ -1,20 +1,24 @@
 """One look at a compiled model and one batch, without training."""
 
 import contextlib
-import random
+import dataclasses
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from keras_gradguard import capture
-from keras_gradguard.diagnosis import examine, internals
+from keras_gradguard.diagnosis import examine, internals, replay
 from keras_gradguard.diagnosis.failed import explain_error
 from keras_gradguard.diagnosis.terms import explain_terms
-from keras_gradguard.diagnosis.trace import examining, optimizers_of
+from keras_gradguard.diagnosis.trace import optimizers_of
+from keras_gradguard.diagnosis.untouched import untouched
 from keras_gradguard.diagnosis.ways import Step
 from keras_gradguard.logbook import Logbook
 from keras_gradguard.patch import replaced
+
+_ALWAYS_ZERO = ("sign", "one_unit_softmax", "loss_weight", "constant_loss")
+_ONE_BATCH = "seen on one batch; `GradHealthCallback` tells whether it lasts"
 
 
 def diagnose(model, x, y=None, sample_weight=None):
@@ -57,21 +61,46 @@ def diagnose(model, x, y=None, sample_weight=None):
         if not findings:
             raise error
         logbook.add(findings, "error")
-    for variables, norms in applied:
-        _look(_step(model, data, variables, logbook), norms, logbook)
+    for variables, figures in applied:
+        _look(_step(model, data, variables, logbook), figures, logbook)
     known = {id(v) for variables, _ in applied for v in variables}
     dropped = [v for v in model.trainable_variables if id(v) not in known]
     if known and dropped:
         step = _step(model, data, dropped, logbook)
         logbook.add(examine.explain_dropped(step), "warning")
-    logbook.measure([(v, np.asarray(norms)) for v, norms in applied])
+    rows, _ = logbook.measure([(*one, None) for one in applied])
+    bad = [path for path, row in rows.items() if row.status == "nonfinite"]
+    zero = [path for path, row in rows.items() if row.status == "zero"]
+    if bad:
+        step = _step(model, data, model.trainable_variables, logbook)
+        logbook.add(
+            replay.explain_nonfinite(step, bad),
+            "error" if len(bad) == len(rows) else "warning",
+        )
+    elif zero and not logbook.report.diagnoses:
+        step = _step(model, data, model.trainable_variables, logbook)
+        _add_zeros(replay.explain_zeros(step, zero), logbook, len(rows))
     return logbook.report
 
 
-def _look(step, norms, logbook):
+def _add_zeros(findings, logbook, num_variables):
+    """One batch proves a slope that is zero everywhere, and no other."""
+    for finding in findings:
+        severity = "note"
+        if finding.cause in _ALWAYS_ZERO:
+            is_all = len(finding.variables) == num_variables
+            severity = "error" if is_all else "warning"
+        else:
+            notes = (*finding.notes, _ONE_BATCH)
+            finding = dataclasses.replace(finding, notes=notes)
+        logbook.add([finding], severity)
+
+
+def _look(step, figures, logbook):
     """Adds to the logbook what is wrong with one optimizer's gradients."""
+    norms = figures[:, 0]
     missing = [n for n, norm in enumerate(norms) if norm == capture.MISSING]
-    zeros = [n for n, norm in enumerate(norms) if norm == 0]
+    zeros = [n for n, largest in enumerate(figures[:, 1]) if largest == 0]
     findings = examine.explain_missing(step, missing) if missing else []
     findings += examine.explain_zero(step, zeros) if zeros else []
     terms = [] if len(missing) == len(norms) else explain_terms(step)
@@ -90,8 +119,8 @@ def _run(model, data):
     """Runs the step without its updates.
 
     Returns:
-        `([(variables, norms), ...], error)`: the variables and norms of each
-        `apply` call, and the exception that ended the step, or `None`.
+        `([(variables, statistics), ...], error)`: those of each `apply` call,
+        and the exception that ended the step, or `None`.
     """
     called = []
 
@@ -101,49 +130,30 @@ def _run(model, data):
             if variables is None:
                 variables = internals.variables_of(optimizer)
             scale = optimizer.scale_loss(tf.constant(1.0))
-            measured = capture.norms(list(grads), tf.cast(scale, tf.float32))
-            called.append((list(variables), measured))
+            variables = list(variables)
+            measured = capture.statistics(
+                list(grads), variables, tf.cast(scale, tf.float32)
+            )
+            called.append((variables, measured))
 
         return apply
 
     def run():
         called.clear()
         model.train_step(data)
-        return [norms for _, norms in called]
+        return [figures for _, figures in called]
 
     run = run if model.run_eagerly else tf.function(run, autograph=False)
-    with _kept(model), contextlib.ExitStack() as stack:
+    with untouched(model), contextlib.ExitStack() as stack:
         for optimizer in optimizers_of(model):
             instead = replaced(optimizer, "apply", instead_of(optimizer))
             stack.enter_context(instead)
         try:
-            norms = [values.numpy() for values in run()]
+            figures = [values.numpy() for values in run()]
         except Exception as error:  # noqa: BLE001
             return [], error
     variables = [group for group, _ in called]
-    return list(zip(variables, norms, strict=True)), None
-
-
-@contextlib.contextmanager
-def _kept(model):
-    """Puts variables and random state back as they were."""
-    variables = [*model.variables, *model.metrics_variables]
-    for optimizer in optimizers_of(model):
-        variables += optimizer.variables
-    values = [(v, keras.ops.convert_to_numpy(v)) for v in variables]
-    states = random.getstate(), np.random.get_state()
-    with (
-        internals.random_state_kept(),
-        internals.losses_kept(model),
-        examining(),
-    ):
-        try:
-            yield
-        finally:
-            random.setstate(states[0])
-            np.random.set_state(states[1])
-            for variable, value in values:
-                variable.assign(value)
+    return list(zip(variables, figures, strict=True)), None
 
 
 def _tensors(nest):

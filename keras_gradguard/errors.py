@@ -46,15 +46,16 @@ def warn_of(diagnosis):
     )
 
 
-def checked_action(name, value):
+def checked_action(name, value, actions=ACTIONS):
     """Returns an action, or raises ValueError that says what is expected.
 
     Args:
         name: Name of the argument.
         value: What was given for it.
+        actions: What may be given.
     """
-    if value not in ACTIONS:
-        expected = ", ".join(f'"{action}"' for action in ACTIONS)
+    if value not in actions:
+        expected = ", ".join(f'"{action}"' for action in actions)
         raise ValueError(
             f"`{name}` must be one of {expected}. Received: {name}={value!r}"
         )

@@ -1,6 +1,5 @@
 """Watches the steps of one training: checks, diagnoses, acts."""
 
-import dataclasses
 import re
 
 import tensorflow as tf
@@ -8,14 +7,18 @@ import tensorflow as tf
 from keras_gradguard.diagnosis import examine
 from keras_gradguard.diagnosis.failed import explain_error
 from keras_gradguard.diagnosis.terms import explain_terms
+from keras_gradguard.diagnosis.unmoved import unknown_findings
 from keras_gradguard.diagnosis.ways import Step
 from keras_gradguard.door import Door
-from keras_gradguard.errors import GradientBreakError, warn_of
+from keras_gradguard.errors import GradientBreakError
 from keras_gradguard.hook import hook_of
+from keras_gradguard.response import Response, add_notes
+from keras_gradguard.second_look import second_look
 
 # A step whose missing gradients differ from batch to batch is explained a
 # few times and then left alone.
 _MOST_EXPLANATIONS = 20
+_WITHHELD = {"warn": None, "skip": "bad", "stop": "after", "raise": "after"}
 
 
 class Guard:
@@ -25,30 +28,60 @@ class Guard:
         model: A compiled Keras model whose `train_function` is made.
         logbook: The `Logbook` to fill.
         on_break: `"warn"`, `"raise"` or `"stop"`.
+        on_nonfinite: The same, or `"skip"`.
         expected: The `Expected` variables without a gradient.
+        symptoms: Makes the `Symptoms` of a `Hook`.
     """
 
-    def __init__(self, model, logbook, on_break, expected):
+    def __init__(
+        self, model, logbook, on_break, on_nonfinite, expected, symptoms
+    ):
         self._model = model
         self._logbook = logbook
         self._on_break = on_break
+        self._response = Response(model, logbook, on_break)
+        self._on_nonfinite = on_nonfinite
         self._expected = expected
         self._door = Door()
         self._explained = {}
         self._terms_checked = False
         self._lost = ()
+        self._is_latched = False
         self._hook = hook_of(model)
         self._hook.watchers.append(self)
+        self._symptoms = symptoms(self._hook)
+
+    @property
+    def withhold(self):
+        """Which updates are left out once a gradient is not finite."""
+        return _WITHHELD[self._on_nonfinite]
 
     @property
     def is_on(self):
         """Whether the guard still watches."""
         return self._hook is not None and self._door.is_open
 
-    def expect_step(self):
-        """Lets the next call of the train function be guarded."""
+    def begin_epoch(self):
+        """Starts the mean of the norms anew; looks for bad steps again."""
+        if self.is_on and self._hook.probe is not None:
+            with self._door.guarded():
+                self._hook.probe.begin_epoch()
+                if self._is_latched and self._symptoms.may_rearm():
+                    self._rearm()
+
+    def _rearm(self):
+        self._hook.probe.rearm()
+        self._is_latched = False
+
+    def expect_step(self, is_due):
+        """Lets the next call of the train function be guarded.
+
+        Args:
+            is_due: Whether its numbers are to be recorded.
+        """
         if self.is_on:
-            self._hook.guard_next()
+            with self._door.guarded():
+                self._hook.guard_next(is_due)
 
     def finish(self):
         """Leaves the model as it was and closes the event file."""
@@ -94,7 +127,7 @@ class Guard:
             # Keras raises now, and `see_apply_error` says why.
             self._lost = found
             return True
-        self._act(found)
+        self._response.act(found)
         return not all_lost or not found
 
     def _explain(self, step, missing, all_lost):
@@ -116,14 +149,26 @@ class Guard:
             findings += self._expected.strip(f for f in terms if f.variables)
         lost = {path for finding in findings for path in finding.variables}
         severity = "error" if len(lost) == len(step.paths) else "warning"
-        self._add(notes, "note")
+        self._response.add_broken(notes, "note")
         quiet = all_lost and self._on_break != "stop"
-        return self._add(findings, severity, quiet)
+        return self._response.add_broken(findings, severity, quiet)
 
-    def see_apply_error(self, error):
-        """Raises the diagnosis in place of Keras' word on no gradient."""
+    def see_apply_error(self, error, variables, unknown):
+        """Raises the diagnosis in place of Keras' word on no gradient.
+
+        Args:
+            error: The ValueError of the optimizer.
+            variables: What it was given.
+            unknown: Those that it does not know.
+        """
         if self._lost:
-            raise self._error(self._lost, str(error)) from error
+            raise self._response.error(self._lost, str(error)) from error
+        if unknown and self.is_on:
+            with self._door.guarded():
+                found = unknown_findings(self._step(variables), unknown)
+                add_notes(
+                    error, self._response.add_broken(found, "error", quiet=True)
+                )
 
     def see_step_error(self, error):
         """Adds the diagnosis to an exception that is about gradients."""
@@ -131,10 +176,10 @@ class Guard:
             return
         with self._door.guarded():
             step = self._step(self._model.trainable_variables)
-            self._lost = self._add(
+            self._lost = self._response.add_broken(
                 explain_error(step, error), "error", quiet=True
             )
-            self._add_note(error)
+            add_notes(error, self._lost)
 
     def see_failure(self, error):
         """Takes leave as an exception passes; what is known is on disk."""
@@ -143,7 +188,7 @@ class Guard:
                 self._logbook.keep(error.report.diagnoses)
             elif self.is_on and _is_backward_crash(error):
                 self._explain_crash()
-            self._add_note(error)
+            add_notes(error, self._lost)
         self.finish()
 
     def keep(self, diagnoses):
@@ -156,18 +201,26 @@ class Guard:
         step = self._step(self._model.trainable_variables)
         findings = examine.explain_zero(step, range(len(step.variables)))
         findings = [f for f in findings if f.op == "EagerPyFunc"]
-        self._lost = self._add(findings, "error", quiet=True)
+        self._lost = self._response.add_broken(findings, "error", quiet=True)
 
-    def _add_note(self, error):
-        if isinstance(error, GradientBreakError):
+    def after_step(self):
+        """Explains a step whose gradient is not finite, and acts on it."""
+        if not self.is_on or self._is_latched:
             return
-        known = "\n".join(getattr(error, "__notes__", ()))
-        for diagnosis in self._lost:
-            if diagnosis.message not in known:
-                error.add_note(f"\n{diagnosis}")
+        latch = self._hook.latch()
+        if latch is None or latch[0] < 0:
+            return
+        with self._door.guarded():
+            found, severity, step = self._symptoms.bad_step()
+            self._is_latched = True
+            if self._on_nonfinite == "skip":
+                self._rearm()
+            quiet = self._on_nonfinite == "raise"
+            found = self._response.add(found, severity, quiet, step)
+            self._response.act(found, self._on_nonfinite)
 
     def record(self, check_first=False):
-        """Reads the last step's norms and writes them.
+        """Reads the last step's numbers, writes them and looks at them.
 
         Args:
             check_first: Whether to ask if a gradient of exactly zero, or one
@@ -177,38 +230,23 @@ class Guard:
             return
         with self._door.guarded():
             measured = [
-                (capture.variables, capture.read())
-                for capture in self._hook.captures.values()
+                (capture.variables, capture.read(), capture.updates.read())
+                for capture in self._hook.probe.captures.values()
             ]
-            self._logbook.record(measured)
-            for variables, norms in measured if check_first else ():
-                zeros = [n for n, norm in enumerate(norms) if norm == 0]
-                if zeros:
-                    self._follow_zeros(variables, zeros)
+            rows, moved = self._logbook.record(measured)
             if check_first:
-                self._follow_dropped(
-                    [v for group, _ in measured for v in group]
+                for findings, severity in second_look(
+                    self._step, measured, self._logbook, self._expected
+                ):
+                    self._response.act(
+                        self._response.add_broken(findings, severity)
+                    )
+            for finding in self._symptoms.of_record(rows, moved):
+                is_all = len(finding.variables) == len(rows)
+                severity = "error" if is_all else "warning"
+                self._response.act(
+                    self._response.add_broken([finding], severity)
                 )
-
-    def _follow_zeros(self, variables, zeros):
-        step = self._step(variables)
-        findings = self._expected.strip(examine.explain_zero(step, zeros))
-        all_lost = len(zeros) == len(step.variables)
-        severity = "error" if all_lost else "warning"
-        self._act(self._add(findings, severity))
-
-    def _follow_dropped(self, applied):
-        ids = set(map(id, applied))
-        known = self._model.trainable_variables
-        dropped = [v for v in known if id(v) not in ids]
-        if not applied or not dropped:
-            return
-        step = self._step(dropped)
-        findings = self._expected.strip(examine.explain_dropped(step))
-        for variable, path in zip(dropped, step.paths, strict=True):
-            if any(path in finding.variables for finding in findings):
-                self._logbook.lose(variable, path)
-        self._act(self._add(findings, "warning"))
 
     def _step(self, variables):
         return Step(
@@ -217,26 +255,6 @@ class Guard:
             tuple(variables),
             self._logbook.paths_of(variables),
         )
-
-    def _add(self, findings, severity, quiet=False):
-        """Keeps findings; warns of new ones unless an exception tells."""
-        found, fresh = self._logbook.add(findings, severity)
-        is_raised = self._on_break == "raise" and severity != "note"
-        for diagnosis in () if quiet or is_raised else fresh:
-            warn_of(diagnosis)
-        return found
-
-    def _act(self, found):
-        if not found:
-            return
-        if self._on_break == "raise":
-            raise self._error(found)
-        if self._on_break == "stop":
-            self._model.stop_training = True
-
-    def _error(self, found, cause=None):
-        report = dataclasses.replace(self._logbook.report, diagnoses=found)
-        return GradientBreakError(report, cause)
 
 
 def _is_backward_crash(error):

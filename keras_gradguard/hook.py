@@ -9,14 +9,14 @@ import functools
 import threading
 import weakref
 
-import keras
 import tensorflow as tf
 
-from keras_gradguard.capture import Capture
+from keras_gradguard.batch import packed, spec_of
 from keras_gradguard.diagnosis import internals
-from keras_gradguard.diagnosis.trace import optimizers_of
+from keras_gradguard.diagnosis.trace import is_examining, optimizers_of
 from keras_gradguard.door import Door
 from keras_gradguard.patch import replaced
+from keras_gradguard.probe import CHANNEL, Probe
 
 _running = threading.local()
 _hooks = weakref.WeakKeyDictionary()
@@ -47,11 +47,11 @@ def hook_of(model):
 class Hook:
     """Shows each training step of one model to its watchers.
 
-    A watcher has `see_gradients(variables, gradients)`, which returns whether
-    the update is applied; `see_apply_error(error)` for a ValueError of the
-    optimizer; `see_step_error(error)` for an exception inside a step; and
-    `see_failure(error)` for one that leaves the train function; and
-    `finish()`.
+    A watcher has `withhold`, see `Probe`; `see_gradients(variables,
+    gradients)`, which returns whether the update is applied;
+    `see_apply_error(error, variables, unknown)` for a ValueError of the
+    optimizer; `see_step_error(error)` for an exception inside a step;
+    `see_failure(error)` for one that leaves the train function; `finish()`.
 
     Args:
         model: A compiled Keras model whose `train_function` is made.
@@ -60,10 +60,12 @@ class Hook:
     def __init__(self, model):
         self.model = model
         self.watchers = []
-        self.captures = {}
+        self.probe = None
         self.data = None
+        self.channel = None
         self.has_run = False
         plain = model.train_function
+        self._is_stale = internals.has_been_traced(plain)
         self._guarded_step = self._guard(model.train_step)
         try:
             with replaced(model, "train_step", self._guarded_step):
@@ -84,8 +86,17 @@ class Hook:
         if not self.watchers and _hooks.get(self.model) is self:
             del _hooks[self.model]
 
-    def guard_next(self):
-        """Puts the guarded train function in place for one call."""
+    def guard_next(self, is_due=False):
+        """Puts the guarded train function in place for one call.
+
+        Args:
+            is_due: Whether its numbers are to be recorded.
+        """
+        if self.probe is None:
+            held = {watcher.withhold for watcher in self.watchers}
+            known = [h for h in ("bad", "after") if h in held]
+            self.probe = Probe(self.model, *known[:1])
+        self.probe.expect(is_due)
         names = vars(self.model)
         if names["train_function"] != self._run:
             self._plain = names["train_function"]
@@ -98,7 +109,11 @@ class Hook:
         _running.stack = [*getattr(_running, "stack", ()), self]
         try:
             with self._hooked():
-                return self._guarded(iterator)
+                logs = self._guarded(iterator)
+            self.channel = None
+            if isinstance(logs, dict):
+                self.channel = logs.pop(CHANNEL, None)
+            return logs
         except (StopIteration, tf.errors.OutOfRangeError):
             raise
         except BaseException as error:
@@ -111,15 +126,28 @@ class Hook:
     def _guard(self, step):
         @functools.wraps(step)
         def train_step(data):
-            self.data = keras.tree.map_structure(_spec, data)
+            self.data = spec_of(data)
+            with self._door.guarded():
+                if self._is_probed():
+                    self.probe.begin(data)
             try:
-                return step(data)
+                logs = step(data)
             except Exception as error:
                 for watcher in self.watchers:
                     watcher.see_step_error(error)
                 raise
+            with self._door.guarded():
+                logs = self.probe.end(logs) if self._is_probed() else logs
+            return logs
 
         return train_step
+
+    def _is_probed(self):
+        # The statistics of one replica are not those of the step.
+        if not self._door.is_open or is_examining():
+            return False
+        replica = tf.distribute.get_replica_context()
+        return replica is None or replica.num_replicas_in_sync == 1
 
     @contextlib.contextmanager
     def _hooked(self):
@@ -141,39 +169,60 @@ class Hook:
             if variables is None:
                 variables = internals.variables_of(optimizer)
             variables = list(variables)
+            unknown = internals.unknown_to(optimizer, variables)
+            if unknown and self._is_stale:
+                # As the step that is at hand already: it knows none of them.
+                gradients, variables = _without(gradients, variables, unknown)
             proceed = [
                 watcher.see_gradients(variables, gradients)
                 for watcher in list(self.watchers)
             ]
             if not all(proceed):
                 return None
-            if self._door.is_open:
-                with self._door.guarded():
-                    self._capture(optimizer, variables, gradients)
-            try:
+            known = None
+            with self._door.guarded():
+                if self._is_probed() and variables:
+                    known = self.probe.before_apply(
+                        optimizer, variables, gradients
+                    )
+
+            def make():
                 return original(gradients, trainable_variables and variables)
+
+            try:
+                done = self.probe.apply(known, make) if known else make()
             except ValueError as error:
                 for watcher in self.watchers:
-                    watcher.see_apply_error(error)
+                    watcher.see_apply_error(error, variables, unknown)
                 raise
+            with self._door.guarded():
+                if known:
+                    self.probe.after_apply(known)
+            return done
 
         return apply
 
-    def _capture(self, optimizer, variables, gradients):
-        # The statistics of one replica are not those of the step.
-        replica = tf.distribute.get_replica_context()
-        if replica is not None and replica.num_replicas_in_sync > 1:
-            return
-        key = (id(optimizer), tuple(map(id, variables)))
-        if key not in self.captures:
-            self.captures[key] = Capture(optimizer, variables)
-        self.captures[key].store(gradients)
+    def latch(self):
+        """Returns `(updates before the first bad step or -1, number)`.
+
+        `None` where nothing was measured.
+        """
+        if self.channel is not None:
+            return self.channel[0].numpy()
+        return None if self.probe is None else self.probe.read_latch()
+
+    def batch(self):
+        """Returns the last batch as the step got it, `None` if not kept."""
+        if self.channel is None:
+            return None
+        return packed(self.data, self.channel[1])
 
 
-def _spec(value):
-    """The shape and dtype of a part of the batch, without its values."""
-    if isinstance(value, tf.Tensor):
-        return tf.TensorSpec(value.shape, value.dtype)
-    if tf.is_tensor(value) or hasattr(value, "_type_spec"):
-        return tf.type_spec_from_value(value)
-    return value
+def _without(gradients, variables, unknown):
+    ids = set(map(id, unknown))
+    kept = [
+        (gradient, variable)
+        for gradient, variable in zip(gradients, variables, strict=True)
+        if id(variable) not in ids
+    ]
+    return [list(part) for part in zip(*kept, strict=True)] or ([], [])

@@ -56,22 +56,36 @@ class Logbook:
             for variable, path in zip(variables, own, strict=True)
         )
 
-    def add(self, findings, severity):
+    def add(self, findings, severity, step=None):
         """Puts findings into words and keeps what is new of them.
 
         Args:
             findings: `Finding`s.
             severity: One of `records.SEVERITIES`.
+            step: Step that they are about; by default the one of now.
 
         Returns:
             `(all, fresh)`: tuples of `Diagnosis`.
         """
-        number = len(self._model.trainable_variables)
-        found = diagnoses_of(
-            findings, number, severity, step=self.now(), epoch=self.epoch
-        )
-        found = tuple(map(self._in_model_order, found))
+        found = self.words(findings, severity, step)
         return found, self.keep(found)
+
+    def words(self, findings, severity, step=None):
+        """Returns findings as a tuple of `Diagnosis`, and keeps none.
+
+        Args:
+            findings: See `add`.
+            severity: See `add`.
+            step: See `add`.
+        """
+        found = diagnoses_of(
+            findings,
+            len(self._model.trainable_variables),
+            severity,
+            step=self.now() if step is None else step,
+            epoch=self.epoch,
+        )
+        return tuple(map(self._in_model_order, found))
 
     def _in_model_order(self, diagnosis):
         order = {path: number for number, path in enumerate(self._rows)}
@@ -96,42 +110,54 @@ class Logbook:
         self._rows[path] = measure.health(variable, path, MISSING, self.now())
 
     def measure(self, measured):
-        """Takes in the norms of a step.
+        """Takes in the statistics of a step.
 
         Args:
-            measured: `(variables, norms)` of each optimizer, the norms as
-                `capture.norms` has them.
+            measured: `(variables, statistics, updates)` of each optimizer:
+                what `Capture.read` and `UpdateCapture.read` return; the
+                updates may be `None`.
 
         Returns:
-            The norms by path, `capture.MISSING` for no gradient.
+            `(rows, moved)`: the `VariableHealth` of each variable that was
+            measured and whether it has moved, both by path in model order.
         """
         self._step = self.now()
-        norms = {}
-        for variables, values in measured:
-            for variable, path, norm in zip(
-                variables,
-                self.paths_of(variables),
-                map(float, values),
-                strict=True,
-            ):
-                if norm != UNMEASURED:
-                    norms[path] = norm
-                    row = measure.health(variable, path, norm, self._step)
-                    self._rows[path] = row
-        if norms:
-            self._global_norm = measure.global_norm(norms.values())
-        return norms
+        rows, moved = {}, {}
+        for variables, figures, updates in measured:
+            paths = self.paths_of(variables)
+            for number, path in enumerate(paths):
+                if figures[number][0] == UNMEASURED:
+                    continue
+                ratio = None if updates is None else updates[number][0]
+                if ratio is not None and ratio != UNMEASURED:
+                    moved[path] = bool(updates[number][1])
+                rows[path] = self._rows[path] = measure.health(
+                    variables[number], path, figures[number], self._step, ratio
+                )
+        if rows:
+            norms = [row.norm for row in rows.values()]
+            self._global_norm = measure.global_norm(norms)
+        ordered = {path: rows[path] for path in self._rows if path in rows}
+        return ordered, moved
 
     def record(self, measured):
-        """Takes in the norms of a step and writes them as one record.
+        """Takes in the statistics of a step and writes them as one record.
 
         Args:
             measured: See `measure`.
+
+        Returns:
+            What `measure` returns.
         """
-        norms = self.measure(measured)
-        if norms:
-            written = {k: None if v == MISSING else v for k, v in norms.items()}
-            self._write("write_norms", self._step, self._global_norm, written)
+        rows, moved = self.measure(measured)
+        if rows:
+            norms = {path: row.norm for path, row in rows.items()}
+            self._write("write_norms", self._step, self._global_norm, norms)
+        return rows, moved
+
+    def flush(self):
+        """Puts everything on disk."""
+        self._write("flush")
 
     def close(self):
         """Puts everything on disk and closes the event file."""

@@ -20,6 +20,7 @@ from keras_gradguard.errors import (
     warn_of,
 )
 from keras_gradguard.hook import running_hook
+from keras_gradguard.inner import inner_loss
 from keras_gradguard.measure import unique_paths
 from keras_gradguard.records import Report
 
@@ -54,7 +55,7 @@ class GradGuardLoss(keras.losses.Loss):
     """
 
     def __init__(self, loss, on_break="raise", name=None):
-        self._inner = _inner_loss(loss)
+        self._inner = inner_loss(loss)
         self._given = self._inner if isinstance(loss, type) else loss
         self.on_break = checked_action("on_break", on_break)
         inner = self._inner
@@ -171,30 +172,6 @@ class GradGuardLoss(keras.losses.Loss):
         if not isinstance(loss, str):
             loss = keras.saving.deserialize_keras_object(loss)
         return cls(**{**config, "loss": loss})
-
-
-def _inner_loss(loss):
-    """Returns the `Loss` that Keras would make of `loss`.
-
-    Keras picks `"crossentropy"` by the shapes of a batch: `None` for it.
-    """
-    if isinstance(loss, str) and loss.lower() in ("crossentropy", "ce"):
-        return None
-    found = loss
-    if isinstance(loss, (str, type)):
-        try:
-            found = keras.losses.get(loss)
-        except (ValueError, TypeError):
-            found = None
-    if isinstance(found, keras.losses.Loss):
-        return found
-    if isinstance(loss, type) or not callable(found):
-        raise ValueError(
-            "`loss` must be a keras.losses.Loss, a function of (y_true, "
-            'y_pred), or the name of a Keras loss such as "mse"; for several '
-            f"outputs wrap each loss. Received: loss={loss!r}"
-        )
-    return internals.wrapped_loss(found, loss)
 
 
 def _running_step():

@@ -3,7 +3,7 @@
 import collections
 import math
 
-from keras_gradguard.capture import MISSING
+from keras_gradguard.capture import MISSING, UNMEASURED
 from keras_gradguard.records import VariableHealth
 
 
@@ -21,24 +21,41 @@ def unique_paths(variables):
     return tuple(paths)
 
 
-def health(variable, path, norm=None, step=None):
+def health(variable, path, figures=None, step=None, ratio=None):
     """Returns the `VariableHealth` of one measured gradient.
 
     Args:
         variable: The Keras variable.
         path: Its unique path.
-        norm: L2 norm, `capture.MISSING` for no gradient, `None` if it was
-            not measured.
+        figures: A row of `capture.statistics`, `capture.MISSING` for no
+            gradient, `None` if it was not measured.
         step: Step of the measurement.
+        ratio: Norm of the update over that of the weight, or `None`.
     """
-    status = _status(norm)
+    known = {}
+    if figures is None:
+        status = "unknown"
+    elif figures is MISSING or figures[0] == MISSING:
+        status = "missing"
+    else:
+        norm, largest, mean, zero_share, num_nonfinite = map(float, figures)
+        status = _status(norm, largest, num_nonfinite)
+        known = {
+            "norm": norm,
+            "largest": largest,
+            "mean": mean,
+            "zero_share": zero_share,
+            "num_nonfinite": int(num_nonfinite),
+        }
+        if ratio is not None and ratio != UNMEASURED:
+            known["update_ratio"] = float(ratio)
     return VariableHealth(
         path=path,
         shape=tuple(variable.shape),
         dtype=_dtype_name(variable),
         status=status,
-        norm=None if status in ("missing", "unknown") else float(norm),
         step=step,
+        **known,
     )
 
 
@@ -46,9 +63,9 @@ def global_norm(norms):
     """Returns the L2 norm over all gradients that are there, or `None`.
 
     Args:
-        norms: Floats, `capture.MISSING` for no gradient.
+        norms: Floats, `None` for no gradient.
     """
-    present = [float(norm) for norm in norms if norm != MISSING]
+    present = [float(norm) for norm in norms if norm is not None]
     if not present:
         return None
     if not all(math.isfinite(norm) for norm in present):
@@ -56,14 +73,10 @@ def global_norm(norms):
     return math.hypot(*present)
 
 
-def _status(norm):
-    if norm is None:
-        return "unknown"
-    if norm == MISSING:
-        return "missing"
-    if not math.isfinite(norm):
+def _status(norm, largest, num_nonfinite):
+    if num_nonfinite or not math.isfinite(norm):
         return "nonfinite"
-    return "zero" if norm == 0 else "ok"
+    return "zero" if largest == 0 else "ok"
 
 
 def _dtype_name(variable):

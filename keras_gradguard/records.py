@@ -23,6 +23,7 @@ KINDS = (
     "discontinuous",
     "underflow",
     "not_applied",
+    "wrong",
 )
 SEVERITIES = ("error", "warning", "note")
 STATUSES = ("ok", "missing", "zero", "nonfinite", "unknown")
@@ -137,8 +138,16 @@ class VariableHealth:
         status: `"ok"`, `"missing"`, `"zero"`, `"nonfinite"` or `"unknown"`
             (not measured yet).
         norm: L2 norm of the gradient, unscaled, before clipping; `None`
-            where there is no gradient or none has been measured.
+            where there is no gradient or none has been measured. So are
+            the figures below.
         step: Step of the measurement, or `None`.
+        largest: Largest absolute value of the gradient.
+        mean: Mean absolute value.
+        zero_share: Share of elements that are exactly zero, 0 to 1.
+        num_nonfinite: Number of elements that are NaN or Inf.
+        update_ratio: L2 norm of the last update over that of the weight,
+            by a sample of at most 4,096 elements of each variable, or of
+            64 rows where the gradient is sparse; `None` if not measured.
     """
 
     path: str
@@ -147,6 +156,11 @@ class VariableHealth:
     status: str = "unknown"
     norm: float | None = None
     step: int | None = None
+    largest: float | None = None
+    mean: float | None = None
+    zero_share: float | None = None
+    num_nonfinite: int | None = None
+    update_ratio: float | None = None
 
     def to_dict(self):
         """Returns the row as JSON-ready values."""
@@ -191,7 +205,7 @@ class Report:
         Args:
             **kwargs: Passed on to `json.dumps`, e.g. `indent=2`.
         """
-        return json.dumps(_finite(self.to_dict()), **kwargs)
+        return json.dumps(finite(self.to_dict()), **kwargs)
 
     def __str__(self):
         from keras_gradguard.report.text import render_report
@@ -202,12 +216,12 @@ class Report:
         return f"<pre>{html.escape(str(self))}</pre>"
 
 
-def _finite(value):
+def finite(value):
     """Makes a value that strict JSON can hold."""
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     return value

@@ -17,6 +17,7 @@ NAMES = [
     "GradientBreakError",
     "GradientBreakWarning",
     "Report",
+    "check_loss",
     "diagnose",
 ]
 
@@ -96,7 +97,7 @@ def test_import_direction(path):
         assert all(name.split(".")[1] in allowed for name in own)
     doors = {"keras_gradguard.loss", "keras_gradguard.callback"}
     assert not doors & own
-    if path.name != "internals.py":
+    if not path.name.endswith("internals.py"):
         private = {n for n in heavy if ".python." in n or ".src" in n}
         assert not private, "TensorFlow and Keras internals: internals.py only"
 

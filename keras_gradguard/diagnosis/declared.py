@@ -11,6 +11,7 @@ import linecache
 import sys
 
 from keras_gradguard.diagnosis import internals, source
+from keras_gradguard.diagnosis.construction import may_make
 
 
 def declared_place(model, layer_path, op=None, variable=None):
@@ -33,11 +34,18 @@ def declared_place(model, layer_path, op=None, variable=None):
     if found is not None:
         return found
     if layer is not None and layer is not model:
-        found = _only(_files(op), lambda call: _keyword(call) == layer.name)
-        if found is not None:
-            return found
         kind = type(layer).__name__
-        return _only(_files(op), lambda call: _called(call) == kind)
+        for is_it in (
+            lambda call: _keyword(call) == layer.name,
+            lambda call: _called(call) == kind,
+        ):
+            found = _only(
+                _files(op),
+                lambda call, is_it=is_it: is_it(call) and may_make(call, layer),
+            )
+            if found is not None:
+                return found
+        return None
     if op is None:
         return None
     names = internals.functional_call(source.frames_of(op))

@@ -19,6 +19,9 @@ TAPE_STOP = tf.GradientTape._pop_tape.__code__
 # What Keras says where no variable gets a gradient.
 NO_GRADIENTS = "No gradients provided for any variable."
 
+_COMPILE_FILE = get_loss.__code__.co_filename
+_LOSS_FILE = keras.losses.Loss.call.__code__.co_filename
+
 _CALLS = ("PartitionedCall", "StatefulPartitionedCall")
 _IFS = ("If", "StatelessIf")
 _CASES = ("Case", "StatelessCase")
@@ -138,6 +141,20 @@ def layers_of(model):
     return list(model._flatten_layers())
 
 
+def state_of(model):
+    """Returns the variables that a step reads: weights and random seeds.
+
+    Args:
+        model: A Keras model; its metrics are left out.
+    """
+    metrics = {id(variable) for variable in model.metrics_variables}
+    own = [v for v in model.variables if id(v) not in metrics]
+    seeds = keras.src.backend.common.global_state.get_global_attribute(
+        "global_seed_generator"
+    )
+    return own if seeds is None else [*own, seeds.state]
+
+
 @contextlib.contextmanager
 def losses_kept(model):
     """Keeps the `add_loss` terms of a model as they were."""
@@ -179,6 +196,24 @@ def variables_of(optimizer):
     return optimizer._trainable_variables
 
 
+def unknown_to(optimizer, variables):
+    """Returns the variables that a built optimizer does not know."""
+    if not optimizer.built:
+        return []
+    known = set(map(id, optimizer._trainable_variables))
+    return [v for v in variables if id(v) not in known]
+
+
+def has_been_traced(train_function):
+    """Returns whether an earlier `fit` has traced a train function."""
+    cells = getattr(train_function, "__closure__", None) or ()
+    return any(
+        function.experimental_get_tracing_count() > 0
+        for function in (cell.cell_contents for cell in cells)
+        if hasattr(function, "experimental_get_tracing_count")
+    )
+
+
 def is_default_step(model):
     """Returns whether `train_step` is the one that Keras brings."""
     return type(model).train_step.__module__.startswith("keras.")
@@ -192,6 +227,17 @@ def accepts_training(model):
 def trainer_file():
     """Returns the file of Keras' own training loop."""
     return keras.Model.fit.__wrapped__.__code__.co_filename
+
+
+def is_in_compiled_loss(frames):
+    """Returns whether Keras' own sum of losses made an op, not a loss.
+
+    Args:
+        frames: `(file, line, function)`s of the op, the outermost first.
+    """
+    files = [file for file, _, _ in frames]
+    later = files[::-1].index(_COMPILE_FILE) if _COMPILE_FILE in files else 0
+    return later > 0 and _LOSS_FILE not in files[-later:]
 
 
 def functional_call(frames):

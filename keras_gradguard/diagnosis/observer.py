@@ -41,12 +41,14 @@ class TapeCall:
         sources: The variables asked for.
         recorded: `(graph, first, last)` op numbers that the tape has seen.
         caller: `(file, function)` of the frame that asked.
+        seeds: The gradients that the targets begin with; empty for ones.
     """
 
     targets: list
     sources: list
     recorded: list
     caller: tuple
+    seeds: list = dataclasses.field(default_factory=list)
 
 
 @dataclasses.dataclass
@@ -85,10 +87,17 @@ class Trace:
 
 
 class Observer:
-    """Sees the calls of layers, losses and tapes in this thread."""
+    """Sees the calls of layers, losses and tapes in this thread.
 
-    def __init__(self, trace):
+    Args:
+        trace: The `Trace` to fill.
+        now: Returns `(graph, number of its next op)`; by default those of
+            the graph that is being traced.
+    """
+
+    def __init__(self, trace, now=None):
         self._trace = trace
+        self._now = now or _now
         self._tapes = {}
         self._before = None
         self._depth = 0
@@ -125,14 +134,14 @@ class Observer:
         return at_return
 
     def _layer(self, frame):
-        layer, graph, first = frame.f_locals["self"], *_now()
+        layer, graph, first = frame.f_locals["self"], *self._now()
         self._trace.called.append(layer)
         place = len(self._trace.layers)
         self._trace.layers.append((id(graph), first, first, ""))
 
         def done(_):
             path = layer.path or layer.name
-            last = internals.num_ops(graph)
+            last = self._now()[1]
             self._trace.layers[place] = (id(graph), first, last, path)
 
         return done
@@ -154,12 +163,12 @@ class Observer:
 
     def _tape_start(self, frame):
         intervals = self._tapes.setdefault(id(frame.f_locals["self"]), [])
-        intervals.append([*_now(), None])
+        intervals.append([*self._now(), None])
 
     def _tape_stop(self, frame):
         intervals = self._tapes.get(id(frame.f_locals["self"]))
         if intervals:
-            intervals[-1][2] = _now()[1]
+            intervals[-1][2] = self._now()[1]
 
     def _gradient(self, frame):
         here, caller = frame.f_locals, frame.f_back
@@ -169,6 +178,7 @@ class Observer:
                 keras.tree.flatten(here["sources"]),
                 self._tapes.get(id(here["self"]), []),
                 (caller.f_code.co_filename, caller.f_code.co_name),
+                tensors_of(here["output_gradients"]),
             )
         )
 

@@ -8,12 +8,13 @@ import os
 import pathlib
 import re
 import sys
+import types
 
 import keras
 import numpy as np
 import pytest
 
-from keras_gradguard import GradHealthCallback
+from keras_gradguard import GradHealthCallback, check_loss
 from keras_gradguard.errors import GradientBreakError
 from keras_gradguard.report.text import render
 from keras_gradguard.rules import RULES
@@ -34,8 +35,23 @@ def load(source, folder, name):
     return module
 
 
+def run(module, eager):
+    """Fits an example, or looks at its loss alone where it asks for that.
+
+    Returns:
+        What has a `report`, and the error that ended it, or `None`.
+    """
+    if not getattr(module, "CHECK", False):
+        return train(module, eager)
+    generator = np.random.default_rng(0)
+    y_pred = generator.normal(size=(16, 3)).astype("float32")
+    y_true = np.eye(3, dtype="float32")[generator.integers(0, 3, 16)]
+    report = check_loss(module.loss, y_true, y_pred)
+    return types.SimpleNamespace(report=report), None
+
+
 def train(module, eager):
-    """Fits an example for one step; returns the callback and the error."""
+    """Fits an example, one batch an epoch; returns callback and error."""
     keras.utils.set_random_seed(1)
     keras.backend.clear_session()
     if hasattr(module, "model"):
@@ -53,11 +69,13 @@ def train(module, eager):
     generator = np.random.default_rng(0)
     x = generator.normal(size=(16, 4)).astype("float32")
     y = np.eye(3, dtype="float32")[generator.integers(0, 3, 16)]
-    targets = getattr(module, "targets", lambda y: y)
+    x = getattr(module, "inputs", lambda x: x)(x)
+    y = getattr(module, "targets", lambda y: y)(y)
     callback = GradHealthCallback(every=1)
+    options = {"epochs": getattr(module, "EPOCHS", 1), "batch_size": 16}
     error = None
     try:
-        model.fit(x, targets(y), batch_size=16, verbose=0, callbacks=[callback])
+        model.fit(x, y, verbose=0, callbacks=[callback], **options)
     except Exception as raised:
         error = raised
     finally:
@@ -66,11 +84,11 @@ def train(module, eager):
 
 
 def marked_line(rule):
-    """The number of the line that carries the rule's mark."""
+    """The number of the line that carries the rule's mark, if any."""
     lines = rule.bad.splitlines()
     found = [n for n, t in enumerate(lines, 1) if t.endswith(f"[{rule.name}]")]
-    assert len(found) == 1, f"{rule.code} marks {len(found)} lines"
-    return found[0]
+    assert len(found) <= 1, f"{rule.code} marks {len(found)} lines"
+    return found[0] if found else None
 
 
 def shown(diagnosis, folder):
@@ -83,7 +101,7 @@ def shown(diagnosis, folder):
 def bad_run(rule, eager, folder):
     """Trains a rule's bad example."""
     module = load(rule.bad, folder, f"{rule.name.replace('-', '_')}_example")
-    return train(module, eager or getattr(module, "EAGER", False))
+    return run(module, eager or getattr(module, "EAGER", False))
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
@@ -97,7 +115,7 @@ def test_bad_fires_at_its_line(rule, eager, tmp_path):
         pytest.skip("eager mode differentiates this one")
     assert [(rule.code, marked_line(rule))] == [(d.code, d.line) for d in found]
     assert found[0].kind == rule.kind
-    if found[0].severity != "note":
+    if found[0].severity != "note" and "CHECK" not in rule.bad:
         assert found[0].variables
     if isinstance(error, GradientBreakError):
         assert "No gradients provided for any variable." in str(error)
@@ -110,10 +128,10 @@ def test_bad_fires_at_its_line(rule, eager, tmp_path):
 def test_good_is_silent(rule, eager, tmp_path):
     """The good example trains every variable and draws no diagnosis."""
     name = f"{rule.name.replace('-', '_')}_mended"
-    callback, error = train(load(rule.good, tmp_path, name), eager)
+    callback, error = run(load(rule.good, tmp_path, name), eager)
     assert error is None
     assert () == callback.report.diagnoses
-    assert {"ok"} == {row.status for row in callback.report.variables}
+    assert {"ok"} >= {row.status for row in callback.report.variables}
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")

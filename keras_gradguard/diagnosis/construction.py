@@ -1,0 +1,54 @@
+"""Whether a call in the source may be the one that made a layer."""
+
+import ast
+import inspect
+
+
+def may_make(call, layer):
+    """Returns whether nothing that a call says contradicts a layer.
+
+    Args:
+        call: An `ast.Call`.
+        layer: A Keras layer; its configuration is compared with what the
+            call gives in plain values, and with the defaults of the rest.
+    """
+    try:
+        config = layer.get_config()
+        parameters = inspect.signature(type(layer).__init__).parameters
+    except (NotImplementedError, TypeError, ValueError):
+        return True
+    names = [name for name in parameters if name != "self"]
+    if any(isinstance(argument, ast.Starred) for argument in call.args):
+        return True
+    given = dict(zip(names, call.args, strict=False))
+    given |= {keyword.arg: keyword.value for keyword in call.keywords}
+    for name, value in config.items():
+        if name in given:
+            node = given[name]
+            if isinstance(node, ast.Constant) and _differ(node.value, value):
+                return False
+        elif None not in given and name in parameters:
+            default = parameters[name].default
+            if name != "name" and _differ(default, value):
+                return False
+    return True
+
+
+def _differ(written, configured):
+    """Whether a plain value is surely not what the configuration holds."""
+    if isinstance(configured, dict):
+        configured = configured.get("class_name")
+        if not isinstance(written, str):
+            return False
+    if written is None:
+        return isinstance(configured, str) and configured != "linear"
+    plain = (bool, int, float, str)
+    if not isinstance(written, plain) or not isinstance(configured, plain):
+        return False
+    if isinstance(written, str) or isinstance(configured, str):
+        return _bare(written) != _bare(configured)
+    return written != configured
+
+
+def _bare(text):
+    return str(text).replace("_", "").lower()

@@ -1,0 +1,71 @@
+"""The private TensorFlow internals of eager execution, each once.
+
+`tests/diagnosis/test_eager_internals.py` names what a release has changed.
+"""
+
+import contextlib
+
+import tensorflow as tf
+from tensorflow.python.eager import backprop, record
+from tensorflow.python.framework import op_callbacks
+from tensorflow.python.ops import custom_gradient
+
+# Custom gradients tell the tape of themselves through this function.
+RECORD_OPERATION = record.record_operation.__code__
+# Runs, eagerly, a function that brings its own gradient.
+CUSTOM_GRADIENT = custom_gradient._eager_mode_decorator.__code__
+
+
+@contextlib.contextmanager
+def every_op_seen(see):
+    """Calls `see` after each op that this thread runs eagerly.
+
+    Args:
+        see: A function of `(op_type, inputs, attributes, outputs)`; what it
+            runs itself is not seen.
+    """
+
+    def callback(op_type, inputs, attrs, outputs, op_name=None, graph=None):
+        if graph is None:
+            # Ops that Python runs, not C++, come with a name in bytes.
+            name = op_type if isinstance(op_type, str) else op_type.decode()
+            see(name, inputs, attrs, outputs)
+
+    op_callbacks.add_op_callback(callback)
+    try:
+        yield
+    finally:
+        op_callbacks.remove_op_callback(callback)
+
+
+@contextlib.contextmanager
+def functions_run_eagerly():
+    """Runs the bodies of `tf.function`s op by op while the block runs."""
+    before = tf.config.functions_run_eagerly()
+    tf.config.run_functions_eagerly(True)
+    try:
+        yield
+    finally:
+        tf.config.run_functions_eagerly(before)
+
+
+def pull_back(op_type, attributes, inputs, outputs, gradients):
+    """Runs the registered gradient function of one op.
+
+    Args:
+        op_type: Type of the op.
+        attributes: Its attributes, names and values in turns.
+        inputs: The tensors that went in.
+        outputs: The tensors that came out.
+        gradients: Gradients of the outputs.
+
+    Returns:
+        A list with the gradient of each input, `None` where it has none.
+
+    Raises:
+        LookupError: If no gradient is registered for the op.
+    """
+    found = backprop._gradient_function(
+        op_type, attributes, len(inputs), inputs, outputs, gradients, (), ""
+    )
+    return list(found) if isinstance(found, (list, tuple)) else [found]

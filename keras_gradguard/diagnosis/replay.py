@@ -1,0 +1,103 @@
+"""Step 4: run a step once more, outside the training, and ask why.
+
+The replay is eager, so that every op has its values and its line. Where XLA
+or another order of computing made the difference, the ops are asked one by
+one, compiled as the step was.
+"""
+
+import dataclasses
+
+import tensorflow as tf
+
+from keras_gradguard.diagnosis.backward import pulled
+from keras_gradguard.diagnosis.nonfinite import nonfinite_findings
+from keras_gradguard.diagnosis.recording import record_step
+from keras_gradguard.diagnosis.zeros import zero_findings
+from keras_gradguard.finding import Finding
+
+_NOT_AGAIN = (
+    "run once more, op by op, on the same batch and weights, the step gives "
+    "finite numbers"
+)
+_FAILED = "the step could not be run once more, op by op: {}"
+_XLA = "only as XLA compiles it: op by op the gradient is finite"
+
+
+def explain_nonfinite(step, hit, weights=(), is_xla=False):
+    """Says where a NaN or an Inf of a step begins.
+
+    Args:
+        step: The `Step`, its `data` the very batch.
+        hit: Paths of the variables whose gradient was not finite.
+        weights: `(variable, value)` pairs of the weights before the step;
+            by default those of now.
+        is_xla: Whether XLA had compiled the step.
+
+    Returns:
+        A list of `Finding`s, never empty.
+    """
+    recording = record_step(step.model, step.data, weights)
+    if recording.trace.error is not None:
+        error = type(recording.trace.error).__name__
+        return [unexplained(hit, _FAILED.format(error))]
+    asked = (recording, step.variables, step.paths, step.model)
+    found = nonfinite_findings(*asked)
+    if not found and is_xla:
+        found = [
+            dataclasses.replace(finding, notes=(*finding.notes, _XLA))
+            for finding in nonfinite_findings(*asked, pull=_pulled_by_xla)
+        ]
+    if not found:
+        return [unexplained(hit, _NOT_AGAIN)]
+    measured = tuple(path for path in step.paths if path in hit)
+    return [dataclasses.replace(f, variables=measured) for f in found]
+
+
+def unexplained(hit, note):
+    """Returns the `Finding` of a bad step that could not be looked into.
+
+    Args:
+        hit: Paths of the variables whose gradient was not finite.
+        note: Why not.
+    """
+    return Finding(
+        kind="nonfinite",
+        cause="unexplained",
+        variables=tuple(hit),
+        notes=(note,),
+        certainty="suspected",
+    )
+
+
+def explain_zeros(step, zero, noise=0.0):
+    """Says which op stops the gradient of some variables of a step.
+
+    Args:
+        step: The `Step`, its `data` a batch.
+        zero: Paths of the variables whose gradient is zero throughout.
+        noise: See `zeros.zero_findings`.
+
+    Returns:
+        A list of `Finding`s, empty where nothing is wrong.
+    """
+    recording = record_step(step.model, step.data)
+    if recording.trace.error is not None:
+        return []
+    named = dict(zip(step.paths, step.variables, strict=True))
+    variables = [named[path] for path in zero]
+    return zero_findings(recording, variables, zero, step.model, noise)
+
+
+def _pulled_by_xla(op, incoming):
+    """The gradient of an op, as XLA compiles it."""
+    if op.backward is not None or not any(
+        isinstance(t, tf.Tensor) and t.dtype.is_floating for t in op.inputs
+    ):
+        return pulled(op, incoming)
+    known = dataclasses.replace
+
+    @tf.function(jit_compile=True, autograph=False)
+    def compiled(inputs, outputs, gradients):
+        return pulled(known(op, inputs=inputs, outputs=outputs), gradients)
+
+    return compiled(op.inputs, op.outputs, tuple(incoming))

@@ -1,0 +1,37 @@
+"""Step 4: look at a model by running it, and leave it as it was."""
+
+import contextlib
+import random
+
+import numpy as np
+import tensorflow as tf
+
+from keras_gradguard.diagnosis import internals
+from keras_gradguard.diagnosis.trace import examining, optimizers_of
+
+
+@contextlib.contextmanager
+def untouched(model):
+    """Puts variables and random state back as they were.
+
+    Args:
+        model: A Keras model; its weights, metrics, random seeds and
+            optimizers are kept, also after an exception.
+    """
+    variables = [*model.variables, *model.metrics_variables]
+    for optimizer in optimizers_of(model):
+        variables += optimizer.variables
+    values = [(v, tf.identity(v)) for v in variables]
+    states = random.getstate(), np.random.get_state()
+    with (
+        internals.random_state_kept(),
+        internals.losses_kept(model),
+        examining(),
+    ):
+        try:
+            yield
+        finally:
+            random.setstate(states[0])
+            np.random.set_state(states[1])
+            for variable, value in values:
+                variable.assign(value)

@@ -1,0 +1,62 @@
+"""GG312: a constraint that undoes each update."""
+
+from keras_gradguard.records import Help
+from keras_gradguard.rules._rule import Rule
+
+_BAD = """\
+import keras
+
+
+class Quarters(keras.constraints.Constraint):
+    def __call__(self, w):
+        return keras.ops.round(4.0 * w) / 4.0
+
+
+def model():
+    network = keras.Sequential(
+        [
+            keras.Input((4,)),
+            keras.layers.Dense(8, activation="tanh", name="hidden"),
+            keras.layers.Dense(  # [constraint-holds-weight]
+                3, kernel_constraint=Quarters(), name="head"
+            ),
+        ]
+    )
+    network.compile("sgd", loss="mse")
+    return network
+
+
+EPOCHS = 10
+"""
+
+RULE = Rule(
+    code="GG312",
+    name="constraint-holds-weight",
+    kind="not_applied",
+    matches=lambda finding: finding.cause == "constraint",
+    message="the constraint undoes each update",
+    why=(
+        "A constraint runs after each update and replaces the weight. One "
+        "that gives back the old value keeps the weight from learning."
+    ),
+    help=(
+        Help(
+            text="bound the weight instead of rounding it",
+            before="return keras.ops.round(4.0 * w) / 4.0",
+            after="return keras.ops.clip(w, -1.0, 1.0)",
+        ),
+        Help(
+            text="or keep the fine weight, and round it where it is used",
+            before="outputs = inputs @ self.kernel",
+            after=(
+                "coarse = keras.ops.round(4.0 * self.kernel) / 4.0\n"
+                "change = keras.ops.stop_gradient(coarse - self.kernel)\n"
+                "outputs = inputs @ (self.kernel + change)"
+            ),
+        ),
+    ),
+    bad=_BAD,
+    good=_BAD.replace("  # [constraint-holds-weight]", "").replace(
+        "keras.ops.round(4.0 * w) / 4.0", "keras.ops.clip(w, -1.0, 1.0)"
+    ),
+)

@@ -1,0 +1,57 @@
+"""GG314: a layer that was unfrozen without a new compile."""
+
+from keras_gradguard.records import Help
+from keras_gradguard.rules._rule import Rule
+
+_BAD = """\
+import keras
+import numpy as np
+
+
+def model():
+    network = keras.Sequential(
+        [
+            keras.Input((4,)),
+            keras.layers.Dense(  # [trainable-changed]
+                8, activation="tanh", name="hidden"
+            ),
+            keras.layers.Dense(3, name="head"),
+        ]
+    )
+    network.get_layer("hidden").trainable = False
+    network.compile("sgd", loss="mse")
+    network.fit(np.ones((16, 4)), np.ones((16, 3)), verbose=0)
+    network.get_layer("hidden").trainable = True
+    return network
+
+
+EPOCHS = 8
+"""
+
+RULE = Rule(
+    code="GG314",
+    name="trainable-changed",
+    kind="not_applied",
+    matches=lambda finding: finding.cause == "trainable_changed",
+    message="`trainable` changed after the step was built",
+    why=(
+        "The optimizer and the training step note once which variables they "
+        "train. What is unfrozen later is not trained until compile is called."
+    ),
+    help=(
+        Help(
+            text="compile again after each change of trainable",
+            before="layer.trainable = True\nmodel.fit(x, y)",
+            after=(
+                "layer.trainable = True\n"
+                'model.compile("sgd", loss="mse")\n'
+                "model.fit(x, y)"
+            ),
+        ),
+    ),
+    bad=_BAD,
+    good=_BAD.replace("  # [trainable-changed]", "").replace(
+        "trainable = True\n",
+        'trainable = True\n    network.compile("sgd", loss="mse")\n',
+    ),
+)

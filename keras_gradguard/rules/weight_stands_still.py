@@ -1,0 +1,54 @@
+"""GG315: an update that leaves the weight as it was."""
+
+from keras_gradguard.records import Help
+from keras_gradguard.rules._rule import Rule
+
+_BAD = """\
+import keras
+
+
+def model():
+    network = keras.Sequential(
+        [
+            keras.Input((4,)),
+            keras.layers.Dense(8, activation="tanh", name="hidden"),
+            keras.layers.LayerNormalization(  # [weight-stands-still]
+                dtype="bfloat16", name="scale"
+            ),
+            keras.layers.Dense(3, name="head"),
+        ]
+    )
+    network.compile(keras.optimizers.SGD(0.001), loss="mse")
+    return network
+
+
+EPOCHS = 8
+"""
+
+RULE = Rule(
+    code="GG315",
+    name="weight-stands-still",
+    kind="not_applied",
+    matches=lambda finding: True,
+    message="the weight gets a gradient and stays put",
+    why=(
+        "An update below the last digit of the weight is rounded away: "
+        "bfloat16 has 2 to 3 digits, float16 has 3 to 4 and float32 has 7."
+    ),
+    help=(
+        Help(
+            text="keep the weight in float32, compute in the short dtype",
+            before='keras.layers.LayerNormalization(dtype="bfloat16")',
+            after='keras.layers.LayerNormalization(dtype="mixed_bfloat16")',
+        ),
+        Help(
+            text="or take longer steps",
+            before="keras.optimizers.SGD(1e-9)",
+            after="keras.optimizers.SGD(1e-2)",
+        ),
+    ),
+    bad=_BAD,
+    good=_BAD.replace("  # [weight-stands-still]", "").replace(
+        '"bfloat16"', '"mixed_bfloat16"'
+    ),
+)

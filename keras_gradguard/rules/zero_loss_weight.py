@@ -1,0 +1,56 @@
+"""GG207: a loss that compile multiplies by zero."""
+
+from keras_gradguard.records import Help
+from keras_gradguard.rules._rule import Rule
+
+_BAD = """\
+import keras
+
+
+def targets(y):
+    return {"first": y, "second": y}
+
+
+def model():
+    inputs = keras.Input((4,))
+    hidden = keras.layers.Dense(8, activation="tanh", name="hidden")(inputs)
+    outputs = {
+        "first": keras.layers.Dense(3, name="first")(hidden),
+        "second": keras.layers.Dense(3, name="second")(hidden),
+    }
+    network = keras.Model(inputs, outputs)
+    network.compile(
+        "sgd",
+        loss={"first": "mse", "second": "mse"},
+        loss_weights={"first": 1.0, "second": 0.0},
+    )
+    return network
+
+
+EPOCHS = 8
+"""
+
+RULE = Rule(
+    code="GG207",
+    name="zero-loss-weight",
+    kind="zero",
+    matches=lambda finding: finding.cause == "loss_weight",
+    message="`loss_weights` in compile is 0 for this loss",
+    why=(
+        "Keras multiplies each loss by its weight. With the weight 0 all "
+        "that this loss would teach is multiplied by 0 as well."
+    ),
+    help=(
+        Help(
+            text="give the loss a weight",
+            before='loss_weights={"first": 1.0, "second": 0.0}',
+            after='loss_weights={"first": 1.0, "second": 0.5}',
+        ),
+        Help(
+            text="or freeze, before compile, what only this loss would train",
+            after='model.get_layer("second").trainable = False',
+        ),
+    ),
+    bad=_BAD,
+    good=_BAD.replace('"second": 0.0', '"second": 0.5'),
+)

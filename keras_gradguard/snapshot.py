@@ -1,0 +1,116 @@
+"""Step 2 of 5: the weights and the batch of the first bad step, kept.
+
+They are copied in the graph, and only when a step is bad; until then they
+take no memory, except under XLA, whose memory is planned before.
+"""
+
+import tensorflow as tf
+
+from keras_gradguard.diagnosis import internals
+from keras_gradguard.update import num_elements
+
+# XLA needs the room beforehand: as much as an incident may take on disk.
+_MOST_BYTES_XLA = 256 * 2**20
+
+
+class Snapshot:
+    """Keeps one step's weights and batch until they have been read.
+
+    Args:
+        model: The model; its weights and random seeds are kept.
+        is_xla: Whether the step is compiled by XLA.
+        is_batch_kept: Whether the batch is to be kept as well.
+    """
+
+    def __init__(self, model, is_xla, is_batch_kept):
+        self._variables = internals.state_of(model)
+        self._is_xla = is_xla
+        self._is_batch_kept = is_batch_kept
+        self._weights, self._batch, self._begun = None, None, {}
+        size = sum(
+            num_elements(v) * tf.as_dtype(v.dtype).size for v in self._variables
+        )
+        self.is_possible = not is_xla or size <= _MOST_BYTES_XLA
+        if self.is_possible:
+            self._weights = [
+                self._room(v.shape, tf.as_dtype(v.dtype))
+                for v in self._variables
+            ]
+        with tf.init_scope():
+            self._state = tf.Variable([False, False], trainable=False)
+
+    def _room(self, shape, dtype):
+        is_planned = self._is_xla
+        with tf.init_scope():
+            return tf.Variable(
+                tf.zeros(tuple(shape) if is_planned else [0], dtype),
+                shape=tuple(shape) if is_planned else tf.TensorShape(None),
+                trainable=False,
+            )
+
+    def begin(self, model):
+        """Reads what a forward pass changes: call it before the step."""
+        trained = {id(v) for v in model.trainable_variables}
+        self._begun = {
+            id(v): tf.identity(v)
+            for v in self._variables
+            if id(v) not in trained
+        }
+
+    def keep(self, is_bad, batch):
+        """Adds the ops that keep a bad step, if none is kept already.
+
+        Args:
+            is_bad: Boolean scalar tensor.
+            batch: The tensors of the batch, flat.
+        """
+        if not self.is_possible:
+            return
+        rooms = self._rooms_for(batch) if self._is_batch_kept else ()
+
+        def store():
+            for room, variable in zip(
+                self._weights, self._variables, strict=True
+            ):
+                begun = self._begun.get(id(variable))
+                value = tf.convert_to_tensor(variable)
+                room.assign(value if begun is None else begun)
+            for room, tensor in zip(rooms, batch, strict=False):
+                room.assign(tensor)
+            self._state.assign([True, bool(rooms)])
+            return tf.constant(0)
+
+        tf.cond(is_bad & ~self._state[0], store, lambda: tf.constant(0))
+
+    def _rooms_for(self, batch):
+        shapes = [tensor.shape for tensor in batch]
+        if self._is_xla and not all(s.is_fully_defined() for s in shapes):
+            return ()
+        if self._batch is None:
+            self._batch = [self._room(t.shape, t.dtype) for t in batch]
+        is_same = len(batch) == len(self._batch) and all(
+            room.shape.is_compatible_with(shape)
+            for room, shape in zip(self._batch, shapes, strict=True)
+        )
+        return self._batch if is_same else ()
+
+    def take(self):
+        """Returns what was kept, and makes room for the next step.
+
+        Returns:
+            `(weights, batch)`: `(variable, value)` pairs, empty if there was
+            no room, and the flat tensors of the batch or `None`.
+        """
+        is_kept, has_batch = self._state.numpy() if self.is_possible else (0, 0)
+        weights, batch = (), None
+        if is_kept:
+            weights = [
+                (variable, tf.convert_to_tensor(room))
+                for variable, room in zip(
+                    self._variables, self._weights, strict=True
+                )
+            ]
+        if has_batch:
+            batch = [tf.convert_to_tensor(room) for room in self._batch]
+        self._state.assign([False, False])
+        return weights, batch
