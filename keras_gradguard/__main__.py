@@ -1,4 +1,4 @@
-"""The command line: what the guard knows, without loading TensorFlow."""
+"""The command line: what the guard knows, and bad steps run again."""
 
 import argparse
 import sys
@@ -35,6 +35,19 @@ def _parser():
         "rule", metavar="CODE", help="code or name, e.g. GG104 or argmax"
     )
     explain.set_defaults(command=_explain)
+    replay = commands.add_parser(
+        "replay", help="run the bad step of an incident once more"
+    )
+    replay.add_argument(
+        "folder", metavar="FOLDER", help="e.g. logs/incidents/step_12"
+    )
+    replay.add_argument(
+        "--model",
+        required=True,
+        metavar="FILE.py:FUNCTION",
+        help="function that returns the compiled model",
+    )
+    replay.set_defaults(command=_replay)
     table = commands.add_parser("rules", help="list the rules")
     table.set_defaults(command=_rules)
     return parser
@@ -42,6 +55,14 @@ def _parser():
 
 def _explain(arguments):
     return catalogue.explain(rules.find(arguments.rule))
+
+
+def _replay(arguments):
+    # The one command that needs TensorFlow.
+    from keras_gradguard.replaying import replay_incident
+
+    report = replay_incident(arguments.folder, arguments.model)
+    return "\n\n".join(str(diagnosis) for diagnosis in report.diagnoses)
 
 
 def _rules(arguments):

@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_gradguard import capture
-from keras_gradguard.diagnosis import examine, internals, replay
+from keras_gradguard.diagnosis import examine, keras_internals, replay
 from keras_gradguard.diagnosis.failed import explain_error
 from keras_gradguard.diagnosis.terms import explain_terms
 from keras_gradguard.diagnosis.trace import optimizers_of
@@ -128,7 +128,7 @@ def _run(model, data):
         def apply(grads, trainable_variables=None):
             variables = trainable_variables
             if variables is None:
-                variables = internals.variables_of(optimizer)
+                variables = keras_internals.variables_of(optimizer)
             scale = optimizer.scale_loss(tf.constant(1.0))
             variables = list(variables)
             measured = capture.statistics(

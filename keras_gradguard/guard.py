@@ -4,9 +4,9 @@ import re
 
 import tensorflow as tf
 
+from keras_gradguard.connection import Connection
 from keras_gradguard.diagnosis import examine
 from keras_gradguard.diagnosis.failed import explain_error
-from keras_gradguard.diagnosis.terms import explain_terms
 from keras_gradguard.diagnosis.unmoved import unknown_findings
 from keras_gradguard.diagnosis.ways import Step
 from keras_gradguard.door import Door
@@ -15,9 +15,6 @@ from keras_gradguard.hook import hook_of
 from keras_gradguard.response import Response, add_notes
 from keras_gradguard.second_look import second_look
 
-# A step whose missing gradients differ from batch to batch is explained a
-# few times and then left alone.
-_MOST_EXPLANATIONS = 20
 _WITHHELD = {"warn": None, "skip": "bad", "stop": "after", "raise": "after"}
 
 
@@ -40,11 +37,10 @@ class Guard:
         self._logbook = logbook
         self._on_break = on_break
         self._response = Response(model, logbook, on_break)
+        self._connection = Connection(self._response, expected)
         self._on_nonfinite = on_nonfinite
         self._expected = expected
         self._door = Door()
-        self._explained = {}
-        self._terms_checked = False
         self._lost = ()
         self._is_latched = False
         self._hook = hook_of(model)
@@ -122,36 +118,14 @@ class Guard:
                 if not self._expected.covers(step.paths[number]):
                     missing.append(number)
         all_lost = all(gradient is None for gradient in gradients)
-        found = self._explain(step, missing, all_lost)
+        quiet = all_lost and self._on_break != "stop"
+        found = self._connection.explain(step, missing, all_lost, quiet)
         if all_lost and self._on_break != "stop":
             # Keras raises now, and `see_apply_error` says why.
             self._lost = found
             return True
         self._response.act(found)
         return not all_lost or not found
-
-    def _explain(self, step, missing, all_lost):
-        key = tuple(step.paths[number] for number in missing)
-        if key not in self._explained:
-            if len(self._explained) >= _MOST_EXPLANATIONS:
-                return ()
-            self._explained[key] = self._find(step, missing, all_lost)
-        return self._explained[key]
-
-    def _find(self, step, missing, all_lost):
-        findings = examine.explain_missing(step, missing) if missing else []
-        notes = []
-        if not self._terms_checked and not all_lost:
-            self._terms_checked = True
-            # A loss may train nothing while another term hides it.
-            terms = explain_terms(step)
-            notes = [finding for finding in terms if not finding.variables]
-            findings += self._expected.strip(f for f in terms if f.variables)
-        lost = {path for finding in findings for path in finding.variables}
-        severity = "error" if len(lost) == len(step.paths) else "warning"
-        self._response.add_broken(notes, "note")
-        quiet = all_lost and self._on_break != "stop"
-        return self._response.add_broken(findings, severity, quiet)
 
     def see_apply_error(self, error, variables, unknown):
         """Raises the diagnosis in place of Keras' word on no gradient.
@@ -235,6 +209,7 @@ class Guard:
             ]
             rows, moved = self._logbook.record(measured)
             if check_first:
+                self._look_for_jumps()
                 for findings, severity in second_look(
                     self._step, measured, self._logbook, self._expected
                 ):
@@ -247,6 +222,18 @@ class Guard:
                 self._response.act(
                     self._response.add_broken([finding], severity)
                 )
+
+    def _look_for_jumps(self):
+        jumps = self._symptoms.jumps()
+        self._response.add(jumps, "warning")
+        # A measured jump says more of a Python `if` than that it is one.
+        lines = {(j.place.file, j.place.line) for j in jumps}
+        notes = [
+            note
+            for note in self._connection.notes
+            if (note.place.file, note.place.line) not in lines
+        ]
+        self._response.add(notes, "note")
 
     def _step(self, variables):
         return Step(

@@ -12,7 +12,7 @@ import weakref
 import tensorflow as tf
 
 from keras_gradguard.batch import packed, spec_of
-from keras_gradguard.diagnosis import internals
+from keras_gradguard.diagnosis import keras_internals
 from keras_gradguard.diagnosis.trace import is_examining, optimizers_of
 from keras_gradguard.door import Door
 from keras_gradguard.patch import replaced
@@ -63,9 +63,10 @@ class Hook:
         self.probe = None
         self.data = None
         self.channel = None
+        self.graph = None
         self.has_run = False
         plain = model.train_function
-        self._is_stale = internals.has_been_traced(plain)
+        self._is_stale = keras_internals.has_been_traced(plain)
         self._guarded_step = self._guard(model.train_step)
         try:
             with replaced(model, "train_step", self._guarded_step):
@@ -167,9 +168,9 @@ class Hook:
             gradients = list(grads)
             variables = trainable_variables
             if variables is None:
-                variables = internals.variables_of(optimizer)
+                variables = keras_internals.variables_of(optimizer)
             variables = list(variables)
-            unknown = internals.unknown_to(optimizer, variables)
+            unknown = keras_internals.unknown_to(optimizer, variables)
             if unknown and self._is_stale:
                 # As the step that is at hand already: it knows none of them.
                 gradients, variables = _without(gradients, variables, unknown)
@@ -180,6 +181,9 @@ class Hook:
             if not all(proceed):
                 return None
             known = None
+            if not tf.executing_eagerly() and not is_examining():
+                graph = tf.compat.v1.get_default_graph()
+                self.graph = weakref.ref(graph)
             with self._door.guarded():
                 if self._is_probed() and variables:
                     known = self.probe.before_apply(

@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_gradguard.diagnosis import internals
+from keras_gradguard.diagnosis import keras_internals
 
 
 def inner_loss(loss):
@@ -35,4 +35,4 @@ def inner_loss(loss):
             'y_pred), or the name of a Keras loss such as "mse"; for several '
             f"outputs wrap each loss. Received: loss={loss!r}"
         )
-    return internals.wrapped_loss(found, loss)
+    return keras_internals.wrapped_loss(found, loss)

@@ -6,7 +6,7 @@ import sys
 import keras
 import tensorflow as tf
 
-from keras_gradguard.diagnosis import examine, internals
+from keras_gradguard.diagnosis import examine, internals, keras_internals
 from keras_gradguard.diagnosis.explain import diagnoses_of
 from keras_gradguard.diagnosis.failed import explain_error
 from keras_gradguard.diagnosis.flow import flows_to
@@ -93,7 +93,7 @@ class GradGuardLoss(keras.losses.Loss):
             return inner(y_true, y_pred, sample_weight)
         tensors = [
             t
-            for t in internals.with_logits(tensors_of(y_pred))
+            for t in keras_internals.with_logits(tensors_of(y_pred))
             if t.dtype.is_floating
         ]
         with _tape_on(tensors) as tape:
@@ -109,7 +109,7 @@ class GradGuardLoss(keras.losses.Loss):
 
     def _resolved(self, y_true, y_pred):
         if self._inner is None:
-            return internals.resolved_loss(self._given, y_true, y_pred)
+            return keras_internals.resolved_loss(self._given, y_true, y_pred)
         return self._inner
 
     def _is_due(self):

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_gradguard.diagnosis import examine, internals
+from keras_gradguard.diagnosis import examine, keras_internals
 from keras_gradguard.diagnosis.explain import diagnoses_of
 from keras_gradguard.diagnosis.failure import failure_finding
 from keras_gradguard.diagnosis.jumps import jumps_of
@@ -20,6 +20,7 @@ from keras_gradguard.diagnosis.nonfinite import nonfinite_findings
 from keras_gradguard.diagnosis.observer import tensors_of
 from keras_gradguard.diagnosis.recording import record_loss
 from keras_gradguard.diagnosis.trace import examining, trace_loss
+from keras_gradguard.diagnosis.written import state_kept
 from keras_gradguard.diagnosis.wrong import wrong_findings
 from keras_gradguard.inner import inner_loss
 from keras_gradguard.records import Report
@@ -53,9 +54,10 @@ def check_loss(loss, y_true, y_pred):
     print(check_loss(my_loss, y_true, model.predict(x)))
     ```
     """
-    loss = inner_loss(loss) or internals.resolved_loss(loss, y_true, y_pred)
+    inner = inner_loss(loss)
     y_true = _tensors("y_true", y_true)
     y_pred = _tensors("y_pred", y_pred)
+    loss = inner or keras_internals.resolved_loss(loss, y_true, y_pred)
     with examining(), random_state_kept():
         found = _findings(loss, y_true, y_pred)
     diagnoses = []
@@ -66,7 +68,9 @@ def check_loss(loss, y_true, y_pred):
 
 def _findings(loss, y_true, y_pred):
     """Returns `(severity, findings)` pairs."""
-    recording = record_loss(loss, y_true, y_pred)
+    trace = trace_loss(loss, y_true, y_pred)
+    with state_kept(trace):
+        recording = record_loss(loss, y_true, y_pred)
     error = recording.trace.error
     if error is not None:
         finding = failure_finding(error)
@@ -86,7 +90,7 @@ def _findings(loss, y_true, y_pred):
         return [("warning", cut), ("error", [_named(f) for f in nonfinite])]
     wrong, jumps = _measured(loss, y_true, y_pred)
     beside = [f for f in wrong if f.place.line is None]
-    refused = _refused(loss, y_true, y_pred, beside) if beside else []
+    refused = _refused(trace, beside) if beside else []
     if refused:
         wrong = [f for f in wrong if f not in beside]
     return [
@@ -115,9 +119,8 @@ def _measured(loss, y_true, y_pred):
     return wrong_findings(subject, loss.name), jumps_of(subject, loss.name)
 
 
-def _refused(loss, y_true, y_pred, beside):
+def _refused(trace, beside):
     """The line at which a part of the value has left TensorFlow."""
-    trace = trace_loss(loss, y_true, y_pred)
     finding = failure_finding(trace.error) if trace.error is not None else None
     if finding is None:
         return []
@@ -136,7 +139,7 @@ def _tensors(name, nest):
             raise ValueError(_expected(name, "None"))
         if not tf.is_tensor(value) and not hasattr(value, "path"):
             value = np.asarray(value)
-            if value.dtype.kind not in "fiub" and value.dtype.kind != "c":
+            if value.dtype.kind not in "fiub":
                 raise ValueError(_expected(name, f"dtype {value.dtype}"))
         value = keras.ops.convert_to_tensor(value)
         if 0 in value.shape:
@@ -145,7 +148,10 @@ def _tensors(name, nest):
             value = tf.cast(value, keras.config.floatx())
         return value
 
-    if isinstance(nest, (list, tuple)) and nest and np.isscalar(nest[0]):
+    leaves = keras.tree.flatten(nest)
+    if not leaves:
+        raise ValueError(_expected(name, "nothing in it"))
+    if isinstance(nest, (list, tuple)) and all(map(np.isscalar, leaves)):
         nest = np.asarray(nest)
     return keras.tree.map_structure(convert, nest)
 

@@ -6,7 +6,7 @@ take no memory, except under XLA, whose memory is planned before.
 
 import tensorflow as tf
 
-from keras_gradguard.diagnosis import internals
+from keras_gradguard.diagnosis import keras_internals
 from keras_gradguard.update import num_elements
 
 # XLA needs the room beforehand: as much as an incident may take on disk.
@@ -23,7 +23,7 @@ class Snapshot:
     """
 
     def __init__(self, model, is_xla, is_batch_kept):
-        self._variables = internals.state_of(model)
+        self._variables = keras_internals.state_of(model)
         self._is_xla = is_xla
         self._is_batch_kept = is_batch_kept
         self._weights, self._batch, self._begun = None, None, {}

@@ -8,7 +8,7 @@ import tensorflow as tf
 from keras_gradguard import incident as incidents
 from keras_gradguard.batch import packed
 from keras_gradguard.capture import UNMEASURED
-from keras_gradguard.diagnosis import internals, replay, unmoved
+from keras_gradguard.diagnosis import keras_internals, replay, unmoved
 from keras_gradguard.diagnosis.declared import declared_place
 from keras_gradguard.diagnosis.ways import Step
 from keras_gradguard.finding import Finding, Place
@@ -89,7 +89,7 @@ class Symptoms:
 
     def _incident(self, step, asked, weights, hit):
         mode = "xla" if self._model.jit_compile else "graph"
-        variables = internals.state_of(self._model)
+        variables = keras_internals.state_of(self._model)
         return incidents.Incident(
             step=step,
             epoch=self._logbook.epoch,
@@ -127,6 +127,13 @@ class Symptoms:
                 stacklevel=2,
             )
         return found
+
+    def jumps(self):
+        """Returns the `Finding`s of a loss that jumps on the last batch."""
+        batch, graph = self._hook.batch(), self._hook.graph
+        if batch is None:
+            return []
+        return replay.explain_jumps(self._step(batch), graph and graph())
 
     def may_rearm(self):
         """Returns whether another bad step would be a new one."""

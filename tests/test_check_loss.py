@@ -11,6 +11,7 @@ from keras_gradguard import GradGuardLoss, check_loss
 from keras_gradguard.diagnosis import eager_internals
 from keras_gradguard.diagnosis.slopes import mismatch
 from tests.fitting import X, Y, marked
+from tests.healthy import loss_code, losses
 
 PREDICTION = X[:, :3]
 PROBABILITIES = np.exp(PREDICTION) / np.exp(PREDICTION).sum(-1, keepdims=True)
@@ -275,6 +276,16 @@ def test_keras_losses_are_silent(name, y_pred):
     assert () == check_loss(name, Y, y_pred).diagnoses
 
 
+@pytest.mark.parametrize(
+    "case", [*loss_code.CASES, *losses.CASES], ids=lambda case: case.__name__
+)
+def test_healthy_losses_are_silent(case):
+    """Losses that would catch a careless eye."""
+    model, x, y = case()
+    y_pred = model.predict(x, verbose=0)
+    assert () == check_loss(model.loss, y, y_pred).diagnoses
+
+
 def jumping(y_true, y_pred):
     error = tf.abs(y_true - y_pred)
     is_far = error > 1.0  # cut
@@ -345,7 +356,8 @@ def test_integer_targets_and_lists():
     labels = Y.argmax(-1)
     name = "sparse_categorical_crossentropy"
     assert check_loss(name, labels, PROBABILITIES).ok
-    assert check_loss("mse", Y.tolist(), PREDICTION.tolist()).ok
+    (found,) = check_loss(wrong, Y.tolist(), PREDICTION.tolist()).diagnoses
+    assert 2 == len(found.evidence["element"])
     assert check_loss("mse", Y, (PREDICTION > 0).astype(int)).ok
     logits = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     assert check_loss(logits, labels, tf.constant(PREDICTION)).ok
@@ -359,6 +371,7 @@ def test_integer_targets_and_lists():
         (("mse", None, Y), "Received: y_true with None"),
         (("mse", Y, None), "Received: y_pred with None"),
         (("mse", Y, "text"), "Received: y_pred with dtype"),
+        (("mse", Y, []), "Received: y_pred with nothing in it"),
         (("mse", Y[:0], Y[:0]), r"Received: y_true with shape \(0, 3\)"),
     ],
 )
@@ -389,6 +402,25 @@ def test_random_state_is_left_alone():
     check_loss(noisy, Y, PREDICTION)
     assert expected == (float(tf.random.normal([])), np.random.rand())
     assert not tf.config.functions_run_eagerly()
+
+
+def test_state_is_left_alone():
+    """A running mean is where it was, also where a branch moves it."""
+    mean, count = tf.Variable(2.0), tf.Variable(5)
+
+    @tf.function
+    def remember(value):
+        if value > -1.0:
+            mean.assign(0.9 * mean + 0.1 * tf.cast(value, tf.float32))
+
+    def loss(y_true, y_pred):
+        value = tf.reduce_mean(tf.square(y_true - y_pred))
+        count.assign_add(1)
+        remember(value)
+        return value * tf.cast(mean, value.dtype)
+
+    assert check_loss(loss, Y, PREDICTION).ok
+    assert (2.0, 5) == (float(mean), int(count))
 
 
 def test_difference_that_has_not_settled_says_nothing():

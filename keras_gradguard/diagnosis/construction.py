@@ -25,21 +25,23 @@ def may_make(call, layer):
     for name, value in config.items():
         if name in given:
             node = given[name]
-            if isinstance(node, ast.Constant) and _differ(node.value, value):
+            if isinstance(node, ast.Constant) and _differ(
+                name, node.value, value
+            ):
                 return False
         elif None not in given and name in parameters:
             default = parameters[name].default
-            if name != "name" and _differ(default, value):
+            if name != "name" and _differ(name, default, value):
                 return False
     return True
 
 
-def _differ(written, configured):
+def _differ(name, written, configured):
     """Whether a plain value is surely not what the configuration holds."""
     if isinstance(configured, dict):
-        configured = configured.get("class_name")
-        if not isinstance(written, str):
+        if not isinstance(written, str) or "dtype" in name:
             return False
+        configured = configured.get("class_name")
     if written is None:
         return isinstance(configured, str) and configured != "linear"
     plain = (bool, int, float, str)

@@ -10,7 +10,7 @@ import inspect
 import linecache
 import sys
 
-from keras_gradguard.diagnosis import internals, source
+from keras_gradguard.diagnosis import keras_internals, source
 from keras_gradguard.diagnosis.construction import may_make
 
 
@@ -48,14 +48,14 @@ def declared_place(model, layer_path, op=None, variable=None):
         return None
     if op is None:
         return None
-    names = internals.functional_call(source.frames_of(op))
+    names = keras_internals.functional_call(source.frames_of(op))
     return _only(_files(op), lambda call: _called(call) in names)
 
 
 def owner_of(model, variable):
     """Returns the innermost layer that a variable belongs to, or `None`."""
     found = None
-    for layer in internals.layers_of(model):
+    for layer in keras_internals.layers_of(model):
         if any(variable is own for own in layer.trainable_variables):
             found = layer
     return found
@@ -63,7 +63,7 @@ def owner_of(model, variable):
 
 def _layer_at(model, path):
     found = None
-    for layer in internals.layers_of(model):
+    for layer in keras_internals.layers_of(model):
         if path is not None and path in (layer.path, layer.name):
             found = layer
     return found
@@ -79,7 +79,7 @@ def assigned_place(model, value):
     Returns:
         A `Place`, or `None`.
     """
-    for owner in internals.layers_of(model):
+    for owner in keras_internals.layers_of(model):
         names = [k for k, v in vars(owner).items() if v is value]
         file = _class_file(type(owner)) if names else None
         if file is None or not source.is_users(file):

@@ -18,8 +18,8 @@ from keras_gradguard.diagnosis.switches import Ways
 from keras_gradguard.finding import Finding
 
 # A switch may fail to be measured: the loss is NaN there, say.
-_MOST_SWITCHES = 6
-_MOST_MEASURED = 3
+_MOST_SWITCHES = 8
+_MOST_MEASURED = 4
 # A line in a loop runs often; its first runs speak for the others.
 _MOST_RUNS_OF_A_LINE = 3
 # How many ops all the runs may take; a loss of ten ops takes a second or two.

@@ -17,9 +17,9 @@ from keras_gradguard.diagnosis import eager_internals, internals
 from keras_gradguard.diagnosis.conditions import Conditions, followed
 from keras_gradguard.diagnosis.handmade import handmade_seen
 from keras_gradguard.diagnosis.recording import Recording
-from keras_gradguard.diagnosis.trace import examining
+from keras_gradguard.diagnosis.trace import examining, trace_loss
+from keras_gradguard.diagnosis.written import changes_state, writes
 
-_nothing = contextlib.nullcontext
 _LOW = (tf.float32, tf.float16, tf.bfloat16)
 
 
@@ -72,7 +72,8 @@ class LossRun:
         own = type(loss).call is not keras.losses.Loss.call
         self._function = loss.call if own else loss
         self._given = y_true, y_pred
-        self._keep = _nothing
+        if changes_state(trace_loss(loss, y_true, y_pred)):
+            raise NotAFunction
         dtypes = dict.fromkeys(("float64", getattr(loss, "dtype", "float32")))
         for dtype in dtypes:
             self._dtype = dtype
@@ -96,10 +97,7 @@ class LossRun:
         self._record()
         self.base = self.run(self.start)
         if not _same(self.base, self.run(self.start)):
-            self._keep = random_state_kept
-            self.base = self.run(self.start)
-            if not _same(self.base, self.run(self.start)):
-                raise NotAFunction
+            raise NotAFunction
 
     def _tensor(self, value):
         if value is None or isinstance(value, (tf.RaggedTensor, str)):
@@ -111,14 +109,10 @@ class LossRun:
         see = self.recording.see
         with tf.GradientTape(True, watch_accessed_variables=False) as tape:
             tape.watch(self.tensors)
-            with (
-                random_state_kept(),
-                handmade_seen(self.handmade),
-                _op_by_op(see),
-            ):
+            with handmade_seen(self.handmade), _op_by_op(see):
                 self.value = self._call(self._y_pred)
         ops = self.recording.ops
-        if any(_writes(op) for op in ops):
+        if any(writes(op) for op in ops):
             raise NotAFunction
         self.has_prints = any(op.type.startswith("Print") for op in ops)
         gradients = [None] * len(self.tensors)
@@ -149,8 +143,10 @@ class LossRun:
         )
         found = Run(np.zeros(0), {}, {})
         seen = Conditions(found, forced or {})
-        follow = followed(found.path) if with_path else _nothing()
-        with self._keep(), _op_by_op(seen.see), follow:
+        follow = contextlib.nullcontext()
+        if with_path:
+            follow = followed(found.path)
+        with _op_by_op(seen.see), follow:
             values = self._call(y_pred)
             found.values = np.ravel(np.asarray(values, np.float64))
         return found
@@ -193,6 +189,7 @@ def random_state_kept():
     """Keeps the random state of Python, NumPy, TensorFlow and Keras."""
     states = random.getstate(), np.random.get_state()
     with internals.random_state_kept():
+        eager_internals.skip_random_numbers()
         try:
             yield
         finally:
@@ -202,13 +199,6 @@ def random_state_kept():
 
 def _moves(tensor):
     return isinstance(tensor, tf.Tensor) and tensor.dtype.is_floating
-
-
-def _writes(op):
-    has_handle = any(t.dtype == tf.resource for t in op.inputs)
-    # `Write` stands for summaries and files.
-    kinds = ("Assign", "ResourceScatter", "Write")
-    return has_handle and op.type.startswith(kinds)
 
 
 def _same(run, other):

@@ -24,12 +24,16 @@ class LossCall:
         y_pred: The prediction that it got.
         value: What it returned.
         function: What computes it: a function, or a method of a subclass.
+        loss: The loss.
+        y_true: The targets that it got.
     """
 
     name: str
     y_pred: object
     value: object
     function: object
+    loss: object = None
+    y_true: object = None
 
 
 @dataclasses.dataclass
@@ -147,12 +151,13 @@ class Observer:
         return done
 
     def _loss(self, frame):
-        loss, y_pred = frame.f_locals["self"], frame.f_locals["y_pred"]
+        here = frame.f_locals
+        loss, y_true, y_pred = here["self"], here["y_true"], here["y_pred"]
         self._trace.called.append(loss)
 
         def done(value):
             function = vars(loss).get("fn", loss.call)
-            call = LossCall(loss.name, y_pred, value, function)
+            call = LossCall(loss.name, y_pred, value, function, loss, y_true)
             self._trace.losses.append(call)
 
         return done

@@ -80,9 +80,11 @@ def cause_of(origin):
     if origin.cause is not None or origin.op is None:
         return origin.cause
     values = _values(origin)
-    is_large = origin.result != "nan" and all(v != 0 for v in values)
-    singular = _SINGULAR_AT_ZERO if is_large and values else _SINGULAR
-    if origin.result != "nan" and origin.op.type not in singular:
+    is_large = bool(values) and all(value != 0 for value in values)
+    is_singular = origin.op.type in _SINGULAR and not (
+        is_large and origin.op.type in _SINGULAR_AT_ZERO
+    )
+    if origin.result != "nan" and not is_singular:
         return "overflow"
     return "origin"
 

@@ -13,7 +13,12 @@ import typing
 import keras
 import tensorflow as tf
 
-from keras_gradguard.diagnosis import eager_internals, internals, source
+from keras_gradguard.diagnosis import (
+    eager_internals,
+    internals,
+    keras_internals,
+    source,
+)
 from keras_gradguard.diagnosis.observer import Observer, Trace, tensors_of
 from keras_gradguard.diagnosis.trace import optimizers_of
 from keras_gradguard.diagnosis.untouched import untouched
@@ -134,7 +139,7 @@ def _instead_of_apply(optimizer, recording):
     def apply(grads, trainable_variables=None):
         variables = trainable_variables
         if variables is None:
-            variables = internals.variables_of(optimizer)
+            variables = keras_internals.variables_of(optimizer)
         recording.applied.append((list(variables), list(grads)))
         recording.callers.append(source.user_place(_stack()))
 

@@ -9,7 +9,9 @@ import dataclasses
 
 import tensorflow as tf
 
+from keras_gradguard.diagnosis import source
 from keras_gradguard.diagnosis.backward import pulled
+from keras_gradguard.diagnosis.jumps import jump_findings, may_jump
 from keras_gradguard.diagnosis.nonfinite import nonfinite_findings
 from keras_gradguard.diagnosis.recording import record_step
 from keras_gradguard.diagnosis.zeros import zero_findings
@@ -86,6 +88,32 @@ def explain_zeros(step, zero, noise=0.0):
     named = dict(zip(step.paths, step.variables, strict=True))
     variables = [named[path] for path in zero]
     return zero_findings(recording, variables, zero, step.model, noise)
+
+
+def explain_jumps(step, graph=None):
+    """Says where a loss of a step jumps as a condition flips.
+
+    Args:
+        step: The `Step`, its `data` a batch.
+        graph: The graph of the step, `None` if it runs eagerly. Without a
+            condition on a line of the user's nothing is run.
+
+    Returns:
+        A list of `Finding`s.
+    """
+    is_eager = step.model.run_eagerly
+    if not is_eager and (graph is None or not may_jump(graph)):
+        return []
+    recording = record_step(step.model, step.data)
+    findings = []
+    for call in recording.trace.losses:
+        code = getattr(call.function, "__code__", None)
+        if code is None or not source.is_users(code.co_filename):
+            continue
+        findings += jump_findings(
+            call.loss, call.y_true, call.y_pred, call.name, is_eager
+        )
+    return findings
 
 
 def _pulled_by_xla(op, incoming):

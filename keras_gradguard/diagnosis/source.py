@@ -8,7 +8,7 @@ import sysconfig
 import traceback
 import types
 
-from keras_gradguard.diagnosis import internals
+from keras_gradguard.diagnosis import internals, keras_internals
 from keras_gradguard.finding import Place
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -54,7 +54,7 @@ def inside_step(frames):
     """
     files = [file for file, _, _ in frames]
     own = [n for n, file in enumerate(files) if _is_below(file, _PACKAGE)]
-    trainer = internals.trainer_file()
+    trainer = keras_internals.trainer_file()
     keras_own = [n for n, file in enumerate(files) if file == trainer]
     last = own or keras_own or [-1]
     return frames[last[-1] + 1 :]

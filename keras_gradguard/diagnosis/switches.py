@@ -9,12 +9,15 @@ import dataclasses
 import numpy as np
 
 from keras_gradguard.diagnosis.lossrun import LossFailed
+from keras_gradguard.diagnosis.units import Elements, Samples, Whole
 
 # Distances from the flip, as shares of the size of the prediction; a jump
 # is the same at all of them, a slope is a tenth at a tenth of the distance.
 _WIDTHS = {True: (1e-4, 1e-5, 1e-6), False: (1e-2, 1e-3, 1e-4)}
 # Halvings until the flip is known to a tenth of the smallest width or less.
 _HALVINGS = {True: 32, False: 20}
+# How far toward the targets a prediction is moved first.
+_NEARLY = 0.9
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,11 +118,11 @@ class Ways:
         """What can move alone: numbers, samples, or only the whole batch."""
         start = self._subject.start
         if shape and any(part.shape == shape for part in start):
-            yield _Elements(shape)
+            yield Elements(shape)
         rows = {part.shape[:1] for part in start}
         if shape and shape[0] > 1 and rows == {shape[:1]}:
-            yield _Samples(shape[0])
-        yield _Whole()
+            yield Samples(shape[0])
+        yield Whole()
 
     def _walk(self, read, units, group):
         start = self._subject.start
@@ -152,70 +155,6 @@ class Ways:
         return Switch(units, point, step, toward_true, widths)
 
 
-class _Elements:
-    """Each number of a prediction moves alone."""
-
-    def __init__(self, shape):
-        self.shape = shape
-
-    def changed(self, differs):
-        return differs
-
-    def truth(self, bools, differs):
-        del differs
-        return bools
-
-    def spread(self, share, part):
-        return share if part.shape == self.shape else np.zeros(())
-
-    def directions(self, ways):
-        return [np.sign(way) for way in ways]
-
-
-class _Samples:
-    """Each sample moves alone, all of its numbers at once."""
-
-    def __init__(self, number):
-        self.shape = (number,)
-
-    def changed(self, differs):
-        return differs.reshape(self.shape[0], -1).any(axis=1)
-
-    def truth(self, bools, differs):
-        differs = differs.reshape(self.shape[0], -1)
-        bools = bools.reshape(differs.shape)
-        return 2 * (bools & differs).sum(axis=1) >= differs.sum(axis=1)
-
-    def spread(self, share, part):
-        return share.reshape(self.shape + (1,) * (part.ndim - 1))
-
-    def directions(self, ways):
-        flat = [np.abs(way).reshape(self.shape[0], -1) for way in ways]
-        size = np.concatenate(flat, axis=1).max(axis=1)
-        size = np.where(size == 0, 1.0, size)
-        return [way / self.spread(size, way) for way in ways]
-
-
-class _Whole:
-    """All numbers move at once."""
-
-    shape = ()
-
-    def changed(self, differs):
-        return np.asarray(differs.any())
-
-    def truth(self, bools, differs):
-        return np.asarray(2 * (bools & differs).sum() >= differs.sum())
-
-    def spread(self, share, part):
-        del part
-        return share
-
-    def directions(self, ways):
-        size = max(np.abs(way).max(initial=0) for way in ways) or 1.0
-        return [way / size for way in ways]
-
-
 def _merged(units, start, group):
     """The first way of a group on which each unit flips, and which do."""
     is_on = np.zeros(units.shape, bool)
@@ -232,11 +171,16 @@ def _merged(units, start, group):
 def _ends(start, targets, size):
     """Predictions far enough from the batch's for conditions to flip."""
     shapes = [part.shape for part in start]
-    if [target.shape for target in targets] == shapes:
-        yield targets
+    has_targets = [target.shape for target in targets] == shapes
+    if has_targets:
+        pairs = list(zip(start, targets, strict=True))
+        # On the targets all errors are alike, which is not a typical place.
+        yield [part + _NEARLY * (target - part) for part, target in pairs]
     for shift in (size, -size):
         yield [part + shift for part in start]
     yield [part[::-1] if part.ndim else part for part in start]
     yield [-part for part in start]
     for shift in (10 * size, -10 * size):
         yield [part + shift for part in start]
+    if has_targets:
+        yield targets

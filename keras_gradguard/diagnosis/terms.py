@@ -4,7 +4,7 @@ import dataclasses
 
 import tensorflow as tf
 
-from keras_gradguard.diagnosis import internals, source
+from keras_gradguard.diagnosis import keras_internals, source
 from keras_gradguard.diagnosis.edges import Context, Value, edges
 from keras_gradguard.diagnosis.failure import failure_finding
 from keras_gradguard.diagnosis.flow import Flow
@@ -33,7 +33,7 @@ def explain_terms(step):
     model = step.model
     is_eager = model.run_eagerly
     several = isinstance(model.loss, (list, tuple, dict))
-    if not (is_eager or several or internals.has_extra_losses(model)):
+    if not (is_eager or several or keras_internals.has_extra_losses(model)):
         return []
     trace = trace_step(model, step.data)
     if trace.error is not None:

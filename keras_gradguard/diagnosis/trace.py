@@ -10,7 +10,7 @@ import threading
 import keras
 import tensorflow as tf
 
-from keras_gradguard.diagnosis import internals
+from keras_gradguard.diagnosis import internals, keras_internals
 from keras_gradguard.diagnosis.autograph import converted_calls
 from keras_gradguard.diagnosis.observer import (
     Observer,
@@ -35,11 +35,15 @@ def trace_step(model, data, converted=()):
     """
     graph = _scratch_graph("gradguard_trace")
     trace = Trace(graph)
-    with internals.losses_kept(model), examining():
+    with keras_internals.losses_kept(model), examining():
         with graph.as_default():
             batch = keras.tree.map_structure(_placeholder, data)
             trace.batch = tensors_of(batch)
-            step = _forward if internals.is_default_step(model) else _own_step
+            step = (
+                _forward
+                if keras_internals.is_default_step(model)
+                else _own_step
+            )
             try:
                 with (
                     _applied_nowhere(model),
@@ -107,7 +111,9 @@ def examining():
 
 def _forward(model, batch, trace):
     x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
-    known = {"training": True} if internals.accepts_training(model) else {}
+    known = (
+        {"training": True} if keras_internals.accepts_training(model) else {}
+    )
     y_pred = model(x, **known)
     trace.outputs = tensors_of(y_pred)
     arguments = {"x": x, "y": y, "y_pred": y_pred}

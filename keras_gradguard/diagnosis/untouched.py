@@ -6,7 +6,7 @@ import random
 import numpy as np
 import tensorflow as tf
 
-from keras_gradguard.diagnosis import internals
+from keras_gradguard.diagnosis import internals, keras_internals
 from keras_gradguard.diagnosis.trace import examining, optimizers_of
 
 
@@ -25,7 +25,7 @@ def untouched(model):
     states = random.getstate(), np.random.get_state()
     with (
         internals.random_state_kept(),
-        internals.losses_kept(model),
+        keras_internals.losses_kept(model),
         examining(),
     ):
         try:

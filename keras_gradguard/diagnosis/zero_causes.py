@@ -6,7 +6,7 @@ reasons it is, and which zeros are as they should be.
 
 import numpy as np
 
-from keras_gradguard.diagnosis import internals, source
+from keras_gradguard.diagnosis import keras_internals, source
 from keras_gradguard.diagnosis.values import array
 
 _PRODUCTS = frozenset(
@@ -71,7 +71,9 @@ def _of_product(op, zeros, lineage):
     if _is_weight(zeros[0], lineage):
         return "zero_weights"
     is_constant = lineage.recording.maker(zeros[0]) is None
-    if is_constant and internals.is_in_compiled_loss(source.frames_of(op)):
+    if is_constant and keras_internals.is_in_compiled_loss(
+        source.frames_of(op)
+    ):
         if all(zeros[0] is not t for t in lineage.recording.trace.batch):
             return "loss_weight"
     return "zero_factor"

@@ -17,7 +17,7 @@ RULE = Rule(
     ),
     help=(
         Help(
-            text="let both sides agree there; `tf.where` for `if` jumps as well",
+            text="make both sides agree there: `tf.where` for `if` jumps too",
             before="error = tf.where(error > 1.0, 3.0 * error, error)",
             after="error = tf.where(error > 1.0, 3.0 * error - 2.0, error)",
         ),

@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from keras_gradguard.diagnosis import internals
+from keras_gradguard.diagnosis import internals, keras_internals
 from keras_gradguard.diagnosis.edges import probe
 from keras_gradguard.diagnosis.observer import Observer
 from tests.fitting import X, Y, classifier
@@ -111,15 +111,15 @@ def test_keras_names():
     """What is used of Keras' private names is there."""
     model = classifier("mse")
     model.fit(X, Y, verbose=0)
-    assert internals.is_default_step(model)
-    assert internals.accepts_training(model)
-    assert internals.trainer_file().endswith("trainer.py")
-    trained = internals.variables_of(model.optimizer)
+    assert keras_internals.is_default_step(model)
+    assert keras_internals.accepts_training(model)
+    assert keras_internals.trainer_file().endswith("trainer.py")
+    trained = keras_internals.variables_of(model.optimizer)
     assert 4 == len(trained)
-    assert model in internals.layers_of(model)
-    assert not internals.has_extra_losses(model)
-    assert internals.resolved_loss("mse", Y, Y).name == "mse"
-    loss = internals.wrapped_loss(keras.losses.mean_squared_error, "mse")
+    assert model in keras_internals.layers_of(model)
+    assert not keras_internals.has_extra_losses(model)
+    assert keras_internals.resolved_loss("mse", Y, Y).name == "mse"
+    loss = keras_internals.wrapped_loss(keras.losses.mean_squared_error, "mse")
     assert "mse" == loss.name
     handles = internals.handles(model.trainable_variables[0])
     assert 1 == len(handles)

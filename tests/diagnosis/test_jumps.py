@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_gradguard.diagnosis import eager_internals, internals
+from keras_gradguard.diagnosis import eager_internals, keras_internals
 from keras_gradguard.diagnosis.jumps import jump_findings, may_jump
 from keras_gradguard.diagnosis.trace import trace_loss
 from tests.fitting import X, Y, marked
@@ -17,7 +17,7 @@ TARGETS = tf.constant(Y)
 def found(loss, y_true=TARGETS, y_pred=PREDICTION, **arguments):
     """The jumps of a loss function or a `Loss`."""
     if not isinstance(loss, keras.losses.Loss):
-        loss = internals.wrapped_loss(loss, loss)
+        loss = keras_internals.wrapped_loss(loss, loss)
     return jump_findings(loss, y_true, y_pred, **arguments)
 
 
@@ -337,7 +337,7 @@ def test_silent(loss):
 
 
 def test_state_is_left_alone():
-    """A loss that counts its calls is run once, not a hundred times."""
+    """A loss that counts its calls is not run at all."""
     calls = tf.Variable(0.0)
 
     def loss(y_true, y_pred):
@@ -345,17 +345,17 @@ def test_state_is_left_alone():
         return tf.where(y_pred > 0.5, y_pred + 1.0, y_pred)
 
     assert [] == found(loss)
-    assert 1.0 == float(calls)
+    assert 0.0 == float(calls)
 
 
 def test_random_state_is_left_alone():
     """The random numbers go on as if nothing had been."""
     keras.utils.set_random_seed(3)
-    expected = float(tf.random.normal([])), np.random.rand()
+    expected = float(tf.random.uniform([])), np.random.rand()
     keras.utils.set_random_seed(3)
     found(dropout)
     found(where_on_error)
-    assert expected == (float(tf.random.normal([])), np.random.rand())
+    assert expected == (float(tf.random.uniform([])), np.random.rand())
 
 
 @pytest.mark.parametrize(
@@ -372,7 +372,7 @@ def test_random_state_is_left_alone():
 def test_graph_tells_whether_it_is_worth_looking(loss, expected):
     """Healthy models pay for one walk over their graph."""
     if not isinstance(loss, keras.losses.Loss):
-        loss = internals.wrapped_loss(loss, loss)
+        loss = keras_internals.wrapped_loss(loss, loss)
     trace = trace_loss(loss, TARGETS, PREDICTION)
     assert expected == may_jump(trace.graph)
 

@@ -3,6 +3,7 @@
 Run this file as a program to write the stored texts anew.
 """
 
+import dataclasses
 import importlib.util
 import os
 import pathlib
@@ -22,6 +23,7 @@ from keras_gradguard.rules import RULES
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 SHOWN = [rule for rule in RULES if rule.bad]
 MODES = [False, True]
+HIDDEN, HEAD = "hidden", "head"
 
 
 def load(source, folder, name):
@@ -60,8 +62,9 @@ def train(module, eager):
         model = keras.Sequential(
             [
                 keras.Input((4,)),
-                keras.layers.Dense(8, activation="relu", name="hidden"),
-                keras.layers.Dense(3, name="head"),
+                # Named by variables: lines are looked for by their names.
+                keras.layers.Dense(8, activation="relu", name=HIDDEN),
+                keras.layers.Dense(3, name=HEAD),
             ]
         )
         model.compile("sgd", loss=module.loss)
@@ -113,9 +116,13 @@ def test_bad_fires_at_its_line(rule, eager, tmp_path):
     found = callback.report.diagnoses
     if eager and not found and rule.kind == "untraceable":
         pytest.skip("eager mode differentiates this one")
+    if eager and rule.code == "GG109":
+        # There the `if` runs, and how far the loss jumps can be measured.
+        rule = dataclasses.replace(rule, code="GG241", kind="discontinuous")
     assert [(rule.code, marked_line(rule))] == [(d.code, d.line) for d in found]
     assert found[0].kind == rule.kind
-    if found[0].severity != "note" and "CHECK" not in rule.bad:
+    is_of_loss = "CHECK" in rule.bad or rule.kind == "discontinuous"
+    if found[0].severity != "note" and not is_of_loss:
         assert found[0].variables
     if isinstance(error, GradientBreakError):
         assert "No gradients provided for any variable." in str(error)

@@ -1,0 +1,151 @@
+"""The private Keras internals, each once.
+
+`tests/diagnosis/test_internals.py` names what a new release has changed.
+"""
+
+import contextlib
+import os
+
+import keras
+import keras.src
+from keras.src.losses.losses import LossFunctionWrapper
+from keras.src.trainers.compile_utils import get_loss, get_object_name
+
+_COMPILE_FILE = get_loss.__code__.co_filename
+_LOSS_FILE = keras.losses.Loss.call.__code__.co_filename
+
+
+def wrapped_loss(function, given):
+    """Returns the `Loss` that `compile` makes of a loss function.
+
+    Args:
+        function: A function of `(y_true, y_pred)`.
+        given: What the user gave: a name, or the function.
+    """
+    name = given if isinstance(given, str) else get_object_name(function)
+    return LossFunctionWrapper(function, name=name)
+
+
+def resolved_loss(name, y_true, y_pred):
+    """Returns the `Loss` that Keras picks for `"crossentropy"`."""
+    return get_loss(name, y_true, y_pred)
+
+
+def with_logits(tensors):
+    """Returns predictions and the logits behind them.
+
+    Keras' cross-entropies take the logits from behind a softmax or sigmoid,
+    so that the gradient passes the activation by.
+    """
+    behind = (getattr(tensor, "_keras_logits", None) for tensor in tensors)
+    return [*tensors, *(logits for logits in behind if logits is not None)]
+
+
+def layers_of(model):
+    """Returns a model and all layers in it, outer before inner."""
+    return list(model._flatten_layers())
+
+
+def state_of(model):
+    """Returns the variables that a step reads: weights and random seeds.
+
+    Args:
+        model: A Keras model; its metrics are left out.
+    """
+    metrics = {id(variable) for variable in model.metrics_variables}
+    own = [v for v in model.variables if id(v) not in metrics]
+    seeds = keras.src.backend.common.global_state.get_global_attribute(
+        "global_seed_generator"
+    )
+    return own if seeds is None else [*own, seeds.state]
+
+
+@contextlib.contextmanager
+def losses_kept(model):
+    """Keeps the `add_loss` terms of a model as they were."""
+    kept = [(layer, list(layer._losses)) for layer in layers_of(model)]
+    try:
+        yield
+    finally:
+        for layer, losses in kept:
+            layer._losses[:] = losses
+
+
+def has_extra_losses(model):
+    """Returns whether a regulariser or an `add_loss` adds to the loss."""
+    if any(v.regularizer is not None for v in model.trainable_variables):
+        return True
+    return any(layer._losses for layer in layers_of(model))
+
+
+def variables_of(optimizer):
+    """Returns the variables that a built optimizer trains."""
+    return optimizer._trainable_variables
+
+
+def unknown_to(optimizer, variables):
+    """Returns the variables that a built optimizer does not know."""
+    if not optimizer.built:
+        return []
+    known = set(map(id, optimizer._trainable_variables))
+    return [v for v in variables if id(v) not in known]
+
+
+def has_been_traced(train_function):
+    """Returns whether an earlier `fit` has traced a train function."""
+    cells = getattr(train_function, "__closure__", None) or ()
+    return any(
+        function.experimental_get_tracing_count() > 0
+        for function in (cell.cell_contents for cell in cells)
+        if hasattr(function, "experimental_get_tracing_count")
+    )
+
+
+def is_default_step(model):
+    """Returns whether `train_step` is the one that Keras brings."""
+    return type(model).train_step.__module__.startswith("keras.")
+
+
+def accepts_training(model):
+    """Returns whether `call` of a model has a `training` argument."""
+    return model._call_has_training_arg
+
+
+def trainer_file():
+    """Returns the file of Keras' own training loop."""
+    return keras.Model.fit.__wrapped__.__code__.co_filename
+
+
+def is_in_compiled_loss(frames):
+    """Returns whether Keras' own sum of losses made an op, not a loss.
+
+    Args:
+        frames: `(file, line, function)`s of the op, the outermost first.
+    """
+    files = [file for file, _, _ in frames]
+    later = files[::-1].index(_COMPILE_FILE) if _COMPILE_FILE in files else 0
+    return later > 0 and _LOSS_FILE not in files[-later:]
+
+
+def functional_call(frames):
+    """Returns what a Functional model called, if that made an op.
+
+    Args:
+        frames: `(file, line, function)`s of the op, the outermost first.
+
+    Returns:
+        Names of the backend functions that ran, the outermost first; empty
+        if the op was not made by a Functional model's own graph.
+    """
+    folder = os.path.dirname(keras.src.__file__)
+    graph = os.path.join(folder, "ops", "function.py")
+    backend = os.path.join(folder, "backend", "tensorflow") + os.sep
+    if not any(file == graph for file, _, _ in frames):
+        return ()
+    return tuple(
+        function
+        for file, _, function in frames
+        if file.startswith(backend)
+        and not function.startswith("_")
+        and file != trainer_file()
+    )
