@@ -1,5 +1,7 @@
 """Door 2: the callback that decides when the guard looks and records."""
 
+import warnings
+
 import keras
 
 from keras_gradguard.door import Door
@@ -100,6 +102,7 @@ class GradHealthCallback(keras.callbacks.Callback):
     def on_train_begin(self, logs=None):
         """Hooks the training step and starts a new report."""
         self.on_train_end()
+        self._warn_of_replicas()
         writer = SummaryWriter(self.log_dir) if self.log_dir else None
         self._num_steps = 0
         with Door().guarded():
@@ -111,6 +114,18 @@ class GradHealthCallback(keras.callbacks.Callback):
                 self.on_nonfinite,
                 self._expected,
                 self._symptoms,
+            )
+
+    def _warn_of_replicas(self):
+        strategy = getattr(self.model, "distribute_strategy", None)
+        replicas = getattr(strategy, "num_replicas_in_sync", 1)
+        if replicas > 1 and self.on_nonfinite != "warn":
+            warnings.warn(
+                "GradHealthCallback does not measure the gradients of several "
+                f"replicas yet ({replicas} here), so "
+                f"on_nonfinite={self.on_nonfinite!r} has no effect.",
+                UserWarning,
+                stacklevel=2,
             )
 
     def _symptoms(self, hook):

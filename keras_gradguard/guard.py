@@ -1,12 +1,9 @@
 """Watches the steps of one training: checks, diagnoses, acts."""
 
-import re
-
-import tensorflow as tf
-
 from keras_gradguard.connection import Connection
 from keras_gradguard.diagnosis import examine
 from keras_gradguard.diagnosis.failed import explain_error
+from keras_gradguard.diagnosis.failure import is_backward_crash
 from keras_gradguard.diagnosis.unmoved import unknown_findings
 from keras_gradguard.diagnosis.ways import Step
 from keras_gradguard.door import Door
@@ -160,7 +157,7 @@ class Guard:
         with self._door.guarded():
             if isinstance(error, GradientBreakError):
                 self._logbook.keep(error.report.diagnoses)
-            elif self.is_on and _is_backward_crash(error):
+            elif self.is_on and is_backward_crash(error):
                 self._explain_crash()
             add_notes(error, self._lost)
         self.finish()
@@ -217,7 +214,8 @@ class Guard:
                         self._response.add_broken(findings, severity)
                     )
             for finding in self._symptoms.of_record(rows, moved):
-                is_all = len(finding.variables) == len(rows)
+                everything = self._model.trainable_variables
+                is_all = len(finding.variables) == len(everything)
                 severity = "error" if is_all else "warning"
                 self._response.act(
                     self._response.add_broken([finding], severity)
@@ -242,9 +240,3 @@ class Guard:
             tuple(variables),
             self._logbook.paths_of(variables),
         )
-
-
-def _is_backward_crash(error):
-    """Whether a gradient op was handed a gradient of the wrong shape."""
-    is_shape = isinstance(error, tf.errors.InvalidArgumentError)
-    return is_shape and re.search("gradient_tape|Grad", str(error)) is not None

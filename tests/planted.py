@@ -85,8 +85,7 @@ FAULTS = {
     ),
 }
 
-# What goes around the inner steps: definitions before the function, in it,
-# and the call.
+# How the outer function calls the one with the inner steps.
 WRAPS = {
     "flat": None,
     "helper": "x = body(x)",
@@ -138,14 +137,7 @@ _HEAD = """\
 import keras
 import tensorflow as tf
 
-MATRIX = tf.constant(
-    [
-        [0.9, -0.3, 0.2, 0.1],
-        [0.2, 0.8, -0.4, 0.3],
-        [-0.1, 0.4, 1.1, -0.2],
-        [0.3, -0.2, 0.1, 0.7],
-    ]
-)
+MATRIX = tf.eye(4) + 0.3 * tf.cos(tf.reshape(tf.range(16.0), (4, 4)))
 BEFORE = tf.Variable(tf.zeros(4))
 AFTER = tf.Variable(tf.zeros(4))
 
@@ -218,11 +210,11 @@ def _module(parts, place, wrap, end, first, hidden, is_probed):
     middle = ""
     if place == "function":
         lines += ["def steps(x):", *_indented([*body, "return x"]), ""]
-        middle = "keras.layers.Lambda(steps), "
+        middle = "keras.layers.Lambda(steps, name='planted'), "
     elif place == "layer":
         lines += ["class Steps(keras.layers.Layer):", "    def call(self, x):"]
         lines += _indented(_indented([*body, "return x"])) + [""]
-        middle = "Steps(), "
+        middle = "Steps(name='planted'), "
     of_loss = body if place == "loss" else []
     lines += ["def loss(y_true, y_pred):"]
     lines += _indented(["x = y_pred", *of_loss, f"return {end}"])

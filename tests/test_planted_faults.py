@@ -74,24 +74,30 @@ def built(module, mode):
 def slopes(module, mode, only_loss):
     """Returns loss, gradients of the model, of `BEFORE` and of `AFTER`."""
     model, x = (None, None) if only_loss else built(module, mode)
-    variables = (
-        [] if only_loss else [v.value for v in model.trainable_variables]
-    )
     predicted = tf.constant(PREDICTED)
-    probes = [module.BEFORE, module.AFTER]
+    variables = () if only_loss else model.trainable_variables
+    asked = [predicted] if only_loss else [v.value for v in variables]
+    asked += [module.BEFORE, module.AFTER]
 
     def step():
         with tf.GradientTape() as tape:
             tape.watch(predicted)
             y_pred = predicted if only_loss else model(x, training=True)
             value = tf.reduce_mean(module.loss(tf.constant(Y), y_pred))
-        asked = [predicted] if only_loss else variables
-        found = tape.gradient(value, [*asked, *probes])
-        return value, found[:-2], found[-2], found[-1]
+        return value, tape.gradient(value, asked)
 
     if mode == "xla":
         step = tf.function(step, jit_compile=True, autograph=False)
-    return step()
+    value, found = step()
+    return value, found[:-2], found[-2], found[-1]
+
+
+def num_before(module):
+    """The number of a model's variables that come before the fault."""
+    layers = itertools.takewhile(
+        lambda layer: layer.name != "planted", module.model().layers
+    )
+    return sum(len(layer.trainable_variables) for layer in layers)
 
 
 def largest(gradient):
@@ -103,13 +109,16 @@ def is_fit(program, folder, only_loss=False):
     """Whether the fault hits and nothing else does: an oracle on its own."""
     module = load(program.probed, folder)
     value, gradients, before, after = slopes(module, program.mode, only_loss)
+    before, after = largest(before), largest(after)
     if program.kind is None:
         sizes = [largest(g) for g in gradients if g is None or g.shape.rank > 1]
         return np.isfinite([value, *sizes]).all() and min(sizes) > _SEEN
-    before, after = largest(before), largest(after)
     if program.kind == "nonfinite":
         return not np.isfinite(before)
-    return np.isfinite(after) and after > _SEEN and before == 0.0
+    start = 1 if only_loss else num_before(module)
+    later = [largest(g) for g in gradients[start:]]
+    is_alive = np.isfinite(after) and min([after, *later]) > _SEEN
+    return is_alive and before == 0.0
 
 
 def assume(program, folder, only_loss=False):

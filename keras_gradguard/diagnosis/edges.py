@@ -124,6 +124,7 @@ class Edge:
         is_open: Whether a gradient passes back through `op` to `source`.
         selects: Whether `source` only chooses among other inputs: a
             condition, an index, a shape.
+        decides: Whether `source` only chooses the branch, or ends the loop.
         error: Text of the LookupError if `op` has no gradient at all.
         is_state: Whether `op` stored `source` in a variable that the later
             value was read from.
@@ -134,6 +135,7 @@ class Edge:
     op: tf.Operation
     is_open: bool = True
     selects: bool = False
+    decides: bool = False
     error: str | None = None
     is_state: bool = False
 
@@ -192,7 +194,8 @@ def _through_bodies(context, tensor, kind, bodies, branch):
         for body in bodies
     ]
     if kind != "call":
-        found.append(Edge(decision, context, op, is_open=False, selects=True))
+        chooses = {"is_open": False, "selects": True, "decides": True}
+        found.append(Edge(decision, context, op, **chooses))
     return found
 
 

@@ -7,7 +7,11 @@ from keras_gradguard.diagnosis.failure import failure_finding
 from keras_gradguard.diagnosis.locate import Location
 from keras_gradguard.diagnosis.trace import trace_loss, trace_step
 from keras_gradguard.diagnosis.unused import ignoring_loss
-from keras_gradguard.diagnosis.ways import branch_findings, located_findings
+from keras_gradguard.diagnosis.ways import (
+    branch_cuts,
+    branch_findings,
+    located_findings,
+)
 
 
 def explain_missing(step, missing):
@@ -113,4 +117,8 @@ def explain_loss(loss, y_true, y_pred):
         n for n in numbers if location.distance(n, state=True) < float("inf")
     ]
     findings = location.cuts(cut) if cut else [ignoring_loss(trace, loss.name)]
+    if cut and not findings:
+        findings = branch_cuts(
+            lambda branch: Location.of_prediction(trace, branch), cut
+        )
     return [dataclasses.replace(f, variables=()) for f in findings]

@@ -158,3 +158,13 @@ def _call_nodes(file):
     except SyntaxError:
         return []
     return [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+
+
+def is_backward_crash(error):
+    """Returns whether a gradient op got a gradient of the wrong shape.
+
+    Args:
+        error: An exception that has left a training step.
+    """
+    is_shape = isinstance(error, tf.errors.InvalidArgumentError)
+    return is_shape and re.search("gradient_tape|Grad", str(error)) is not None

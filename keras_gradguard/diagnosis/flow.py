@@ -21,6 +21,8 @@ from keras_gradguard.diagnosis.state import Writers
 
 # A condition or an index is a cause only where no other path is left.
 _SELECTION_COST = 2
+# And what chooses a branch, only where nothing in the branch is left.
+_DECISION_COST = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,7 +178,7 @@ def _cost(edge):
     if edge.is_open:
         return 0
     if edge.selects:
-        return _SELECTION_COST
+        return _DECISION_COST if edge.decides else _SELECTION_COST
     # What is an integer or a truth value already was cut earlier.
     return int(carries_gradient(edge.source.tensor.dtype))
 

@@ -9,6 +9,7 @@ import keras
 import keras.src
 import tensorflow as tf
 from tensorflow.python.eager import context, record
+from tensorflow.python.util import tf_stack
 
 TAPE_START = tf.GradientTape._push_tape.__code__
 TAPE_STOP = tf.GradientTape._pop_tape.__code__
@@ -120,6 +121,14 @@ def random_state_kept():
             eager.setstate(state)
         seeds.assign(value)
         generator.assign(numbers)
+
+
+def stack():
+    """Returns the frames that run now, the outermost first.
+
+    Those of AutoGraph's generated code stand at the user's own lines.
+    """
+    return tf_stack.extract_stack()
 
 
 def translated_frames(error):

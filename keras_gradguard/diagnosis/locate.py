@@ -48,9 +48,9 @@ class Location:
         self.tensors = variable_tensors(trace.graph, self.variables)
 
     @classmethod
-    def of_prediction(cls, trace):
+    def of_prediction(cls, trace, branch=None):
         """Takes the predictions of a traced loss for its variables."""
-        location = cls(trace, None, (), ())
+        location = cls(trace, None, (), (), branch=branch)
         location.tensors = [[tensor] for tensor in trace.outputs]
         location.paths = ["y_pred"] * len(location.tensors)
         location._losses = trace.targets[0].targets

@@ -7,7 +7,6 @@ values and the user's line, wherever the code stands.
 import contextlib
 import dataclasses
 import os
-import sys
 import typing
 
 import keras
@@ -206,14 +205,11 @@ class _EagerObserver(Observer):
 
 def _stack():
     """The frames of the code that runs an op, the outermost first."""
-    frame, frames = sys._getframe(1), []
-    while frame is not None and frame.f_code.co_filename.startswith(_PACKAGE):
-        frame = frame.f_back
-    while frame is not None:
-        code = frame.f_code
-        frames.append(Frame(code.co_filename, frame.f_lineno, code.co_name))
-        frame = frame.f_back
-    return tuple(reversed(frames))
+    stack = internals.stack()
+    frames = [Frame(f.filename, f.lineno, f.name) for f in stack]
+    while frames and frames[-1].filename.startswith(_PACKAGE):
+        frames.pop()
+    return tuple(frames)
 
 
 def flat_batch(batch):

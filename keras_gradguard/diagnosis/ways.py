@@ -86,11 +86,27 @@ def branch_findings(step, trace, numbers):
     Returns:
         A list of `Finding`s.
     """
+    return branch_cuts(
+        lambda branch: Location(
+            trace, step.model, step.variables, step.paths, branch=branch
+        ),
+        numbers,
+    )
+
+
+def branch_cuts(locate, numbers):
+    """Finds cuts in one branch of a conditional, see `branch_findings`.
+
+    Args:
+        locate: Returns the `Location` for the number of a branch.
+        numbers: As for `branch_findings`.
+
+    Returns:
+        A list of `Finding`s.
+    """
     findings = {}
     for branch in (0, 1):
-        location = Location(
-            trace, step.model, step.variables, step.paths, branch=branch
-        )
+        location = locate(branch)
         cut = [n for n in numbers if 0 < location.distance(n) < float("inf")]
         for finding in location.cuts(cut):
             key = (finding.op, finding.place.file, finding.place.line)

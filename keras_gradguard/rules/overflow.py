@@ -26,14 +26,14 @@ RULE = Rule(
     ),
     help=(
         Help(
-            text="let one op do both steps",
+            text="use the op that never holds the exponential itself",
             before="tf.math.log(1.0 + tf.exp(margin))",
             after="tf.math.softplus(margin)",
         ),
         Help(
-            text="the same for a sum of exponentials",
-            before="tf.math.log(tf.reduce_sum(tf.exp(scores), axis=-1))",
-            after="tf.reduce_logsumexp(scores, axis=-1)",
+            text="or compute in float32, on numbers of ordinary size",
+            before="error = tf.square(tf.cast(pixels, tf.float16))",
+            after="error = tf.square(tf.cast(pixels, tf.float32) / 255.0)",
         ),
     ),
     bad=_BAD,
