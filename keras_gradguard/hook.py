@@ -64,6 +64,7 @@ class Hook:
         self.data = None
         self.channel = None
         self.graph = None
+        self._taken = None
         self.has_run = False
         plain = model.train_function
         self._is_stale = keras_internals.has_been_traced(plain)
@@ -97,9 +98,12 @@ class Hook:
             held = {watcher.withhold for watcher in self.watchers}
             known = [h for h in ("bad", "after") if h in held]
             self.probe = Probe(self.model, *known[:1])
-        self.probe.expect(is_due)
+        self._taken = None
         names = vars(self.model)
-        if names["train_function"] != self._run:
+        is_first = names["train_function"] != self._run
+        # Another watcher may have asked for a record of this call.
+        self.probe.expect(is_due or (not is_first and self.probe.is_due))
+        if is_first:
             self._plain = names["train_function"]
             names["train_function"] = self._run
 
@@ -207,13 +211,26 @@ class Hook:
         return apply
 
     def latch(self):
-        """Returns `(updates before the first bad step or -1, number)`.
-
-        `None` where nothing was measured.
-        """
+        """Returns `Probe.read_latch`, `None` where nothing was measured."""
         if self.channel is not None:
             return self.channel[0].numpy()
         return None if self.probe is None else self.probe.read_latch()
+
+    def bad_step(self):
+        """Returns what was kept of the bad step of the last call.
+
+        Returns:
+            `(weights, batch, measured)`: see `Snapshot.take`, and
+            `(variables, statistics)` of each optimizer; the same for every
+            watcher.
+        """
+        if self._taken is None:
+            measured = [
+                (capture.variables, capture.take_bad())
+                for capture in self.probe.captures.values()
+            ]
+            self._taken = (*self.probe.take(), measured)
+        return self._taken
 
     def batch(self):
         """Returns the last batch as the step got it, `None` if not kept."""

@@ -29,7 +29,7 @@ class Probe:
         self._batch, self._before, self._num_seen = [], [], 0
         is_xla = bool(model.jit_compile) and not model.run_eagerly
         self._snapshot = Snapshot(model, is_xla, model.steps_per_execution > 1)
-        self._is_due = False
+        self.is_due = False
         with tf.init_scope():
             self._due = tf.Variable(False, trainable=False)
             # Of this step: the squared norm, and 1 if it is bad.
@@ -41,8 +41,8 @@ class Probe:
 
     def expect(self, is_due):
         """Says whether the next call of the train function is recorded."""
-        if is_due != self._is_due:
-            self._is_due = is_due
+        if is_due != self.is_due:
+            self.is_due = is_due
             self._due.assign(is_due)
 
     def begin_epoch(self):

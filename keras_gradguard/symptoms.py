@@ -48,13 +48,8 @@ class Symptoms:
         Returns:
             `(findings, severity, step)`; no findings after the third one.
         """
-        probe = self._hook.probe
-        step = int(probe.read_latch()[0])
-        weights, tensors = probe.take()
-        measured = [
-            (capture.variables, capture.take_bad())
-            for capture in probe.captures.values()
-        ]
+        step = int(self._hook.latch()[0])
+        weights, tensors, measured = self._hook.bad_step()
         self._num_bad += 1
         if self._num_bad > incidents.MOST:
             return [], "warning", step

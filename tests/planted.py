@@ -101,9 +101,7 @@ WRAPS = {
     "both sides of cond": (
         "x = tf.cond(x[0, 0] > 0.0, lambda: body(x), lambda: body(x))"
     ),
-    "switch": (
-        "x = tf.switch_case(tf.constant(1), [lambda: x, lambda: body(x)])"
-    ),
+    "switch": "x = tf.switch_case(ONE, [lambda: x, lambda: body(x)])",
     "while": (
         "x = tf.while_loop(lambda i, x: i < 2, "
         "lambda i, x: (i + 1, body(x)), (0, x))[1]"
@@ -131,13 +129,14 @@ FIRST = (
     "keras.Input((5, 3)), keras.layers.Conv1D(4, 2, activation='tanh'), "
     "keras.layers.GlobalAveragePooling1D()",
 )
-MODES = 7 * ("compiled",) + 4 * ("eager",) + ("xla",)
+MODES = 8 * ("compiled",) + 7 * ("eager",) + ("xla",)
 
 _HEAD = """\
 import keras
 import tensorflow as tf
 
 MATRIX = tf.eye(4) + 0.3 * tf.cos(tf.reshape(tf.range(16.0), (4, 4)))
+ONE = tf.constant(1)
 BEFORE = tf.Variable(tf.zeros(4))
 AFTER = tf.Variable(tf.zeros(4))
 

@@ -173,6 +173,17 @@ def test_two_callbacks():
     assert CLEAN == state(model)
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_two_callbacks_with_their_own_pace(order):
+    """Each has the numbers of the step that it has recorded."""
+    both = [GradHealthCallback(every=1), GradHealthCallback(every=3)]
+    classifier("mse").fit(
+        X, Y, batch_size=4, epochs=2, verbose=0, callbacks=both[::order]
+    )
+    steps = [{r.step for r in c.report.variables} for c in both]
+    assert [{8}, {7}] == steps
+
+
 class Interrupting(keras.callbacks.Callback):
     """Raises in the middle of an epoch."""
 

@@ -396,6 +396,21 @@ def test_warn_changes_no_bit(mode, steps):
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("action", ["warn", "skip"])
+def test_two_callbacks_see_the_same_step(action):
+    """What was kept of the bad step is not taken away by the first."""
+    x = X.copy()
+    x[4:8] = np.nan
+    both = [GradHealthCallback(every=1, on_nonfinite=action) for _ in range(2)]
+    model_of("graph").fit(
+        *(x, Y), batch_size=4, verbose=0, shuffle=False, callbacks=both
+    )
+    first, second = (callback.report.diagnoses for callback in both)
+    assert first == second
+    assert ["GG221"] == [found.code for found in first]
+
+
 def test_loss_scale_that_finds_its_level_is_no_alarm():
     """A scaled gradient that overflows is halved, not told of."""
     model = classifier("mse")

@@ -154,7 +154,7 @@ def assert_found(program, file, report):
     assert file == report.diagnoses[0].file
 
 
-@examples(100)
+@examples(60)
 @hypothesis.given(program=programs(KINDS))
 def test_fit_finds_the_fault(folder, program):
     """Training under the callback names the planted line and no other."""
@@ -172,7 +172,7 @@ def test_diagnose_finds_the_fault(folder, program):
     assert_found(program, module.__file__, diagnose(model, x, Y))
 
 
-@examples(80)
+@examples(120)
 @hypothesis.given(program=programs(("disconnected", "nonfinite"), True))
 def test_check_loss_finds_the_fault(folder, program):
     """One look at the loss alone names the planted line and no other."""
@@ -182,12 +182,21 @@ def test_check_loss_finds_the_fault(folder, program):
     assert_found(program, module.__file__, report)
 
 
-@examples(70)
+@examples(40)
 @hypothesis.given(program=programs())
 def test_silent_without_a_fault(folder, program):
     """Nothing is said of the programs no fault was planted in."""
     assume(program, folder)
     assert [] == told(fitted(program, folder)[1]), program.source
+
+
+@examples(30)
+@hypothesis.given(program=programs(only_loss=True))
+def test_check_loss_is_silent_without_a_fault(folder, program):
+    """Nothing is said of a loss alone that no fault was planted in."""
+    assume(program, folder, only_loss=True)
+    loss = load(program.source, folder).loss
+    assert [] == told(check_loss(loss, Y, PREDICTED)), program.source
 
 
 def test_most_programs_are_fit():
