@@ -43,8 +43,9 @@ class GradHealthCallback(keras.callbacks.Callback):
             `"warn"`; `"raise"` a `GradientBreakError`; `"stop"` the
             training; or `"skip"`, go on without that step. But for
             `"warn"` the weights, the optimizer and the statistics of
-            layers stay as they were before it. With several optimizers
-            in a step each is held back by its own gradients.
+            layers stay as they were before it. A `train_step` of the
+            user's own is held back by its gradients alone, unless it calls
+            `optimizer.scale_loss`, and each of several optimizers by its own.
         expect: Regular expressions; a variable whose path one of them finds
             (`re.search`) is meant to get no gradient.
         thresholds: From which figures on a gradient is too small or too

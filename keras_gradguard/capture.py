@@ -2,6 +2,7 @@
 
 import tensorflow as tf
 
+from keras_gradguard.diagnosis import internals
 from keras_gradguard.update import UpdateCapture, num_elements
 
 MISSING = -1.0
@@ -159,7 +160,7 @@ class Capture:
             self._bad.assign(tf.where(is_first, found, self._bad))
             return is_bad
 
-        is_bad = tf.cond(due | suspect, measure, lambda: tf.constant(False))
+        is_bad = internals.rarely(due | suspect, measure, False)
         return total, is_bad & (scale <= 1.0)
 
     def read(self):

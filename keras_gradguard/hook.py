@@ -1,12 +1,11 @@
 """Step 1 of 5: hook the training step of one model, and undo it.
 
 Only instances are touched, and only for one step at a time:
-`model.train_function` and `optimizer.apply`.
+`model.train_function`, `optimizer.apply` and `optimizer.scale_loss`.
 """
 
 import contextlib
 import functools
-import threading
 import weakref
 
 import tensorflow as tf
@@ -17,15 +16,9 @@ from keras_gradguard.diagnosis.trace import is_examining, optimizers_of
 from keras_gradguard.door import Door
 from keras_gradguard.patch import replaced
 from keras_gradguard.probe import CHANNEL, Probe
+from keras_gradguard.running import running
 
-_running = threading.local()
 _hooks = weakref.WeakKeyDictionary()
-
-
-def running_hook():
-    """Returns the `Hook` whose step runs in this thread, or `None`."""
-    stack = getattr(_running, "stack", None)
-    return stack[-1] if stack else None
 
 
 def hook_of(model):
@@ -64,22 +57,29 @@ class Hook:
         self.data = None
         self.channel = None
         self.graph = None
-        self._taken = None
         self.has_run = False
         plain = model.train_function
         self._is_stale = keras_internals.has_been_traced(plain)
         self._guarded_step = self._guard(model.train_step)
-        try:
-            with replaced(model, "train_step", self._guarded_step):
-                model.make_train_function(force=True)
-            self._guarded = model.train_function
-        finally:
-            model.train_function = plain
+        self._make_guarded()
         self._door = Door()
         self._hooks = [
-            (optimizer, self._hooked_apply(optimizer))
+            hook
             for optimizer in optimizers_of(model)
+            for hook in (
+                (optimizer, "apply", self._hooked_apply(optimizer)),
+                (optimizer, "scale_loss", self._hooked_scale(optimizer)),
+            )
         ]
+
+    def _make_guarded(self):
+        self._is_built, plain = self.model.built, self.model.train_function
+        try:
+            with replaced(self.model, "train_step", self._guarded_step):
+                self.model.make_train_function(force=True)
+            self._guarded = self.model.train_function
+        finally:
+            self.model.train_function = plain
 
     def undo(self, watcher):
         """Takes a watcher away, and with the last one the hook."""
@@ -98,7 +98,9 @@ class Hook:
             held = {watcher.withhold for watcher in self.watchers}
             known = [h for h in ("bad", "after") if h in held]
             self.probe = Probe(self.model, *known[:1])
-        self._taken = None
+        elif self.probe.withhold and self.model.built and not self._is_built:
+            # The first trace knew nothing of the statistics of layers.
+            self._make_guarded()
         names = vars(self.model)
         is_first = names["train_function"] != self._run
         # Another watcher may have asked for a record of this call.
@@ -111,9 +113,8 @@ class Hook:
         """Runs one guarded call; the model is as before when it ends."""
         vars(self.model)["train_function"] = self._plain
         self.has_run = True
-        _running.stack = [*getattr(_running, "stack", ()), self]
         try:
-            with self._hooked():
+            with running(self), self._hooked():
                 logs = self._guarded(iterator)
             self.channel = None
             if isinstance(logs, dict):
@@ -125,8 +126,6 @@ class Hook:
             for watcher in list(self.watchers):
                 watcher.see_failure(error)
             raise
-        finally:
-            _running.stack.pop()
 
     def _guard(self, step):
         @functools.wraps(step)
@@ -160,9 +159,21 @@ class Hook:
             # Older Keras looks `train_step` up only when it traces.
             step = replaced(self.model, "train_step", self._guarded_step)
             stack.enter_context(step)
-            for optimizer, apply in self._hooks:
-                stack.enter_context(replaced(optimizer, "apply", apply))
+            for hook in self._hooks:
+                stack.enter_context(replaced(*hook))
             yield
+
+    def _hooked_scale(self, optimizer):
+        original = optimizer.scale_loss
+
+        @functools.wraps(original)
+        def scale_loss(loss):
+            with self._door.guarded():
+                if self._is_probed():
+                    self.probe.see_loss(loss)
+            return original(loss)
+
+        return scale_loss
 
     def _hooked_apply(self, optimizer):
         original = optimizer.apply
@@ -216,22 +227,6 @@ class Hook:
             return self.channel[0].numpy()
         return None if self.probe is None else self.probe.read_latch()
 
-    def bad_step(self):
-        """Returns what was kept of the bad step of the last call.
-
-        Returns:
-            `(weights, batch, measured)`: see `Snapshot.take`, and
-            `(variables, statistics)` of each optimizer; the same for every
-            watcher.
-        """
-        if self._taken is None:
-            measured = [
-                (capture.variables, capture.take_bad())
-                for capture in self.probe.captures.values()
-            ]
-            self._taken = (*self.probe.take(), measured)
-        return self._taken
-
     def batch(self):
         """Returns the last batch as the step got it, `None` if not kept."""
         if self.channel is None:
@@ -241,9 +236,5 @@ class Hook:
 
 def _without(gradients, variables, unknown):
     ids = set(map(id, unknown))
-    kept = [
-        (gradient, variable)
-        for gradient, variable in zip(gradients, variables, strict=True)
-        if id(variable) not in ids
-    ]
-    return [list(part) for part in zip(*kept, strict=True)] or ([], [])
+    kept = [n for n, v in enumerate(variables) if id(v) not in ids]
+    return [gradients[n] for n in kept], [variables[n] for n in kept]

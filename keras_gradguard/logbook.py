@@ -7,6 +7,7 @@ from keras_gradguard import measure
 from keras_gradguard.capture import MISSING, UNMEASURED
 from keras_gradguard.diagnosis.explain import diagnoses_of
 from keras_gradguard.diagnosis.internals import num_updates
+from keras_gradguard.diagnosis.trace import optimizers_of
 from keras_gradguard.records import Report
 
 
@@ -102,8 +103,8 @@ class Logbook:
 
     def now(self):
         """Returns the number of updates made so far."""
-        optimizer = getattr(self._model, "optimizer", None)
-        return None if optimizer is None else num_updates(optimizer)
+        counts = map(num_updates, optimizers_of(self._model))
+        return max(counts, default=None)
 
     def lose(self, variable, path):
         """Notes that a variable gets no gradient."""

@@ -19,10 +19,10 @@ from keras_gradguard.errors import (
     checked_action,
     warn_of,
 )
-from keras_gradguard.hook import running_hook
 from keras_gradguard.inner import inner_loss
 from keras_gradguard.measure import unique_paths
 from keras_gradguard.records import Report
+from keras_gradguard.running import running_hook
 
 # An eager loss is called every step: it is checked at the first call and
 # then now and again, as an extra tape costs a second backward pass of it.

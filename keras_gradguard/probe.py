@@ -20,13 +20,20 @@ class Probe:
         withhold: `None` to make every update, `"bad"` to leave out those of
             gradients that are not finite, `"after"` to leave out all that
             follow such a one as well.
+
+    Attributes:
+        captures: The `Capture` of each optimizer and its variables.
+        is_due: Whether the next step is to be recorded.
+        withhold: As given.
     """
 
     def __init__(self, model, withhold=None):
         self.captures = {}
         self._model = model
-        self._withhold = withhold
+        self.withhold = withhold
         self._batch, self._before, self._num_seen = [], [], 0
+        self._has_loss, self._is_measuring = False, False
+        self._taken = None
         is_xla = bool(model.jit_compile) and not model.run_eagerly
         self._snapshot = Snapshot(model, is_xla, model.steps_per_execution > 1)
         self.is_due = False
@@ -41,6 +48,7 @@ class Probe:
 
     def expect(self, is_due):
         """Says whether the next call of the train function is recorded."""
+        self._taken = None
         if is_due != self.is_due:
             self.is_due = is_due
             self._due.assign(is_due)
@@ -57,14 +65,27 @@ class Probe:
         """
         self._batch = flat(data)
         self._num_seen = 0
+        self._has_loss = False
         self._step.assign([0.0, 0.0])
-        self._snapshot.begin(self._model)
-        if self._withhold is not None:
+        self._snapshot.begin()
+        if self.withhold is not None:
             kept = [
                 *self._model.non_trainable_weights,
                 *self._model.metrics_variables,
             ]
             self._before = [(v, tf.identity(v)) for v in kept]
+
+    def see_loss(self, loss):
+        """Marks the step as bad if its loss is NaN or Inf.
+
+        Args:
+            loss: What the step gives `optimizer.scale_loss`.
+        """
+        if self._is_measuring or not tf.is_tensor(loss):
+            return
+        self._has_loss = True
+        is_bad = ~tf.reduce_all(tf.math.is_finite(loss))
+        self._step.assign_add(tf.stack([0.0, tf.cast(is_bad, tf.float32)]))
 
     def before_apply(self, optimizer, variables, gradients):
         """Measures gradients; returns what the other two methods take."""
@@ -73,12 +94,16 @@ class Probe:
             self.captures[key] = Capture(optimizer, variables)
         capture = self.captures[key]
         self._num_seen += 1
+        self._is_measuring = True
         square, is_bad = capture.store(gradients, self._due)
+        self._is_measuring = False
         self._step.assign_add(tf.stack([square, tf.cast(is_bad, tf.float32)]))
+        is_bad = self._step[1] > 0
         held = is_bad
-        if self._withhold == "after":
+        if self.withhold == "after":
             held = is_bad | (self._latch[0] != _NEVER)
         self._mark(is_bad)
+        self._snapshot.keep(is_bad, self._batch)
         return capture, held, capture.updates.before(gradients, self._due)
 
     def apply(self, known, apply):
@@ -89,7 +114,7 @@ class Probe:
             apply: Makes it.
         """
         capture, held, _ = known
-        if self._withhold is None:
+        if self.withhold is None:
             return apply()
         if not capture.optimizer.built:
             capture.optimizer.build(capture.variables)
@@ -116,10 +141,11 @@ class Probe:
             return logs
         logs = dict(logs or {})
         is_bad = self._step[1] > 0
-        if self._withhold is not None:
+        if self.withhold is not None:
             logs = self._restored(logs, is_bad)
         loss = logs.get("loss")
-        if tf.is_tensor(loss) and loss.dtype.is_floating:
+        is_known = self._has_loss or not tf.is_tensor(loss)
+        if not is_known and loss.dtype.is_floating:
             self._mark(~tf.math.is_finite(loss) & ~is_bad)
         if self._num_seen and NORM not in logs:
             logs[NORM] = self._mean_norm(is_bad)
@@ -135,12 +161,11 @@ class Probe:
         is_first = is_bad & tf.equal(first, _NEVER)
         first = tf.where(is_first, now, first)
         count += tf.cast(is_bad, tf.int64)
-        self._snapshot.keep(is_bad, self._batch)
         self._latch.assign(tf.stack([first, count]))
 
     def _mean_norm(self, is_bad):
         one = tf.constant(1.0)
-        if self._withhold is not None:
+        if self.withhold is not None:
             one = tf.where(is_bad, 0.0, 1.0)
         norm = tf.sqrt(self._step[0])
         norm = tf.where(tf.equal(one, 0.0), 0.0, norm)
@@ -163,9 +188,21 @@ class Probe:
         """Returns `(updates before the first bad step or -1, number)`."""
         return self._latch.numpy()
 
-    def take(self):
-        """Returns the bad step that was kept; see `Snapshot.take`."""
-        return self._snapshot.take()
+    def bad_step(self):
+        """Returns what was kept of the bad step of the last call.
+
+        Returns:
+            `(weights, batch, measured)`: see `Snapshot.take`, and
+            `(variables, statistics)` of each optimizer; the same for every
+            watcher.
+        """
+        if self._taken is None:
+            measured = [
+                (capture.variables, capture.take_bad())
+                for capture in self.captures.values()
+            ]
+            self._taken = (*self._snapshot.take(), measured)
+        return self._taken
 
     def rearm(self):
         """Lets the next bad step be seen as the first one."""

@@ -6,7 +6,7 @@ take no memory, except under XLA, whose memory is planned before.
 
 import tensorflow as tf
 
-from keras_gradguard.diagnosis import keras_internals
+from keras_gradguard.diagnosis import internals, keras_internals
 from keras_gradguard.update import num_elements
 
 # XLA needs the room beforehand: as much as an incident may take on disk.
@@ -23,21 +23,27 @@ class Snapshot:
     """
 
     def __init__(self, model, is_xla, is_batch_kept):
-        self._variables = keras_internals.state_of(model)
+        self._model = model
+        self._variables = None
         self._is_xla = is_xla
         self._is_batch_kept = is_batch_kept
         self._weights, self._batch, self._begun = None, None, {}
+        self.is_possible = True
+        with tf.init_scope():
+            self._state = tf.Variable([False, False], trainable=False)
+
+    def _make_room(self):
+        # A model may be built no sooner than in its first step.
+        self._variables = keras_internals.state_of(self._model)
         size = sum(
             num_elements(v) * tf.as_dtype(v.dtype).size for v in self._variables
         )
-        self.is_possible = not is_xla or size <= _MOST_BYTES_XLA
+        self.is_possible = not self._is_xla or size <= _MOST_BYTES_XLA
         if self.is_possible:
             self._weights = [
                 self._room(v.shape, tf.as_dtype(v.dtype))
                 for v in self._variables
             ]
-        with tf.init_scope():
-            self._state = tf.Variable([False, False], trainable=False)
 
     def _room(self, shape, dtype):
         is_planned = self._is_xla
@@ -48,12 +54,12 @@ class Snapshot:
                 trainable=False,
             )
 
-    def begin(self, model):
+    def begin(self):
         """Reads what a forward pass changes: call it before the step."""
-        trained = {id(v) for v in model.trainable_variables}
+        trained = {id(v) for v in self._model.trainable_variables}
         self._begun = {
             id(v): tf.identity(v)
-            for v in self._variables
+            for v in keras_internals.state_of(self._model)
             if id(v) not in trained
         }
 
@@ -64,6 +70,8 @@ class Snapshot:
             is_bad: Boolean scalar tensor.
             batch: The tensors of the batch, flat.
         """
+        if self._variables is None:
+            self._make_room()
         if not self.is_possible:
             return
         rooms = self._rooms_for(batch) if self._is_batch_kept else ()
@@ -80,7 +88,7 @@ class Snapshot:
             self._state.assign([True, bool(rooms)])
             return tf.constant(0)
 
-        tf.cond(is_bad & ~self._state[0], store, lambda: tf.constant(0))
+        internals.rarely(is_bad & ~self._state[0], store, 0)
 
     def _rooms_for(self, batch):
         shapes = [tensor.shape for tensor in batch]
@@ -101,7 +109,7 @@ class Snapshot:
             `(weights, batch)`: `(variable, value)` pairs, empty if there was
             no room, and the flat tensors of the batch or `None`.
         """
-        is_kept, has_batch = self._state.numpy() if self.is_possible else (0, 0)
+        is_kept, has_batch = self._state.numpy()
         weights, batch = (), None
         if is_kept:
             weights = [

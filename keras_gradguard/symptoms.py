@@ -49,7 +49,7 @@ class Symptoms:
             `(findings, severity, step)`; no findings after the third one.
         """
         step = int(self._hook.latch()[0])
-        weights, tensors, measured = self._hook.bad_step()
+        weights, tensors, measured = self._hook.probe.bad_step()
         self._num_bad += 1
         if self._num_bad > incidents.MOST:
             return [], "warning", step
@@ -69,7 +69,9 @@ class Symptoms:
         severity = "error" if len(hit) == len(asked.paths) else "warning"
         if self._log_dir is not None:
             found = self._keep(known, found, severity)
-        return found, severity, step
+        fresh = [f for f in found if _cause(f) not in self._told]
+        self._told |= set(map(_cause, found))
+        return fresh, severity, step
 
     def _hit(self, measured):
         hit = set()
@@ -227,6 +229,11 @@ class Symptoms:
         variables = tuple(self._model.trainable_variables)
         paths = self._logbook.paths_of(variables)
         return Step(self._model, batch, variables, paths)
+
+
+def _cause(finding):
+    place = finding.place
+    return (finding.cause, finding.op, finding.layer, place.file, place.line)
 
 
 def again(folder):

@@ -7,6 +7,10 @@ import math
 
 from keras_gradguard.fading import exploding, vanishing
 
+# An update by gradients below these is lost in float32 without any harm.
+_AT_REST = 1e-6
+_SETTLED = 1e-3
+
 
 @dataclasses.dataclass(frozen=True)
 class Numbers:
@@ -49,6 +53,7 @@ class Trends:
         self._limits = thresholds
         self._window = thresholds.patience
         self._past = {}
+        self._peak = {}
 
     def add(self, numbers):
         """Takes in one record.
@@ -59,6 +64,9 @@ class Trends:
         for path, found in numbers.items():
             empty = collections.deque(maxlen=self._window + 1)
             self._past.setdefault(path, empty).append(found)
+            if found.is_alive:
+                peak = self._peak.get(path, 0.0)
+                self._peak[path] = max(peak, found.norm)
         for path in self._past.keys() - numbers.keys():
             self._past[path].clear()
 
@@ -69,7 +77,11 @@ class Trends:
     def still(self):
         """Returns the paths that get a gradient and do not move."""
         lasting = self._lasting(lambda n: n.is_alive and n.has_moved is False)
-        return [path for path in lasting if self._was_updated(path)]
+        return [
+            path
+            for path in lasting
+            if self._was_updated(path) and not self._has_settled(path)
+        ]
 
     def noise(self):
         """Returns the largest gradient, if all are no more than rounding.
@@ -101,6 +113,11 @@ class Trends:
             if len(past) >= self._window
             and all(map(holds, list(past)[-self._window :]))
         ]
+
+    def _has_settled(self, path):
+        """Whether the gradient is as small as it gets at a minimum."""
+        last = self._past[path][-1]
+        return last.mean < _AT_REST or last.norm < _SETTLED * self._peak[path]
 
     def _was_updated(self, path):
         counts = [numbers.num_updates for numbers in self._past[path]]

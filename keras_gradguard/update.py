@@ -4,7 +4,10 @@ A variable of many elements is sampled: a copy of all weights would cost more
 than the norms.
 """
 
+import numpy as np
 import tensorflow as tf
+
+from keras_gradguard.diagnosis import internals
 
 UNMEASURED = -2.0
 _MOST_ELEMENTS = 4096
@@ -49,9 +52,8 @@ class UpdateCapture:
             for number, gradient in enumerate(gradients)
             if isinstance(gradient, tf.IndexedSlices)
         ]
-        sample = tf.cond(
-            due, self._sample, lambda: tf.zeros([len(self._groups)])
-        )
+        nothing = np.zeros([len(self._groups)], np.float32)
+        sample = internals.rarely(due, self._sample, nothing)
         kept = [
             tf.cond(
                 due,
@@ -89,7 +91,7 @@ class UpdateCapture:
             self._last.assign(after)
             return tf.constant(0)
 
-        tf.cond(due, measure, lambda: tf.constant(0))
+        internals.rarely(due, measure, 0)
 
     def read(self):
         """Returns float32 `[len(variables), 2]`: ratio, and 1 if it moved.

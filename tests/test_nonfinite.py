@@ -14,6 +14,7 @@ from keras_gradguard import (
     check_loss,
     diagnose,
 )
+from keras_gradguard.incident import read_incident
 from tests.fitting import MODES, NAMES, X, Y, classifier, fit, marked
 
 
@@ -409,6 +410,96 @@ def test_two_callbacks_see_the_same_step(action):
     first, second = (callback.report.diagnoses for callback in both)
     assert first == second
     assert ["GG221"] == [found.code for found in first]
+
+
+class Unbuilt(keras.Model):
+    """A model that is built in its first step."""
+
+    def __init__(self):
+        super().__init__()
+        self.hidden = keras.layers.Dense(8)
+        self.scale = keras.layers.BatchNormalization()
+        self.head = keras.layers.Dense(3)
+
+    def call(self, x):
+        """Takes the root of zero."""
+        x = self.scale(self.hidden(x))
+        return self.head(x + tf.sqrt(0.0 * x))  # cut
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("eager", MODES, ids=NAMES)
+@pytest.mark.parametrize("action", ["warn", "skip"])
+def test_model_that_is_not_built(action, eager, tmp_path):
+    """Its fresh weights are kept, and not accused."""
+    model = Unbuilt()
+    model.compile("adam", "mse", run_eagerly=eager)
+    callback = GradHealthCallback(tmp_path, every=1, on_nonfinite=action)
+    model.fit(*(X, Y), batch_size=4, epochs=2, verbose=0, callbacks=[callback])
+    (found,) = callback.report.diagnoses
+    assert "GG226" == found.code
+    assert marked(Unbuilt)[1] == found.line
+    folder = next((tmp_path / "incidents").iterdir())
+    kept = read_incident(str(folder)).weights
+    assert 8 <= len(kept)
+    assert all(np.isfinite(w).all() for w in kept)
+    if action == "skip":
+        assert all(np.isfinite(w).all() for w in model.get_weights())
+
+
+def log_of_negative(y_true, y_pred):
+    """NaN, with a slope that is finite."""
+    return tf.reduce_mean(tf.math.log(-1.0 - tf.square(y_pred)))  # cut
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("eager", MODES, ids=NAMES)
+@pytest.mark.parametrize("action", ["skip", "stop"])
+def test_loss_alone_is_not_finite(action, eager):
+    """The step is held back though its gradients are finite."""
+    model = classifier(log_of_negative, eager)
+    before = model.get_weights()
+    callback, _ = fit(model, on_nonfinite=action)
+    (found,) = callback.report.diagnoses
+    assert ("GG223", 0, ()) == (found.code, found.step, found.variables)
+    assert marked(log_of_negative) == (found.file, found.line)
+    assert 0 == int(model.optimizer.iterations)
+    for one, other in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def in_vectorized_map(y_true, y_pred):
+    """What pfor makes of a function is one op to the replay."""
+    return tf.vectorized_map(lambda v: tf.math.log(v - 99.0), y_pred)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_vectorized_map():
+    """It is told of, and the guard does not fail."""
+    callback, error = fit(classifier(in_vectorized_map))
+    assert error is None
+    assert "nonfinite" == callback.report.diagnoses[0].kind
+
+
+@tf.custom_gradient
+def own_slope(x):
+    """A gradient function that divides by zero."""
+    return x + 0.0, lambda upstream: upstream / (0.0 * x)
+
+
+def with_own_slope(y_true, y_pred):
+    """The values are finite, what the function says of them is not."""
+    return tf.reduce_mean(tf.square(y_true - own_slope(y_pred)))  # cut
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_custom_gradient():
+    """The call is named, and that its own gradient function is to blame."""
+    callback, _ = fit(classifier(with_own_slope))
+    (found,) = callback.report.diagnoses
+    assert "GG230" == found.code
+    assert marked(with_own_slope) == (found.file, found.line)
+    assert any("own gradient" in note for note in found.evidence["notes"])
 
 
 def test_loss_scale_that_finds_its_level_is_no_alarm():

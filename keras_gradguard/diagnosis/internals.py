@@ -8,6 +8,7 @@ import contextlib
 import keras
 import keras.src
 import tensorflow as tf
+from tensorflow.core.framework import attr_value_pb2
 from tensorflow.python.eager import context, record
 from tensorflow.python.util import tf_stack
 
@@ -31,6 +32,29 @@ def new_graph(name):
 def num_ops(graph):
     """Returns how many ops `graph` holds, without listing them."""
     return graph.version
+
+
+def rarely(condition, run, result):
+    """Adds a branch that costs next to nothing while it is not taken.
+
+    TensorFlow spreads a conditional into the ops of both branches, each of
+    which the executor then visits in every step. This one stays one op.
+
+    Args:
+        condition: Boolean scalar tensor.
+        run: Makes the ops of the branch; returns a tensor.
+        result: What `run` returns, for the other case: a Python value.
+
+    Returns:
+        A tensor.
+    """
+    found = tf.cond(condition, run, lambda: tf.constant(result))
+    if not tf.executing_eagerly():
+        op = found.op if found.op.type in _IFS else found.op.inputs[0].op
+        op._set_attr(
+            "_lower_using_switch_merge", attr_value_pb2.AttrValue(b=False)
+        )
+    return found
 
 
 def tape_is_active():

@@ -14,6 +14,7 @@ from keras_gradguard.diagnosis.values import array, bad_elements, is_finite
 from keras_gradguard.finding import Finding
 
 _MOST_ORIGINS = 3
+_OWN_GRADIENT = "its own gradient function returns what is not finite"
 _BACK = {"phase": "backward"}
 
 
@@ -162,6 +163,8 @@ class _Search:
         known = {}
         if op is not None:
             place, notes = self._lineage.place(op)
+            if op.backward is not None and origin.phase == "backward":
+                notes = (*notes, _OWN_GRADIENT)
             known = {
                 "place": place,
                 "notes": notes,

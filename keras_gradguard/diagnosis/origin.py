@@ -14,6 +14,24 @@ _MOST_VALUES = 3
 _SINGULAR_AT_ZERO = frozenset(
     ("Pow", "RealDiv", "Div", "Reciprocal", "Inv", "Xdivy", "FloorDiv")
 )
+_SUMS_OF_PRODUCTS = frozenset(
+    (
+        "MatMul",
+        "BatchMatMul",
+        "BatchMatMulV2",
+        "Einsum",
+        "Conv2D",
+        "Conv3D",
+        "DepthwiseConv2dNative",
+        "BiasAdd",
+        "AddV2",
+        "Sub",
+        "Mul",
+        "Square",
+        "Sum",
+        "Mean",
+    )
+)
 _SINGULAR = _SINGULAR_AT_ZERO | {
     "Log",
     "Log1p",
@@ -79,6 +97,11 @@ def cause_of(origin):
     """Returns the cause word of an origin, see `Finding.cause`."""
     if origin.cause is not None or origin.op is None:
         return origin.cause
+    if origin.op.backward is not None and origin.phase == "backward":
+        return "unexplained"
+    if origin.op.type in _SUMS_OF_PRODUCTS:
+        # They have a value and a slope everywhere: it is their size.
+        return "overflow"
     values = _values(origin)
     is_large = bool(values) and all(value != 0 for value in values)
     is_singular = origin.op.type in _SINGULAR and not (

@@ -194,6 +194,8 @@ class _EagerObserver(Observer):
 
     def _custom(self, frame):
         here = frame.f_locals
+        if not tf.executing_eagerly():
+            return
         self._recording.see(
             here["op_type"],
             here["input_tensors"],

@@ -12,6 +12,9 @@ from keras_gradguard.diagnosis.trace import optimizers_of
 from keras_gradguard.diagnosis.values import is_finite, is_zero
 from keras_gradguard.finding import Finding, Place
 
+# More than these have one cause in common.
+_MOST_LAYERS = 3
+
 
 def still_findings(step, paths, declared):
     """Explains weights that an optimizer was given and did not move.
@@ -35,6 +38,10 @@ def still_findings(step, paths, declared):
             groups["constraint", layer].append(path)
         else:
             groups["unexplained", layer].append(path)
+    alone = [key for key in groups if key[0] == "unexplained"]
+    if len(alone) > _MOST_LAYERS:
+        together = [path for key in alone for path in groups.pop(key)]
+        groups["unexplained", None] = together
     return [
         Finding(
             kind="not_applied",

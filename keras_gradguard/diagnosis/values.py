@@ -16,7 +16,7 @@ def array(tensor):
     """
     if isinstance(tensor, tf.IndexedSlices):
         tensor = tensor.values
-    if not isinstance(tensor, tf.Tensor):
+    if not isinstance(tensor, tf.Tensor) or not hasattr(tensor, "numpy"):
         return None
     if not (tensor.dtype.is_floating or tensor.dtype.is_complex):
         return None

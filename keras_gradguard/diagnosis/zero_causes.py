@@ -5,6 +5,7 @@ reasons it is, and which zeros are as they should be.
 """
 
 import numpy as np
+import tensorflow as tf
 
 from keras_gradguard.diagnosis import keras_internals, source
 from keras_gradguard.diagnosis.values import array
@@ -48,7 +49,11 @@ def cause_of(stop, lineage):
     """
     op = stop.op
     if stop.cancels:
-        return "constant_loss"
+        # A shift of all scores may well cancel; a prediction may not.
+        is_parameter = stop.tensor.dtype == tf.resource or _is_weight(
+            stop.tensor, lineage
+        )
+        return None if is_parameter else "constant_loss"
     if op.type in _SUMS:
         return None
     if op.type in _AT_THEIR_MINIMUM and not np.any(array(op.inputs[0])):
