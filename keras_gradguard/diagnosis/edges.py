@@ -223,12 +223,8 @@ def probe(op, position):
         return tuple(carries_gradient(t.dtype) for t in op.inputs), None
     if internals.custom_gradient_name(op):
         return _ask(op, output)
-    key = (
-        op.type,
-        position,
-        tuple(tensor.dtype for tensor in op.inputs),
-        tuple(tensor.dtype for tensor in op.outputs),
-    )
+    sides = (op.inputs, op.outputs)
+    key = (op.type, position, *(tuple(t.dtype for t in s) for s in sides))
     if key not in _probes:
         _probes[key] = _ask(op, output)
     return _probes[key]
