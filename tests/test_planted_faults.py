@@ -34,7 +34,7 @@ def examples(number):
         derandomize=True,
         deadline=None,
         database=None,
-        phases=[hypothesis.Phase.generate, hypothesis.Phase.shrink],
+        phases=[hypothesis.Phase.generate],
         suppress_health_check=list(hypothesis.HealthCheck),
     )
 
@@ -187,6 +187,7 @@ def test_check_loss_finds_the_fault(folder, program):
     assert_found(program, module.__file__, report)
 
 
+@pytest.mark.slow
 @examples(30)
 @hypothesis.given(program=programs())
 def test_silent_without_a_fault(folder, program):
