@@ -16,9 +16,9 @@ RULE = Rule(
     ),
     help=(
         Help(
-            text="let TensorFlow choose, element by element",
+            text="let TensorFlow choose, and make both sides agree at 1.0",
             before="if error > 1.0:\n    error = 2.0 * error",
-            after="error = tf.where(error > 1.0, 2.0 * error, error)",
+            after="error = tf.where(error > 1.0, 2.0 * error - 1.0, error)",
         ),
         Help(
             text="and instead of Python's max or min",
@@ -42,6 +42,6 @@ import tensorflow as tf
 
 def loss(y_true, y_pred):
     error = tf.reduce_mean(tf.square(y_true - y_pred))
-    return tf.where(error > 1.0, 2.0 * error, error)
+    return tf.where(error > 1.0, 2.0 * error - 1.0, error)
 """,
 )
