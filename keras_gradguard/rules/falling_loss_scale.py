@@ -31,7 +31,7 @@ RULE = Rule(
     name="falling-loss-scale",
     kind="underflow",
     matches=lambda finding: finding.cause == "falling_scale",
-    message="the loss scale is halved again and again, each time for a step",
+    message="the loss scale is halved again and again",
     why=(
         "A dynamic loss scale skips a step whose scaled gradient is not finite "
         "and halves itself. After it has found its level this is rare; here "
