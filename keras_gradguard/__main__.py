@@ -1,10 +1,11 @@
-"""The command line: what the guard knows, and bad steps run again."""
+"""The command line: what the guard knows and found, and bad steps again."""
 
 import argparse
 import sys
 
 from keras_gradguard import rules
 from keras_gradguard.report import catalogue
+from keras_gradguard.stored import read_report
 
 
 def main(argv=None):
@@ -48,6 +49,13 @@ def _parser():
         help="function that returns the compiled model",
     )
     replay.set_defaults(command=_replay)
+    stored = commands.add_parser(
+        "report", help="print a report that was stored as JSON"
+    )
+    stored.add_argument(
+        "path", metavar="PATH", help="file that holds `report.to_json()`"
+    )
+    stored.set_defaults(command=_report)
     table = commands.add_parser("rules", help="list the rules")
     table.set_defaults(command=_rules)
     return parser
@@ -63,6 +71,10 @@ def _replay(arguments):
 
     report = replay_incident(arguments.folder, arguments.model)
     return "\n\n".join(str(diagnosis) for diagnosis in report.diagnoses)
+
+
+def _report(arguments):
+    return str(read_report(arguments.path))
 
 
 def _rules(arguments):
