@@ -1,6 +1,7 @@
 """The command line: what the guard knows and found, and bad steps again."""
 
 import argparse
+import os
 import sys
 
 from keras_gradguard import rules
@@ -50,10 +51,12 @@ def _parser():
     )
     replay.set_defaults(command=_replay)
     stored = commands.add_parser(
-        "report", help="print a report that was stored as JSON"
+        "report", help="print a stored report, or what a log folder holds"
     )
     stored.add_argument(
-        "path", metavar="PATH", help="file that holds `report.to_json()`"
+        "path",
+        metavar="PATH",
+        help="file that holds `report.to_json()`, or a `log_dir`",
     )
     stored.set_defaults(command=_report)
     table = commands.add_parser("rules", help="list the rules")
@@ -74,6 +77,11 @@ def _replay(arguments):
 
 
 def _report(arguments):
+    if os.path.isdir(arguments.path):
+        # The one command that needs TensorBoard.
+        from keras_gradguard.report.logged import logged_cards
+
+        return logged_cards(arguments.path)
     return str(read_report(arguments.path))
 
 

@@ -102,6 +102,23 @@ def test_report_prints_a_stored_report(tmp_path, capsys):
         assert read_report(file).to_json() == report.to_json()
 
 
+def test_report_of_a_log_folder(tmp_path, capsys):
+    """The cards of each run, with the run's name."""
+    for run, loss in (("one", rounded), ("two", "mse")):
+        fit(classifier(loss), log_dir=tmp_path / run)
+    assert main(["report", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith(f"{tmp_path / 'one' / 'gradients'}, step 0:")
+    assert said.count("explain GG105") == 1
+    assert "error[GG105]" in said
+    assert main(["report", str(tmp_path / "two")]) == 0
+    assert capsys.readouterr().out == f"no diagnosis below {tmp_path / 'two'}\n"
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert main(["report", str(empty)]) == 2
+    assert "given as `log_dir`" in capsys.readouterr().err
+
+
 def test_report_of_no_report_is_an_error(tmp_path, capsys):
     """The error names the file and goes to stderr."""
     assert main(["report", str(tmp_path / "none.json")]) == 2

@@ -176,6 +176,38 @@ def test_break_that_grows_is_new(tmp_path):
     ]
 
 
+def jumping(y_true, y_pred):
+    """The formula changes by one where the prediction passes zero."""
+    error = tf.square(y_true - y_pred)
+    return tf.reduce_mean(tf.where(y_pred > 0, error + 1.0, error))
+
+
+def times_zero(y_true, y_pred):
+    """Nothing learns."""
+    return tf.reduce_mean(tf.square(y_true - 0.0 * y_pred))
+
+
+@pytest.mark.parametrize(
+    ("loss", "code"), [(jumping, "GG241"), (times_zero, "GG206")]
+)
+def test_what_the_numbers_show_is_accepted_too(loss, code, tmp_path):
+    """A jump and a gradient of zero, once warned of, are notes later."""
+    thresholds = {"patience": 2}
+    first, told = two_fit(two_heads(loss), thresholds=thresholds)
+    assert [code] == [d.code for d in first.report.diagnoses]
+    assert 1 == len(told)
+    later, told = two_fit(
+        two_heads(loss),
+        thresholds=thresholds,
+        expect=accepted(tmp_path, first),
+        on_break="raise",
+    )
+    assert [] == told
+    assert [(code, "note")] == [
+        (d.code, d.severity) for d in later.report.diagnoses
+    ]
+
+
 def test_cut_of_everything_ends_training_all_the_same(tmp_path):
     """Keras cannot go on, so the exception still says why."""
     loss = losses(tmp_path / "here").rounded
