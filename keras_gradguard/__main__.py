@@ -1,10 +1,12 @@
-"""The command line: what the guard knows, and bad steps run again."""
+"""The command line: what the guard knows and found, and bad steps again."""
 
 import argparse
+import os
 import sys
 
 from keras_gradguard import rules
 from keras_gradguard.report import catalogue
+from keras_gradguard.stored import read_report
 
 
 def main(argv=None):
@@ -48,6 +50,15 @@ def _parser():
         help="function that returns the compiled model",
     )
     replay.set_defaults(command=_replay)
+    stored = commands.add_parser(
+        "report", help="print a stored report, or what a log folder holds"
+    )
+    stored.add_argument(
+        "path",
+        metavar="PATH",
+        help="file that holds `report.to_json()`, or a `log_dir`",
+    )
+    stored.set_defaults(command=_report)
     table = commands.add_parser("rules", help="list the rules")
     table.set_defaults(command=_rules)
     return parser
@@ -63,6 +74,15 @@ def _replay(arguments):
 
     report = replay_incident(arguments.folder, arguments.model)
     return "\n\n".join(str(diagnosis) for diagnosis in report.diagnoses)
+
+
+def _report(arguments):
+    if os.path.isdir(arguments.path):
+        # The one command that needs TensorBoard.
+        from keras_gradguard.report.logged import logged_cards
+
+        return logged_cards(arguments.path)
+    return str(read_report(arguments.path))
 
 
 def _rules(arguments):

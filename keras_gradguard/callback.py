@@ -12,6 +12,7 @@ from keras_gradguard.logbook import Logbook
 from keras_gradguard.records import Report
 from keras_gradguard.replicas import num_replicas
 from keras_gradguard.report.summaries import SummaryWriter
+from keras_gradguard.schedule import Schedule
 from keras_gradguard.symptoms import Symptoms
 from keras_gradguard.thresholds import thresholds_of
 
@@ -30,12 +31,18 @@ class GradHealthCallback(keras.callbacks.Callback):
     training, to say where it begins; with `log_dir` it is also kept below
     `<log_dir>/incidents` (at most 3, of at most 256 MB each), for `python -m
     keras_gradguard replay`. A gradient that stays zero, fades, explodes or
-    moves no weight is told of after `thresholds["patience"]` records.
+    moves no weight is told of after `thresholds["patience"]` records, so
+    the more records the sooner.
 
     Args:
         log_dir: Folder for TensorBoard; the run is `<log_dir>/gradients`.
             `None` writes nothing.
-        every: Steps between two written records; the first step is one.
+        every: Steps between two written records, of which the first step is
+            one; or a function of the step that returns whether to record
+            it, such as `lambda step: step < 10 or step % 100 == 0` or
+            `keras_gradguard.schedule.thinning`. It is asked once a step;
+            steps count from 0 in each `fit`, one for each call of the train
+            function (several batches with `steps_per_execution`).
         on_break: What a broken gradient does: `"warn"` (once for each cut),
             `"raise"` a `GradientBreakError`, or `"stop"` the training. Where
             no variable gets a gradient Keras cannot go on: `"warn"` then
@@ -48,7 +55,11 @@ class GradHealthCallback(keras.callbacks.Callback):
             user's own is held back by its gradients alone, unless it calls
             `optimizer.scale_loss`, and each of several optimizers by its own.
         expect: Regular expressions; a variable whose path one of them finds
-            (`re.search`) is meant to get no gradient.
+            (`re.search`) is meant to get no gradient. Ready-made ones are
+            `POOLER` and `AUXILIARY_HEAD` in `keras_gradguard.expected`. A
+            `pathlib.Path` among them, or alone, is a file of accepted
+            breaks, the `report.to_json()` of an earlier training: they are
+            notes in the report, not warned of and not acted on.
         thresholds: From which figures on a gradient is too small or too
             large: `"default"`, `"sagemaker"`, `"autotrainer"`,
             `"deepchecker"`, or a dict of figures such as `{"patience": 3}`;
@@ -76,12 +87,6 @@ class GradHealthCallback(keras.callbacks.Callback):
         thresholds="default",
     ):
         super().__init__()
-        is_count = isinstance(every, int) and not isinstance(every, bool)
-        if not is_count or every < 1:
-            raise ValueError(
-                "`every` must be an integer of at least 1, the number of "
-                f"steps between two written records. Received: every={every!r}"
-            )
         self.every = every
         self.on_break = checked_action("on_break", on_break)
         self.on_nonfinite = checked_action(
@@ -90,11 +95,13 @@ class GradHealthCallback(keras.callbacks.Callback):
         self.log_dir = log_dir
         self.expect = expect
         self.thresholds = thresholds
+        self._schedule = Schedule(every)
         self._thresholds = thresholds_of(thresholds)
         self._expected = Expected(expect)
         self._logbook = None
         self._guard = None
         self._num_steps = 0
+        self._is_due, self._has_looked = False, False
 
     @property
     def report(self):
@@ -107,6 +114,7 @@ class GradHealthCallback(keras.callbacks.Callback):
         self._warn_of_replicas()
         writer = SummaryWriter(self.log_dir) if self.log_dir else None
         self._num_steps = 0
+        self._is_due, self._has_looked = False, False
         with Door().guarded():
             self._logbook = Logbook(self.model, writer)
             self._guard = Guard(
@@ -148,19 +156,24 @@ class GradHealthCallback(keras.callbacks.Callback):
 
     def on_train_batch_begin(self, batch, logs=None):
         """Lets the next call of the train function be guarded."""
-        if self._guard is not None:
-            self._guard.expect_step(self._num_steps % self.every == 0)
+        if self._guard is None:
+            return
+        try:
+            self._is_due = self._schedule.is_due(self._num_steps)
+        except BaseException:
+            self.on_train_end()
+            raise
+        self._guard.expect_step(self._is_due)
 
     def on_train_batch_end(self, batch, logs=None):
         """Looks at the step, writes a record when one is due."""
-        is_due = self._num_steps % self.every == 0
-        is_first = self._num_steps == 0
         self._num_steps += 1
         if self._guard is None:
             return
         try:
-            if is_due:
-                self._guard.record(check_first=is_first)
+            if self._is_due:
+                self._guard.record(check_first=not self._has_looked)
+                self._has_looked = True
             self._guard.after_step()
         except BaseException:
             self.on_train_end()

@@ -54,4 +54,4 @@ class Connection:
             findings += self._expected.strip(f for f in terms if f.variables)
         lost = {path for finding in findings for path in finding.variables}
         severity = "error" if len(lost) == len(step.paths) else "warning"
-        return self._response.add_broken(findings, severity, quiet)
+        return self._response.add_broken(findings, severity, quiet, all_lost)

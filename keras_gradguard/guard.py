@@ -23,7 +23,7 @@ class Guard:
         logbook: The `Logbook` to fill.
         on_break: `"warn"`, `"raise"` or `"stop"`.
         on_nonfinite: The same, or `"skip"`.
-        expected: The `Expected` variables without a gradient.
+        expected: The `Expected` variables without a gradient and breaks.
         symptoms: Makes the `Symptoms` of a `Hook`.
     """
 
@@ -33,7 +33,7 @@ class Guard:
         self._model = model
         self._logbook = logbook
         self._on_break = on_break
-        self._response = Response(model, logbook, on_break)
+        self._response = Response(model, logbook, on_break, expected)
         self._connection = Connection(self._response, expected)
         self._on_nonfinite = on_nonfinite
         self._expected = expected
@@ -137,9 +137,10 @@ class Guard:
         if unknown and self.is_on:
             with self._door.guarded():
                 found = unknown_findings(self._step(variables), unknown)
-                add_notes(
-                    error, self._response.add_broken(found, "error", quiet=True)
+                found = self._response.add_broken(
+                    found, "error", quiet=True, is_fatal=True
                 )
+                add_notes(error, found)
 
     def see_step_error(self, error):
         """Adds the diagnosis to an exception that is about gradients."""
@@ -148,7 +149,7 @@ class Guard:
         with self._door.guarded():
             step = self._step(self._model.trainable_variables)
             self._lost = self._response.add_broken(
-                explain_error(step, error), "error", quiet=True
+                explain_error(step, error), "error", True, is_fatal=True
             )
             add_notes(error, self._lost)
 
@@ -163,16 +164,19 @@ class Guard:
         self.finish()
 
     def keep(self, diagnoses):
-        """Keeps what a `GradGuardLoss` has found in this training."""
+        """Keeps what a `GradGuardLoss` has found; returns the alarms of it."""
         with self._door.guarded():
-            self._logbook.keep(diagnoses)
+            diagnoses = self._response.keep(diagnoses)
+        return diagnoses
 
     def _explain_crash(self):
         """A Python function that is cut inside can crash the backward pass."""
         step = self._step(self._model.trainable_variables)
         findings = examine.explain_zero(step, range(len(step.variables)))
         findings = [f for f in findings if f.op == "EagerPyFunc"]
-        self._lost = self._response.add_broken(findings, "error", quiet=True)
+        self._lost = self._response.add_broken(
+            findings, "error", quiet=True, is_fatal=True
+        )
 
     def after_step(self):
         """Explains a step whose gradient is not finite, and acts on it."""

@@ -111,12 +111,19 @@ class Logbook:
         return dataclasses.replace(diagnosis, variables=tuple(paths))
 
     def keep(self, diagnoses):
-        """Keeps and writes diagnoses; returns those that are new."""
-        fresh = [d for d in diagnoses if d.key not in self._diagnoses]
+        """Keeps and writes diagnoses; returns those that are new.
+
+        What was a note and is more than that now is new once more.
+        """
+        fresh = [d for d in diagnoses if self._is_new(d)]
         for diagnosis in fresh:
             self._diagnoses[diagnosis.key] = diagnosis
             self._write("write_diagnosis", self.now(), diagnosis)
         return tuple(fresh)
+
+    def _is_new(self, diagnosis):
+        known = self._diagnoses.get(diagnosis.key)
+        return known is None or "note" == known.severity != diagnosis.severity
 
     def now(self):
         """Returns the number of updates made so far."""

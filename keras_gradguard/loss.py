@@ -145,7 +145,9 @@ class GradGuardLoss(keras.losses.Loss):
     def _act(self, diagnoses):
         hook = running_hook()
         for watcher in hook.watchers if hook else ():
-            watcher.keep(diagnoses)
+            diagnoses = watcher.keep(diagnoses)
+        if not diagnoses:
+            return
         if self.on_break == "raise":
             raise GradientBreakError(
                 Report(diagnoses=diagnoses), internals.NO_GRADIENTS

@@ -12,14 +12,16 @@ class Response:
         model: The model that trains.
         logbook: The `Logbook` to fill.
         on_break: `"warn"`, `"raise"` or `"stop"`.
+        expected: The `Expected` breaks, which are kept without a warning.
     """
 
-    def __init__(self, model, logbook, on_break):
+    def __init__(self, model, logbook, on_break, expected):
         self._model = model
         self._logbook = logbook
         self._on_break = on_break
+        self._expected = expected
 
-    def add(self, findings, severity, quiet=False, step=None):
+    def add(self, findings, severity, quiet=False, step=None, is_fatal=False):
         """Keeps findings, and warns of new ones unless an exception tells.
 
         Args:
@@ -27,19 +29,33 @@ class Response:
             severity: One of `records.SEVERITIES`.
             quiet: Whether to warn of none.
             step: Step that they are about; by default the one of now.
+            is_fatal: Whether training ends by them, accepted or not.
 
         Returns:
-            All of them as a tuple of `Diagnosis`.
+            All of them that are not accepted, as a tuple of `Diagnosis`.
         """
-        found, fresh = self._logbook.add(findings, severity, step)
+        found = self._logbook.words(findings, severity, step)
+        alarms = found
+        if not is_fatal:
+            found, alarms = self._expected.accept(found)
+        fresh = self._logbook.keep(found)
         for diagnosis in () if quiet else fresh:
-            warn_of(diagnosis)
-        return found
+            if diagnosis in alarms:
+                warn_of(diagnosis)
+        return alarms
 
-    def add_broken(self, findings, severity, quiet=False):
+    def add_broken(self, findings, severity, quiet=False, is_fatal=False):
         """As `add`, and silent where `on_break` raises them."""
         is_raised = self._on_break == "raise" and severity != "note"
-        return self.add(findings, severity, quiet or is_raised)
+        return self.add(
+            findings, severity, quiet or is_raised, is_fatal=is_fatal
+        )
+
+    def keep(self, diagnoses):
+        """Keeps what others found; returns what of it is not accepted."""
+        found, alarms = self._expected.accept(diagnoses)
+        self._logbook.keep(found)
+        return alarms
 
     def act(self, found, action=None):
         """Raises or stops.

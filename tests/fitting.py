@@ -5,6 +5,7 @@ import warnings
 
 import keras
 import numpy as np
+import pytest
 
 from keras_gradguard import GradHealthCallback
 
@@ -42,6 +43,16 @@ def fit(model, x=X, y=Y, **arguments):
         except Exception as raised:
             error = raised
     return callback, error
+
+
+def skip_on_keras_3_5(reason):
+    """Skips a test of what Keras 3.5 cannot do, guarded or not.
+
+    Args:
+        reason: What it cannot do.
+    """
+    if keras.version().startswith("3.5."):
+        pytest.skip(f"Keras 3.5 {reason}")
 
 
 def marked(function, mark="# cut"):

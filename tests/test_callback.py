@@ -16,6 +16,8 @@ from keras_gradguard import (
 from keras_gradguard.errors import GuardFaultWarning
 from tests.fitting import MODES, NAMES, X, Y, classifier, fit
 
+pytestmark = pytest.mark.smoke
+
 
 def rounded(y_true, y_pred):
     """Cuts everything."""

@@ -3,11 +3,20 @@
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+import tensorflow as tf
 
 from keras_gradguard.__main__ import main
 from keras_gradguard.report import catalogue
 from keras_gradguard.rules import RULES, find
+from keras_gradguard.stored import read_report
+from tests.fitting import X, classifier, fit
+
+
+def rounded(y_true, y_pred):
+    """Cuts everything."""
+    return tf.reduce_mean(tf.square(y_true - tf.round(y_pred)))
 
 
 @pytest.mark.parametrize("query", ["GG104", "gg104", "argmax", "ArgMax"])
@@ -79,7 +88,46 @@ def test_rules_lists_all(capsys):
     )
 
 
-@pytest.mark.parametrize("arguments", [[], ["explain"], ["mend"]])
+def test_report_prints_a_stored_report(tmp_path, capsys):
+    """What was written as JSON reads as the report itself did."""
+    callback, _ = fit(classifier(rounded))
+    poisoned, _ = fit(classifier("mse"), x=X * np.float32("nan"))
+    for report in (callback.report, poisoned.report):
+        file = tmp_path / "report.json"
+        file.write_text(report.to_json(indent=2))
+        assert main(["report", str(file)]) == 0
+        said = capsys.readouterr()
+        assert said.out == f"{report}\n"
+        assert said.err == ""
+        assert read_report(file).to_json() == report.to_json()
+
+
+def test_report_of_a_log_folder(tmp_path, capsys):
+    """The cards of each run, with the run's name."""
+    for run, loss in (("one", rounded), ("two", "mse")):
+        fit(classifier(loss), log_dir=tmp_path / run)
+    assert main(["report", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith(f"{tmp_path / 'one' / 'gradients'}, step 0:")
+    assert said.count("explain GG105") == 1
+    assert "error[GG105]" in said
+    assert main(["report", str(tmp_path / "two")]) == 0
+    assert capsys.readouterr().out == f"no diagnosis below {tmp_path / 'two'}\n"
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert main(["report", str(empty)]) == 2
+    assert "given as `log_dir`" in capsys.readouterr().err
+
+
+def test_report_of_no_report_is_an_error(tmp_path, capsys):
+    """The error names the file and goes to stderr."""
+    assert main(["report", str(tmp_path / "none.json")]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith("keras-gradguard: cannot read ")
+
+
+@pytest.mark.parametrize("arguments", [[], ["explain"], ["mend"], ["report"]])
 def test_wrong_use_is_an_error(arguments, capsys):
     """Wrong use of the command itself ends as in every argparse program."""
     with pytest.raises(SystemExit) as caught:

@@ -11,6 +11,8 @@ import tensorflow as tf
 from keras_gradguard import GradGuardLoss, diagnose
 from tests.fitting import MODES, NAMES, X, Y, classifier, marked
 
+pytestmark = pytest.mark.smoke
+
 
 def rounded(y_true, y_pred):
     """Cuts everything."""

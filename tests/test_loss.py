@@ -16,6 +16,8 @@ from keras_gradguard import (
 )
 from tests.fitting import MODES, NAMES, X, Y, classifier, fit, marked
 
+pytestmark = pytest.mark.smoke
+
 
 @keras.saving.register_keras_serializable(package="tests")
 def squared(y_true, y_pred):

@@ -15,7 +15,16 @@ from keras_gradguard import (
     diagnose,
 )
 from keras_gradguard.incident import read_incident
-from tests.fitting import MODES, NAMES, X, Y, classifier, fit, marked
+from tests.fitting import (
+    MODES,
+    NAMES,
+    X,
+    Y,
+    classifier,
+    fit,
+    marked,
+    skip_on_keras_3_5,
+)
 
 
 @tf.function
@@ -317,6 +326,8 @@ WAYS = [("graph", 1), ("eager", 1), ("xla", 1), ("graph", 4), ("xla", 4)]
 @pytest.mark.parametrize(("mode", "steps"), WAYS)
 def test_skip_leaves_the_step_out(mode, steps):
     """What follows is as if the bad batch had not been there."""
+    if steps > 1:
+        skip_on_keras_3_5("drops an execution that is not full")
     x = X.copy()
     x[4:8] = np.nan
     without = np.delete(x, range(4, 8), 0), np.delete(Y, range(4, 8), 0)

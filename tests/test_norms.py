@@ -10,6 +10,8 @@ from keras_gradguard.capture import MISSING, norms, squared_norm
 from keras_gradguard.measure import global_norm, unique_paths
 from tests.fitting import MODES, NAMES
 
+pytestmark = pytest.mark.smoke
+
 LAYERS = keras.layers
 _generator = np.random.default_rng(11)
 

@@ -12,6 +12,8 @@ from keras_gradguard import GradGuardLoss
 from tests.diagnosis.test_places import compiled_helper, in_function
 from tests.fitting import MODES, NAMES, X, Y, classifier, fit, marked
 
+pytestmark = pytest.mark.smoke
+
 
 def events(folder):
     """All events with values below a folder, by file order."""

@@ -1,6 +1,7 @@
 """Step 4f: an exception that says the code has left TensorFlow."""
 
 import ast
+import inspect
 import linecache
 import re
 import traceback
@@ -166,5 +167,11 @@ def is_backward_crash(error):
     Args:
         error: An exception that has left a training step.
     """
-    is_shape = isinstance(error, tf.errors.InvalidArgumentError)
-    return is_shape and re.search("gradient_tape|Grad", str(error)) is not None
+    if not isinstance(error, tf.errors.InvalidArgumentError):
+        return False
+    if re.search("gradient_tape|Grad", str(error)):
+        return True
+    # Before TensorFlow 2.21 an eager op does not tell that it is a gradient's.
+    tape = inspect.unwrap(tf.GradientTape.gradient).__code__
+    frames = traceback.walk_tb(error.__traceback__)
+    return any(frame.f_code is tape for frame, _ in frames)

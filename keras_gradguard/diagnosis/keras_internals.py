@@ -108,9 +108,11 @@ def unknown_to(optimizer, variables):
 def has_been_traced(train_function):
     """Returns whether an earlier `fit` has traced a train function."""
     cells = getattr(train_function, "__closure__", None) or ()
+    # Keras 3.5 has the `tf.function` itself in its place.
+    known = [train_function, *(cell.cell_contents for cell in cells)]
     return any(
         function.experimental_get_tracing_count() > 0
-        for function in (cell.cell_contents for cell in cells)
+        for function in known
         if hasattr(function, "experimental_get_tracing_count")
     )
 

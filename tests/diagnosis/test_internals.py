@@ -1,12 +1,15 @@
 """Names what a new TensorFlow or Keras has changed under us."""
 
 import keras
+import pytest
 import tensorflow as tf
 
 from keras_gradguard.diagnosis import internals, keras_internals
 from keras_gradguard.diagnosis.edges import probe
 from keras_gradguard.diagnosis.observer import Observer
 from tests.fitting import X, Y, classifier
+
+pytestmark = pytest.mark.smoke
 
 
 def graph_of(function):

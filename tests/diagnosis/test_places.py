@@ -8,6 +8,8 @@ import tensorflow as tf
 
 from tests.fitting import MODES, NAMES, X, Y, classifier, fit, marked
 
+pytestmark = pytest.mark.smoke
+
 
 def nested(y_true, y_pred):
     """Cuts in a function inside a function."""

@@ -21,6 +21,7 @@ from keras_gradguard import GradHealthCallback, check_loss
 from keras_gradguard.errors import GradientBreakError
 from keras_gradguard.report.text import render
 from keras_gradguard.rules import RULES
+from tests.fitting import skip_on_keras_3_5
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 SHOWN = [rule for rule in RULES if rule.bad]
@@ -126,6 +127,8 @@ def shown(diagnosis, folder):
 
 def bad_run(rule, eager, folder):
     """Trains a rule's bad example."""
+    if rule.code == "GG302":
+        skip_on_keras_3_5("does not train a dict with an output left out")
     module = load(rule.bad, folder, f"{rule.name.replace('-', '_')}_example")
     return run(module, eager or getattr(module, "EAGER", False))
 
