@@ -200,10 +200,7 @@ class Guard:
         if not self.is_on:
             return
         with self._door.guarded():
-            measured = [
-                (capture.variables, capture.read(), capture.updates.read())
-                for capture in self._hook.probe.captures.values()
-            ]
+            measured = self._hook.probe.read()
             rows, moved = self._logbook.record(measured)
             if check_first:
                 self._look_for_jumps()

@@ -14,8 +14,9 @@ from keras_gradguard.batch import packed, spec_of
 from keras_gradguard.diagnosis import keras_internals
 from keras_gradguard.diagnosis.trace import is_examining, optimizers_of
 from keras_gradguard.door import Door
+from keras_gradguard.logs import Logs
 from keras_gradguard.patch import replaced
-from keras_gradguard.probe import CHANNEL, Probe
+from keras_gradguard.probe import CHANNEL, NORM, Probe
 from keras_gradguard.running import running
 
 _hooks = weakref.WeakKeyDictionary()
@@ -119,6 +120,7 @@ class Hook:
             self.channel = None
             if isinstance(logs, dict):
                 self.channel = logs.pop(CHANNEL, None)
+                logs = Logs(self.model, logs, NORM)
             return logs
         except (StopIteration, tf.errors.OutOfRangeError):
             raise

@@ -1,9 +1,12 @@
 """Step 2 of 5: all that the guard adds to the graph of a training step."""
 
+import collections
+
 import tensorflow as tf
 
 from keras_gradguard.batch import flat
 from keras_gradguard.capture import Capture
+from keras_gradguard.diagnosis.trace import named_optimizers
 from keras_gradguard.snapshot import Snapshot
 
 # Key of the guard's own outputs among a step's logs, on their way out.
@@ -22,7 +25,7 @@ class Probe:
             follow such a one as well.
 
     Attributes:
-        captures: The `Capture` of each optimizer and its variables.
+        captures: The `Capture` of each update that a step makes.
         is_due: Whether the next step is to be recorded.
         withhold: As given.
     """
@@ -30,6 +33,8 @@ class Probe:
     def __init__(self, model, withhold=None):
         self.captures = {}
         self._model = model
+        self._names, self._calls = {}, collections.Counter()
+        self._now = None
         self.withhold = withhold
         self._batch, self._before, self._num_seen = [], [], 0
         self._has_loss, self._is_measuring = False, False
@@ -49,6 +54,8 @@ class Probe:
     def expect(self, is_due):
         """Says whether the next call of the train function is recorded."""
         self._taken = None
+        for capture in self.captures.values() if is_due else ():
+            capture.clear()
         if is_due != self.is_due:
             self.is_due = is_due
             self._due.assign(is_due)
@@ -65,6 +72,7 @@ class Probe:
         """
         self._batch = flat(data)
         self._num_seen = 0
+        self._calls.clear()
         self._has_loss = False
         self._step.assign([0.0, 0.0])
         self._snapshot.begin()
@@ -89,10 +97,9 @@ class Probe:
 
     def before_apply(self, optimizer, variables, gradients):
         """Measures gradients; returns what the other two methods take."""
-        key = (id(optimizer), tuple(map(id, variables)))
-        if key not in self.captures:
-            self.captures[key] = Capture(optimizer, variables)
-        capture = self.captures[key]
+        capture = self._capture(optimizer, variables)
+        if not self._num_seen:
+            self._now = tf.cast(optimizer.iterations, tf.int64)
         self._num_seen += 1
         self._is_measuring = True
         square, is_bad = capture.store(gradients, self._due)
@@ -105,6 +112,18 @@ class Probe:
         self._mark(is_bad)
         self._snapshot.keep(is_bad, self._batch)
         return capture, held, capture.updates.before(gradients, self._due)
+
+    def _capture(self, optimizer, variables):
+        """Returns the `Capture` of this update, the same one in each step."""
+        self._calls[id(optimizer)] += 1
+        number = self._calls[id(optimizer)]
+        key = (id(optimizer), tuple(map(id, variables)), number)
+        if key not in self.captures:
+            self.captures[key] = Capture(optimizer, variables)
+            known = named_optimizers(self._model)
+            name = next(name for name, held in known if held is optimizer)
+            self._names[key] = f"{name}#{number}" if number > 1 else name
+        return self.captures[key]
 
     def apply(self, known, apply):
         """Makes the update, or leaves it out.
@@ -154,14 +173,17 @@ class Probe:
 
     def _mark(self, is_bad):
         """Latches a bad step; its weights and its batch are kept."""
-        optimizer = getattr(self._model, "optimizer", None)
-        now = 0 if optimizer is None else optimizer.iterations
-        now = tf.cast(now, tf.int64)
+        now = self._now if self._num_seen else self._num_updates()
         first, count = tf.unstack(self._latch)
         is_first = is_bad & tf.equal(first, _NEVER)
         first = tf.where(is_first, now, first)
         count += tf.cast(is_bad, tf.int64)
         self._latch.assign(tf.stack([first, count]))
+
+    def _num_updates(self):
+        optimizer = getattr(self._model, "optimizer", None)
+        now = 0 if optimizer is None else optimizer.iterations
+        return tf.cast(now, tf.int64)
 
     def _mean_norm(self, is_bad):
         one = tf.constant(1.0)
@@ -183,6 +205,18 @@ class Probe:
         tf.cond(is_bad, restore, lambda: tf.constant(0))
         now = self._model.get_metrics_result()
         return now if now.keys() == logs.keys() else logs
+
+    def read(self):
+        """Returns what was measured last, update by update.
+
+        Returns:
+            A list of `(variables, statistics, updates, name)`, see
+            `Capture.read`, `UpdateCapture.read`, `VariableHealth.optimizer`.
+        """
+        return [
+            (c.variables, c.read(), c.updates.read(), self._names[key])
+            for key, c in self.captures.items()
+        ]
 
     def read_latch(self):
         """Returns `(updates before the first bad step or -1, number)`."""
