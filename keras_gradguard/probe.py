@@ -4,6 +4,7 @@ import collections
 
 import tensorflow as tf
 
+from keras_gradguard.apart import apart
 from keras_gradguard.batch import flat
 from keras_gradguard.capture import Capture
 from keras_gradguard.diagnosis.trace import named_optimizers
@@ -102,7 +103,8 @@ class Probe:
             self._now = tf.cast(optimizer.iterations, tf.int64)
         self._num_seen += 1
         self._is_measuring = True
-        square, is_bad = capture.store(gradients, self._due)
+        known = apart(gradients, self._due.read_value())
+        square, is_bad = capture.store(known, self._due)
         self._is_measuring = False
         self._step.assign_add(tf.stack([square, tf.cast(is_bad, tf.float32)]))
         is_bad = self._step[1] > 0
