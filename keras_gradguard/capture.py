@@ -175,6 +175,10 @@ class Capture:
         """Returns the last statistics: `[len(variables), len(COLUMNS)]`."""
         return self._statistics.numpy()
 
+    def clear(self):
+        """Forgets the last statistics: the next step may skip this update."""
+        self._statistics.assign(tf.fill(self._statistics.shape, UNMEASURED))
+
     def take_bad(self):
         """Returns the statistics of the first bad step since the last call.
 

@@ -11,7 +11,7 @@ from keras_gradguard import capture
 from keras_gradguard.diagnosis import examine, keras_internals, replay
 from keras_gradguard.diagnosis.failed import explain_error
 from keras_gradguard.diagnosis.terms import explain_terms
-from keras_gradguard.diagnosis.trace import optimizers_of
+from keras_gradguard.diagnosis.trace import named_optimizers
 from keras_gradguard.diagnosis.untouched import untouched
 from keras_gradguard.diagnosis.ways import Step
 from keras_gradguard.logbook import Logbook
@@ -61,14 +61,14 @@ def diagnose(model, x, y=None, sample_weight=None):
         if not findings:
             raise error
         logbook.add(findings, "error")
-    for variables, figures in applied:
+    for variables, figures, *_ in applied:
         _look(_step(model, data, variables, logbook), figures, logbook)
-    known = {id(v) for variables, _ in applied for v in variables}
+    known = {id(v) for variables, *_ in applied for v in variables}
     dropped = [v for v in model.trainable_variables if id(v) not in known]
     if known and dropped:
         step = _step(model, data, dropped, logbook)
         logbook.add(examine.explain_dropped(step), "warning")
-    rows, _ = logbook.measure([(*one, None) for one in applied])
+    rows, _ = logbook.measure(applied)
     bad = [path for path, row in rows.items() if row.status == "nonfinite"]
     zero = [path for path, row in rows.items() if row.status == "zero"]
     if bad:
@@ -119,12 +119,13 @@ def _run(model, data):
     """Runs the step without its updates.
 
     Returns:
-        `([(variables, statistics), ...], error)`: those of each `apply` call,
-        and the exception that ended the step, or `None`.
+        `(applied, error)`: of each `apply` call what `Probe.read` returns,
+        without the updates, and the exception that ended the step, or `None`.
     """
     called = []
+    optimizers = named_optimizers(model)
 
-    def instead_of(optimizer):
+    def instead_of(name, optimizer):
         def apply(grads, trainable_variables=None):
             variables = trainable_variables
             if variables is None:
@@ -134,26 +135,30 @@ def _run(model, data):
             measured = capture.statistics(
                 list(grads), variables, tf.cast(scale, tf.float32)
             )
-            called.append((variables, measured))
+            number = 1 + sum(name == known for *_, known in called)
+            called.append((variables, measured, number, name))
 
         return apply
 
     def run():
         called.clear()
         model.train_step(data)
-        return [figures for _, figures in called]
+        return [figures for _, figures, *_ in called]
 
     run = run if model.run_eagerly else tf.function(run, autograph=False)
     with untouched(model), contextlib.ExitStack() as stack:
-        for optimizer in optimizers_of(model):
-            instead = replaced(optimizer, "apply", instead_of(optimizer))
+        for name, optimizer in optimizers:
+            instead = instead_of(name, optimizer)
+            instead = replaced(optimizer, "apply", instead)
             stack.enter_context(instead)
         try:
             figures = [values.numpy() for values in run()]
         except Exception as error:  # noqa: BLE001
             return [], error
-    variables = [group for group, _ in called]
-    return list(zip(variables, figures, strict=True)), None
+    return [
+        (variables, values, None, f"{name}#{n}" if n > 1 else name)
+        for (variables, _, n, name), values in zip(called, figures, strict=True)
+    ], None
 
 
 def _tensors(nest):

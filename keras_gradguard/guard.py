@@ -58,12 +58,12 @@ class Guard:
         """Starts the mean of the norms anew; looks for bad steps again."""
         if self.is_on and self._hook.probe is not None:
             with self._door.guarded():
-                self._hook.probe.begin_epoch()
+                self._hook.probe.epoch_norm.begin()
                 if self._is_latched and self._symptoms.may_rearm():
                     self._rearm()
 
     def _rearm(self):
-        self._hook.probe.rearm()
+        self._hook.probe.latch.clear()
         self._is_latched = False
 
     def expect_step(self, is_due):
@@ -204,14 +204,10 @@ class Guard:
         if not self.is_on:
             return
         with self._door.guarded():
-            measured = [
-                (capture.variables, capture.read(), capture.updates.read())
-                for capture in self._hook.probe.captures.values()
-            ]
             self._logbook.see_optimizers(
-                list(self._hook.probe.captures.values()),
-                self._hook.num_replicas,
+                self._hook.probe.named_captures(), self._hook.num_replicas
             )
+            measured = self._hook.probe.read()
             rows, moved = self._logbook.record(measured)
             if check_first:
                 self._look_for_jumps()

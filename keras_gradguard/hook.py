@@ -14,6 +14,7 @@ from keras_gradguard.batch import packed, spec_of
 from keras_gradguard.diagnosis import keras_internals
 from keras_gradguard.diagnosis.trace import is_examining, optimizers_of
 from keras_gradguard.door import Door
+from keras_gradguard.logs import Logs
 from keras_gradguard.optimizer_hook import OptimizerHook
 from keras_gradguard.patch import replaced
 from keras_gradguard.probe import CHANNEL, NORM, Probe
@@ -122,10 +123,10 @@ class Hook:
             self.channel = None
             if isinstance(logs, dict):
                 self.channel = logs.pop(CHANNEL, None)
-            if self.num_replicas > 1 and isinstance(logs, dict):
-                with self.door.guarded():
-                    norm = self.probe.mean_norm()
-                    logs = {**({} if norm is None else {NORM: norm}), **logs}
+                if self.num_replicas > 1:
+                    norm = self.probe.epoch_norm.mean()
+                    logs = ({} if norm is None else {NORM: norm}) | logs
+                logs = Logs(self.model, logs, NORM)
             return logs
         except (StopIteration, tf.errors.OutOfRangeError):
             raise
@@ -173,10 +174,10 @@ class Hook:
             yield
 
     def latch(self):
-        """Returns `Probe.read_latch`, `None` where nothing was measured."""
+        """Returns `Latch.read`, `None` where nothing was measured."""
         if self.channel is not None:
             return self.channel[0].numpy()
-        return None if self.probe is None else self.probe.read_latch()
+        return None if self.probe is None else self.probe.latch.read()
 
     def batch(self):
         """Returns the last batch as the step got it, `None` if not kept."""

@@ -1,6 +1,7 @@
 """What is known of one training so far, in memory and in its event file."""
 
 import dataclasses
+import math
 import warnings
 
 from keras_gradguard import measure
@@ -28,6 +29,7 @@ class Logbook:
         self._global_norm = None
         self._step = None
         self._optimizers = ()
+        self._begun = _num_updates(model)
         self.paths_of(())
 
     @property
@@ -35,7 +37,11 @@ class Logbook:
         """All that is known, as a `Report`."""
         return Report(
             diagnoses=tuple(self._diagnoses.values()),
-            variables=tuple(self._rows.values()),
+            variables=tuple(
+                row if len(rows) == 1 else dataclasses.replace(row, optimizer=n)
+                for rows in self._rows.values()
+                for n, row in rows.items()
+            ),
             global_norm=self._global_norm,
             step=self._step,
             optimizers=self._optimizers,
@@ -45,15 +51,14 @@ class Logbook:
         """Notes how the optimizers treat their gradients.
 
         Args:
-            captures: The `Capture`s of the training.
+            captures: Name and `Capture` of each update of a step.
             num_replicas: How many replicas train.
         """
-        names = measure.unique_names(capture.optimizer for capture in captures)
         self._optimizers = tuple(
             measure.optimizer_health(
                 name, capture, self.paths_of(capture.variables), num_replicas
             )
-            for name, capture in zip(names, captures, strict=True)
+            for name, capture in captures
         )
 
     def paths_of(self, variables):
@@ -67,7 +72,8 @@ class Logbook:
         names = dict(zip(map(id, known), paths, strict=True))
         for variable in known:
             path = names[id(variable)]
-            self._rows.setdefault(path, measure.health(variable, path))
+            if path not in self._rows:
+                self._rows[path] = {None: measure.health(variable, path)}
         own = measure.unique_paths(variables)
         return tuple(
             names.get(id(variable), path)
@@ -126,44 +132,59 @@ class Logbook:
         return known is None or "note" == known.severity != diagnosis.severity
 
     def now(self):
-        """Returns the number of updates made so far."""
-        counts = map(num_updates, optimizers_of(self._model))
-        return max(counts, default=None)
+        """Returns the number of updates made so far.
+
+        An optimizer that takes no part, as that of a trained model inside,
+        does not count.
+        """
+        counts = _num_updates(self._model)
+        moved = [n for key, n in counts.items() if n != self._begun.get(key)]
+        own = getattr(self._model, "optimizer", None)
+        return max(moved, default=counts.get(id(own)))
 
     def lose(self, variable, path):
         """Notes that a variable gets no gradient."""
-        self._rows[path] = measure.health(variable, path, MISSING, self.now())
+        row = measure.health(variable, path, MISSING, self.now())
+        self._rows[path] = {None: row}
 
     def measure(self, measured):
         """Takes in the statistics of a step.
 
         Args:
-            measured: `(variables, statistics, updates)` of each optimizer:
-                what `Capture.read` and `UpdateCapture.read` return; the
-                updates may be `None`.
+            measured: What `Probe.read` returns; the updates may be `None`.
 
         Returns:
             `(rows, moved)`: the `VariableHealth` of each variable that was
-            measured and whether it has moved, both by path in model order.
+            measured, the largest norm where it has several updates, and
+            whether it has moved, both by path in model order.
         """
         self._step = self.now()
         rows, moved = {}, {}
-        for variables, figures, updates in measured:
+        for variables, figures, updates, name in measured:
             paths = self.paths_of(variables)
             for number, path in enumerate(paths):
                 if figures[number][0] == UNMEASURED:
                     continue
                 ratio = None if updates is None else updates[number][0]
                 if ratio is not None and ratio != UNMEASURED:
-                    moved[path] = bool(updates[number][1])
-                rows[path] = self._rows[path] = measure.health(
+                    has_moved = bool(updates[number][1])
+                    moved[path] = moved.get(path, False) or has_moved
+                row = measure.health(
                     variables[number], path, figures[number], self._step, ratio
                 )
+                rows.setdefault(path, {})[name] = row
+        for path, found in rows.items():
+            self._rows[path].pop(None, None)
+            self._rows[path].update(found)
         if rows:
-            norms = [row.norm for row in rows.values()]
+            norms = [row.norm for f in rows.values() for row in f.values()]
             self._global_norm = measure.global_norm(norms)
-        ordered = {path: rows[path] for path in self._rows if path in rows}
-        return ordered, moved
+        largest = {
+            path: max(rows[path].values(), key=_size)
+            for path in self._rows
+            if path in rows
+        }
+        return largest, moved
 
     def record(self, measured):
         """Takes in the statistics of a step and writes them as one record.
@@ -176,7 +197,11 @@ class Logbook:
         """
         rows, moved = self.measure(measured)
         if rows:
-            norms = {path: row.norm for path, row in rows.items()}
+            norms = {
+                row.key: row.norm
+                for row in self.report.variables
+                if row.step == self._step
+            }
             self._write(
                 "write_norms",
                 self._step,
@@ -207,3 +232,12 @@ class Logbook:
                 UserWarning,
                 stacklevel=2,
             )
+
+
+def _num_updates(model):
+    optimizers = optimizers_of(model)
+    return {id(optimizer): num_updates(optimizer) for optimizer in optimizers}
+
+
+def _size(row):
+    return math.inf if row.num_nonfinite else row.norm or 0.0

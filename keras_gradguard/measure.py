@@ -14,20 +14,12 @@ def unique_paths(variables):
     Args:
         variables: Keras variables; a bare `tf.Variable` goes by its name.
     """
-    return _unique(getattr(v, "path", None) or v.name for v in variables)
-
-
-def unique_names(optimizers):
-    """Returns the names of optimizers, `#2` added where one repeats."""
-    return _unique(optimizer.name for optimizer in optimizers)
-
-
-def _unique(names):
-    count, found = collections.Counter(), []
-    for name in names:
-        count[name] += 1
-        found.append(f"{name}#{count[name]}" if count[name] > 1 else name)
-    return tuple(found)
+    count, paths = collections.Counter(), []
+    for variable in variables:
+        path = getattr(variable, "path", None) or variable.name
+        count[path] += 1
+        paths.append(f"{path}#{count[path]}" if count[path] > 1 else path)
+    return tuple(paths)
 
 
 def health(variable, path, figures=None, step=None, ratio=None):

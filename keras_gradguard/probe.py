@@ -1,17 +1,22 @@
 """Step 2 of 5: all that the guard adds to the graph of a training step."""
 
+import collections
+
 import tensorflow as tf
 
+from keras_gradguard.apart import apart
 from keras_gradguard.batch import flat
 from keras_gradguard.capture import Capture
 from keras_gradguard.diagnosis import internals
+from keras_gradguard.diagnosis.trace import named_optimizers
+from keras_gradguard.epoch_norm import EpochNorm
+from keras_gradguard.latch import Latch
 from keras_gradguard.share import Share
 from keras_gradguard.snapshot import Snapshot
 
 # Key of the guard's own outputs among a step's logs, on their way out.
 CHANNEL = "gradguard"
 NORM = "grad_norm"
-_NEVER = -1
 
 
 class Probe:
@@ -26,43 +31,40 @@ class Probe:
             follow such a one as well.
 
     Attributes:
-        captures: The `Capture` of each optimizer and its variables.
+        captures: The `Capture` of each update that a step makes.
         is_due: Whether the next step is to be recorded.
         withhold: As given.
+        latch: The `Latch` of the first bad step.
+        epoch_norm: The `EpochNorm`.
     """
 
     def __init__(self, model, num_replicas=1, withhold=None):
         self.captures = {}
         self._model = model
+        self._names, self._calls = {}, collections.Counter()
         self.withhold = withhold
         self._batch, self._before, self._num_seen = [], [], 0
         self._has_loss, self._is_measuring = False, False
-        self._taken = None
+        self._now = self._taken = None
         is_xla = bool(model.jit_compile) and not model.run_eagerly
-        is_replicated = num_replicas > 1
-        is_batch_kept = is_replicated or model.steps_per_execution > 1
+        self._share = Share() if num_replicas > 1 else None
+        is_batch_kept = num_replicas > 1 or model.steps_per_execution > 1
         self._snapshot = Snapshot(model, is_xla, is_batch_kept)
-        self._share = Share() if is_replicated else None
         self.is_due = False
         with internals.room():
             self._due = tf.Variable(False, trainable=False)
             # Of this step: the squared norm, and 1 if it is bad.
             self._step = tf.Variable([0.0, 0.0], trainable=False)
-            # Of this epoch: the sum of the norms, and how many they are.
-            self._epoch = tf.Variable([0.0, 0.0], trainable=False)
-            # Updates before the first bad step, and how many bad steps.
-            self._latch = tf.Variable([_NEVER, 0], False, dtype=tf.int64)
+        self.latch, self.epoch_norm = Latch(), EpochNorm()
 
     def expect(self, is_due):
         """Says whether the next call of the train function is recorded."""
         self._taken = None
+        for capture in self.captures.values() if is_due else ():
+            capture.clear()
         if is_due != self.is_due:
             self.is_due = is_due
             self._due.assign(is_due)
-
-    def begin_epoch(self):
-        """Starts the mean of the norms anew, as Keras does for the loss."""
-        self._epoch.assign([0.0, 0.0])
 
     def begin(self, data):
         """Adds what comes before a step.
@@ -72,6 +74,7 @@ class Probe:
         """
         self._batch = flat(data)
         self._num_seen = 0
+        self._calls.clear()
         self._has_loss = False
         self._step.assign([0.0, 0.0])
         self._snapshot.begin()
@@ -105,22 +108,34 @@ class Probe:
             gradients: The gradients.
             is_scaled: Whether the optimizer's loss scale is still in them.
         """
-        key = (id(optimizer), tuple(map(id, variables)))
-        if key not in self.captures:
-            self.captures[key] = Capture(optimizer, variables)
-        capture = self.captures[key]
+        capture = self._capture(optimizer, variables)
+        if not self._num_seen:
+            self._now = tf.identity(optimizer.iterations)
         self._num_seen += 1
         self._is_measuring = True
-        square, is_bad = capture.store(gradients, self._due, is_scaled)
+        known = apart(gradients, self._due.read_value())
+        square, is_bad = capture.store(known, self._due, is_scaled)
         self._is_measuring = False
         self._step.assign_add(tf.stack([square, tf.cast(is_bad, tf.float32)]))
         is_bad = self._step[1] > 0
         held = is_bad
         if self.withhold == "after":
-            held = is_bad | (self._latch[0] != _NEVER)
+            held = is_bad | self.latch.is_set()
         self._mark(is_bad)
         self._snapshot.keep(is_bad, self._batch)
         return capture, held, capture.updates.before(gradients, self._due)
+
+    def _capture(self, optimizer, variables):
+        """Returns the `Capture` of this update, the same one in each step."""
+        self._calls[id(optimizer)] += 1
+        number = self._calls[id(optimizer)]
+        key = (id(optimizer), tuple(map(id, variables)), number)
+        if key not in self.captures:
+            self.captures[key] = Capture(optimizer, variables)
+            known = named_optimizers(self._model)
+            name = next(name for name, held in known if held is optimizer)
+            self._names[key] = f"{name}#{number}" if number > 1 else name
+        return self.captures[key]
 
     def apply(self, known, apply):
         """Makes the update, or leaves it out.
@@ -168,42 +183,20 @@ class Probe:
             return logs
         if norm is not None and NORM not in logs:
             logs[NORM] = norm
-        logs[CHANNEL] = (self._latch.value(), tuple(self._batch))
+        logs[CHANNEL] = (self.latch.value(), tuple(self._batch))
         return logs
 
     def _mark(self, is_bad):
         """Latches a bad step; its weights and its batch are kept."""
         optimizer = getattr(self._model, "optimizer", None)
-        now = 0 if optimizer is None else optimizer.iterations
-        now = tf.cast(now, tf.int64)
-        first, count = tf.unstack(self._latch)
-        is_first = is_bad & tf.equal(first, _NEVER)
-        first = tf.where(is_first, now, first)
-        count += tf.cast(is_bad, tf.int64)
-        self._latch.assign(tf.stack([first, count]))
-
-    def mean_norm(self):
-        """Returns the mean of the epoch's norms so far, `None` before it."""
-        if self._epoch[1] == 0:
-            return None
-        return self._epoch[0] / self._epoch[1]
-
-    def share(self):
-        """Returns the batch of the replica that measures, flat, or `None`.
-
-        It is that of the last step that was recorded, and there is one only
-        where several replicas train.
-        """
-        return None if self._share is None else self._share.read()
+        now = self._now
+        if not self._num_seen:
+            now = 0 if optimizer is None else optimizer.iterations
+        self.latch.mark(is_bad, tf.cast(now, tf.int64))
 
     def _add_norm(self, is_bad):
-        one = tf.constant(1.0)
-        if self.withhold is not None:
-            one = tf.where(is_bad, 0.0, 1.0)
-        norm = tf.sqrt(self._step[0])
-        norm = tf.where(tf.equal(one, 0.0), 0.0, norm)
-        self._epoch.assign_add(tf.stack([norm, one]))
-        return tf.math.divide_no_nan(self._epoch[0], self._epoch[1])
+        is_left_out = False if self.withhold is None else is_bad
+        return self.epoch_norm.add(tf.sqrt(self._step[0]), is_left_out)
 
     def _restored(self, logs, is_bad):
         """Leaves statistics and metrics as they were before a bad step."""
@@ -217,9 +210,21 @@ class Probe:
         now = self._model.get_metrics_result()
         return now if now.keys() == logs.keys() else logs
 
-    def read_latch(self):
-        """Returns `(updates before the first bad step or -1, number)`."""
-        return self._latch.numpy()
+    def read(self):
+        """Returns what was measured last, update by update.
+
+        Returns:
+            A list of `(variables, statistics, updates, name)`, see
+            `Capture.read`, `UpdateCapture.read`, `VariableHealth.optimizer`.
+        """
+        return [
+            (c.variables, c.read(), c.updates.read(), name)
+            for name, c in self.named_captures()
+        ]
+
+    def named_captures(self):
+        """Returns the name and the `Capture` of each update of a step."""
+        return [(self._names[key], c) for key, c in self.captures.items()]
 
     def bad_step(self):
         """Returns what was kept of the bad step of the last call.
@@ -236,7 +241,3 @@ class Probe:
             ]
             self._taken = (*self._snapshot.take(), measured)
         return self._taken
-
-    def rearm(self):
-        """Lets the next bad step be seen as the first one."""
-        self._latch.assign([_NEVER, 0])

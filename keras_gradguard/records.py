@@ -150,6 +150,9 @@ class VariableHealth:
         update_ratio: L2 norm of the last update over that of the weight,
             by a sample of at most 4,096 elements of each variable, or of
             64 rows where the gradient is sparse; `None` if not measured.
+        optimizer: Which update it is, where a step makes several of this
+            variable: the attribute that holds the optimizer, `#2` added for
+            its second `apply` in the step. `None` where there is just one.
     """
 
     path: str
@@ -163,6 +166,12 @@ class VariableHealth:
     zero_share: float | None = None
     num_nonfinite: int | None = None
     update_ratio: float | None = None
+    optimizer: str | None = None
+
+    @property
+    def key(self):
+        """What tells the row from all others."""
+        return self.path + (f"@{self.optimizer}" if self.optimizer else "")
 
     def to_dict(self):
         """Returns the row as JSON-ready values."""
@@ -175,7 +184,8 @@ class Report:
 
     Args:
         diagnoses: What is broken, the widest cut first.
-        variables: One `VariableHealth` for each trainable variable.
+        variables: One `VariableHealth` for each trainable variable, or for
+            each of its updates where a step makes several.
         global_norm: L2 norm over all gradients, or `None`.
         step: Step of the last measurement, or `None`.
         optimizers: One `OptimizerHealth` for each that got gradients.

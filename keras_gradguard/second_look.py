@@ -11,7 +11,7 @@ def second_look(step_of, measured, logbook, expected):
 
     Args:
         step_of: Makes the `Step` of some variables.
-        measured: `(variables, statistics, updates)` of each optimizer.
+        measured: What `Probe.read` returns.
         logbook: The `Logbook`.
         expected: The `Expected` variables without a gradient.
 
@@ -19,7 +19,7 @@ def second_look(step_of, measured, logbook, expected):
         A list of `(findings, severity)`.
     """
     found = []
-    for variables, figures, _ in measured:
+    for variables, figures, *_ in measured:
         zeros = [n for n, row in enumerate(figures) if row[1] == 0]
         if zeros:
             step = step_of(variables)

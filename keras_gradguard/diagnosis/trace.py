@@ -148,19 +148,35 @@ def optimizers_of(model):
     """Returns the optimizers that a model holds, the outermost of each.
 
     Args:
-        model: A Keras model; its own attributes are searched, also lists
-            and dicts of them.
+        model: See `named_optimizers`.
     """
-    found, queue = [], list(vars(model).values())
-    for value in queue:
+    return [optimizer for _, optimizer in named_optimizers(model)]
+
+
+def named_optimizers(model):
+    """Returns a model's optimizers and the attributes that hold them.
+
+    Args:
+        model: A Keras model; its own attributes are searched and those of
+            the models inside it, also lists and dicts of them.
+
+    Returns:
+        `(name, optimizer)` pairs, those of the outer model first.
+    """
+    queue = []
+    for part in keras_internals.layers_of(model):
+        if isinstance(part, keras.Model):
+            prefix = "" if part is model else f"{part.name}/"
+            queue += [(prefix + name, v) for name, v in vars(part).items()]
+    found = {}
+    for name, value in queue:
         if isinstance(value, dict):
-            queue += value.values()
+            queue += [(f"{name}/{key}", v) for key, v in value.items()]
         elif isinstance(value, (list, tuple)):
-            queue += value
+            queue += [(f"{name}/{n}", v) for n, v in enumerate(value)]
         elif isinstance(value, keras.optimizers.Optimizer):
-            if all(value is not other for other in found):
-                found.append(value)
-    return found
+            found.setdefault(id(value), (name, value))
+    return list(found.values())
 
 
 @contextlib.contextmanager

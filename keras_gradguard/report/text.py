@@ -84,7 +84,7 @@ def _table(variables):
         norm = "-" if row.norm is None else message.figure(row.norm)
         step = "-" if row.step is None else str(row.step)
         shape = str(tuple(row.shape))
-        rows.append((row.path, shape, row.dtype, row.status, norm, step))
+        rows.append((row.key, shape, row.dtype, row.status, norm, step))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
     for row in rows:

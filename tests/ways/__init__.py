@@ -1,0 +1,1 @@
+"""Every way that Keras trains, with the guard and without."""
