@@ -25,6 +25,7 @@ class Logbook:
         self._writer = writer
         self._diagnoses = {}
         self._rows = {}
+        self._losses = ()
         self._global_norm = None
         self._step = None
         self.paths_of(())
@@ -37,7 +38,30 @@ class Logbook:
             variables=tuple(self._rows.values()),
             global_norm=self._global_norm,
             step=self._step,
+            losses=tuple(map(self._in_row_order, self._losses)),
         )
+
+    def _in_row_order(self, loss):
+        paths, reach = loss
+        numbers = {path: number for number, path in enumerate(paths)}
+        places = [numbers.get(path) for path in self._rows]
+        norms = reach.norms
+        if norms is not None:
+            norms = tuple(None if n is None else norms[n] for n in places)
+        reaches = tuple(n is not None and reach.reaches[n] for n in places)
+        return dataclasses.replace(reach, reaches=reaches, norms=norms)
+
+    def reach(self, paths, losses):
+        """Takes in which term of the loss reaches which variable.
+
+        Args:
+            paths: Paths of variables.
+            losses: A `LossReach` for each term, in the order of `paths`; a
+                loss of one term is left out.
+        """
+        self._losses = ()
+        if len(losses) > 1:
+            self._losses = tuple((paths, reach) for reach in losses)
 
     def paths_of(self, variables):
         """Returns the unique paths of some variables of the training.

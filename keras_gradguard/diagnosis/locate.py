@@ -69,15 +69,20 @@ class Location:
             )
         return self._flows[key]
 
-    def was_asked_for(self, number):
-        """Returns whether a tape was asked for a variable's gradient."""
-        return bool(self._calls_for(number))
+    def was_asked_for(self, number, calls=None):
+        """Returns whether a tape was asked for a variable's gradient.
 
-    def _calls_for(self, number):
+        Args:
+            number: Index of the variable.
+            calls: The `TapeCall`s that count; by default all of the trace.
+        """
+        return bool(self._calls_for(number, calls))
+
+    def _calls_for(self, number, calls=None):
         variable = self.variables[number]
         return [
             call
-            for call in self.trace.targets
+            for call in (self.trace.targets if calls is None else calls)
             if any(_same(variable, other) for other in call.sources)
         ]
 

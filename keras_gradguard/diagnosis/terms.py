@@ -1,16 +1,18 @@
 """Step 4: losses that train nothing while something else hides it."""
 
 import dataclasses
+import inspect
 
-import tensorflow as tf
-
-from keras_gradguard.diagnosis import keras_internals, source
+from keras_gradguard.diagnosis import keras_internals
+from keras_gradguard.diagnosis.addends import ADDED, LOSS, addends_of
 from keras_gradguard.diagnosis.edges import Context, Value, edges
 from keras_gradguard.diagnosis.failure import failure_finding
 from keras_gradguard.diagnosis.flow import Flow
 from keras_gradguard.diagnosis.locate import Location
+from keras_gradguard.diagnosis.observer import Trace
 from keras_gradguard.diagnosis.trace import trace_step
 from keras_gradguard.diagnosis.unused import unused_findings
+from keras_gradguard.finding import Finding
 
 _EAGER_NOTE = (
     "run_eagerly=True lets this train: each batch takes one way, and no "
@@ -19,47 +21,88 @@ _EAGER_NOTE = (
 _NOTE = "a regulariser or another loss still moves some of these variables"
 
 
-def explain_terms(step):
+@dataclasses.dataclass(frozen=True)
+class Terms:
+    """What is known of the terms of a step's loss.
+
+    Args:
+        trace: The `Trace` of the step; `None` where its loss can have but
+            one term.
+        findings: `Finding`s of terms that train nothing.
+        notes: `Finding`s that break nothing.
+    """
+
+    trace: Trace | None = None
+    findings: tuple[Finding, ...] = ()
+    notes: tuple[Finding, ...] = ()
+
+
+def may_have_terms(model):
+    """Returns whether a loss may have several terms, before a step has run.
+
+    Args:
+        model: A built and compiled Keras model.
+    """
+    if _has_terms(model) or getattr(model, "outputs", None) is None:
+        return True
+    return any(
+        layer.activity_regularizer is not None
+        or "add_loss" in getattr(_code_of(layer.call), "co_names", ())
+        for layer in keras_internals.layers_of(model)
+    )
+
+
+def _code_of(method):
+    return getattr(inspect.unwrap(method), "__code__", None)
+
+
+def _has_terms(model):
+    return (
+        not keras_internals.is_default_step(model)
+        or keras_internals.has_several_losses(model)
+        or keras_internals.has_extra_losses(model)
+    )
+
+
+def explain_terms(step, is_asked=False):
     """Looks for losses that train nothing while other terms hide it.
 
     Args:
         step: The `Step`.
+        is_asked: Whether to look also where no sign tells of several terms.
 
     Returns:
-        A list of `Finding`s, empty if every loss trains what it depends on.
-        A Python `if` on a tensor that only eager mode lets pass is one
-        without variables.
+        `Terms` without findings if every loss trains what it depends on. A
+        Python `if` on a tensor that only eager mode lets pass is a note.
     """
     model = step.model
     is_eager = model.run_eagerly
-    several = isinstance(model.loss, (list, tuple, dict))
-    if not (is_eager or several or keras_internals.has_extra_losses(model)):
-        return []
+    if not (is_asked or is_eager or _has_terms(model)):
+        return Terms()
     trace = trace_step(model, step.data)
     if trace.error is not None:
         finding = failure_finding(trace.error)
         if not is_eager or getattr(finding, "cause", "") != "tensor_as_bool":
-            return []
-        return [dataclasses.replace(finding, notes=(_EAGER_NOTE,))]
-    return _hidden(step, trace)
+            return Terms(trace)
+        note = dataclasses.replace(finding, notes=(_EAGER_NOTE,))
+        return Terms(trace, notes=(note,))
+    return Terms(trace, tuple(_hidden(step, trace)))
 
 
 def _hidden(step, trace):
     batch = {tensor.name for tensor in trace.batch}
-    extra = [t for t in trace.extra_losses if isinstance(t, tf.Tensor)]
-    # Keras' own terms are regularisers; those of the user have a line.
-    on_batch = [
-        t
-        for t in extra
-        if _depends_on(trace, t, batch)
-        and source.op_place(t.op).line is not None
-    ]
-    on_weights = [t for t in extra if all(t is not o for o in on_batch)]
-    terms = [(call.name, call.value) for call in trace.losses]
-    terms += [("add_loss", term) for term in on_batch]
-    return _lost_in_all(step, trace, on_weights) or _lost_terms(
-        step, trace, terms
-    )
+    addends = addends_of(step.model, trace)
+    on_batch, on_weights = [], []
+    for addend in addends:
+        for value in addend.values if addend.kind != LOSS else ():
+            is_data = addend.kind == ADDED and _depends_on(trace, value, batch)
+            group = on_batch if is_data else on_weights
+            group.append((addend.name, value))
+    # The losses inside a loss are asked too: one of them may be cut alone.
+    terms = [(call.name, call.value) for call in trace.losses] + on_batch
+    return _lost_in_all(
+        step, trace, [value for _, value in on_weights]
+    ) or _lost_terms(step, trace, terms)
 
 
 def _lost_in_all(step, trace, on_weights):

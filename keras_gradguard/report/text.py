@@ -5,6 +5,7 @@ import textwrap
 from keras_gradguard.records import SEVERITIES, STATUSES
 from keras_gradguard.report import message
 from keras_gradguard.report.markdown import render_markdown
+from keras_gradguard.report.matrix import render_matrix
 
 __all__ = ["render", "render_markdown", "render_report"]
 
@@ -35,7 +36,7 @@ def render(diagnosis, width=80):
 
 
 def render_report(report, width=80):
-    """Returns all diagnoses of a report, a summary and a table of variables.
+    """Returns all diagnoses of a report, a summary and its tables.
 
     Args:
         report: A `Report`.
@@ -44,6 +45,8 @@ def render_report(report, width=80):
     parts = [render(diagnosis, width) for diagnosis in report.diagnoses]
     summary = _wrap("report: ", _summary(report), width)
     parts.append("\n".join(summary + _table(report.variables)))
+    if matrix := render_matrix(report, MOST_ROWS):
+        parts.append("\n".join(matrix))
     return "\n\n".join(parts)
 
 
