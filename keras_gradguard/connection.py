@@ -59,7 +59,8 @@ class Connection:
             self._terms_checked = True
             # A loss may train nothing while another term hides it.
             terms = explain_terms(step)
-            self.notes += terms.notes
+            self.notes += [n for n in terms.notes if not n.variables]
+            self.notes += self._expected.strip(terms.notes)
             findings += self._expected.strip(terms.findings)
             self._see_reaches(step, terms.trace)
         lost = {path for finding in findings for path in finding.variables}

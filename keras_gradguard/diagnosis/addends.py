@@ -83,6 +83,8 @@ def name_losses(model, trace):
         model: The compiled model.
         trace: The `Trace`.
     """
+    if trace.error is not None:
+        return
     names = {
         id(value): addend.name
         for addend in addends_of(model, trace)

@@ -18,6 +18,7 @@ _EAGER_NOTE = (
     "run_eagerly=True lets this train: each batch takes one way, and no "
     "gradient tells which way would be better"
 )
+_MOST_NAMED = 4
 _NOTE = "a regulariser or another loss still moves some of these variables"
 
 
@@ -86,7 +87,7 @@ def explain_terms(step, is_asked=False):
             return Terms(trace)
         note = dataclasses.replace(finding, notes=(_EAGER_NOTE,))
         return Terms(trace, notes=(note,))
-    return Terms(trace, tuple(_hidden(step, trace)))
+    return _hidden(step, trace)
 
 
 def _hidden(step, trace):
@@ -100,16 +101,16 @@ def _hidden(step, trace):
             group.append((addend.name, value))
     # The losses inside a loss are asked too: one of them may be cut alone.
     terms = [(call.name, call.value) for call in trace.losses] + on_batch
-    return _lost_in_all(
-        step, trace, [value for _, value in on_weights]
-    ) or _lost_terms(step, trace, terms)
+    stops = [value for _, value in on_weights]
+    data = _location(step, trace, stops=stops)
+    lost, notes = _lost_terms(step, trace, terms, data)
+    return Terms(trace, (*_lost_in_all(step, trace, data), *lost), notes)
 
 
-def _lost_in_all(step, trace, on_weights):
+def _lost_in_all(step, trace, data):
     """Variables that only regularisers train, though data leads to them."""
-    location = _location(step, trace, stops=on_weights)
     everything = range(len(step.variables))
-    distances = [location.distance(n) for n in everything]
+    distances = [data.distance(n) for n in everything]
     cut = [n for n in everything if 0 < distances[n] < float("inf")]
     with_regularisers = _location(step, trace)
     moved = [n for n in cut if with_regularisers.distance(n) == 0]
@@ -119,28 +120,55 @@ def _lost_in_all(step, trace, on_weights):
         if distances[n] == float("inf")
         and getattr(step.variables[n], "regularizer", None) is not None
     ]
-    found = location.cuts(moved) if moved else []
-    return _noted(found + unused_findings(location, unused))
+    found = data.cuts(moved) if moved else []
+    return _noted(found + unused_findings(data, unused))
 
 
-def _lost_terms(step, trace, terms):
-    """Loss terms that reach trainable variables only through cuts."""
+def _lost_terms(step, trace, terms, data):
+    """Loss terms that are cut from variables which another term trains.
+
+    Returns:
+        `(findings, notes)`: of terms that train nothing, or share their cut
+        with variables that nothing trains; and of those that merely train
+        less than they depend on.
+    """
     targets = [t for call in trace.targets for t in call.targets]
     flow = Flow(trace.graph, targets)
-    everything = range(len(step.variables))
-    findings = []
+    findings, notes = [], []
+    numbers = {path: number for number, path in enumerate(step.paths)}
     for name, term in terms:
         if flow.distance(term) > 0:
             continue
         location = _location(step, trace, losses=[term])
-        distances = [location.distance(n) for n in everything]
-        cut = [n for n in everything if 0 < distances[n] < float("inf")]
-        if cut and 0 not in distances:
-            findings += [
-                dataclasses.replace(finding, loss=finding.loss or name)
-                for finding in location.cuts(cut)
-            ]
-    return _noted(findings)
+        distances = [location.distance(n) for n in numbers.values()]
+        cut = [n for n, far in enumerate(distances) if 0 < far < float("inf")]
+        for finding in location.cuts(cut) if cut else ():
+            hit = [numbers[path] for path in finding.variables]
+            shared = [n for n in hit if data.distance(n) == 0]
+            finding = _named(finding, name, [step.paths[n] for n in shared])
+            if shared and (0 not in distances or len(shared) < len(hit)):
+                findings.append(finding)
+            elif shared and _loses_values(finding, [distances[n] for n in hit]):
+                notes.append(finding)
+    return _noted(findings), tuple(notes)
+
+
+def _named(finding, name, shared):
+    loss = finding.loss or name
+    paths = ", ".join(shared[:_MOST_NAMED])
+    more = len(shared) - _MOST_NAMED
+    paths += f" (+{more} more)" if more > 0 else ""
+    note = f"`{loss}` gives nothing to {paths}: other terms train them"
+    return dataclasses.replace(finding, loss=loss, notes=(*finding.notes, note))
+
+
+def _loses_values(finding, distances):
+    """Whether a cut is none that is written to be one, or a choice."""
+    return (
+        finding.op != "StopGradient"
+        and finding.cause is None
+        and set(distances) == {1}
+    )
 
 
 def _location(step, trace, **arguments):
@@ -148,7 +176,9 @@ def _location(step, trace, **arguments):
 
 
 def _noted(findings):
-    return [dataclasses.replace(f, notes=(*f.notes, _NOTE)) for f in findings]
+    return tuple(
+        dataclasses.replace(f, notes=(*f.notes, _NOTE)) for f in findings
+    )
 
 
 def _depends_on(trace, term, names):

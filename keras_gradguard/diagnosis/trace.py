@@ -11,6 +11,7 @@ import keras
 import tensorflow as tf
 
 from keras_gradguard.diagnosis import internals, keras_internals
+from keras_gradguard.diagnosis.addends import name_losses
 from keras_gradguard.diagnosis.autograph import converted_calls
 from keras_gradguard.diagnosis.observer import (
     Observer,
@@ -53,6 +54,7 @@ def trace_step(model, data, converted=()):
                     step(model, batch, trace)
             except Exception as error:  # noqa: BLE001
                 trace.error = error
+    name_losses(model, trace)
     return trace
 
 

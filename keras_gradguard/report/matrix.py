@@ -45,13 +45,13 @@ def render_matrix(report, most_rows):
 def _title(losses):
     step = next((one.step for one in losses if one.norms is not None), None)
     is_measured = any(loss.norms is not None for loss in losses)
-    what = "the norm of its gradient" if is_measured else "yes"
+    what = "norm of each loss's gradient" if is_measured else "which reaches it"
     when = "" if step is None else f" at step {step}"
-    return f"losses: {what}{when}, - where no gradient leads"
+    return f"losses: {what}{when}; - where no gradient leads"
 
 
 def _head(loss):
-    is_clear = loss.kind in ("loss", loss.name)
+    is_clear = loss.kind == "loss" or loss.kind in loss.name
     return loss.name if is_clear else f"{loss.name} [{loss.kind}]"
 
 
