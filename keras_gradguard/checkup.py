@@ -111,6 +111,7 @@ def _look(step, figures, logbook):
     lost = {path for finding in findings for path in finding.variables}
     is_all = len(lost) == len(step.paths)
     logbook.add(findings, "error" if is_all else "warning")
+    logbook.add(terms.left_out, "warning")
     logbook.add(terms.notes, "note")
 
 

@@ -55,6 +55,7 @@ class Connection:
 
     def _find(self, step, missing, all_lost, quiet):
         findings = examine.explain_missing(step, missing) if missing else []
+        left_out = ()
         if not self._terms_checked and not all_lost:
             self._terms_checked = True
             # A loss may train nothing while another term hides it.
@@ -62,10 +63,12 @@ class Connection:
             self.notes += [n for n in terms.notes if not n.variables]
             self.notes += self._expected.strip(terms.notes)
             findings += self._expected.strip(terms.findings)
+            left_out = self._expected.strip(terms.left_out)
             self._see_reaches(step, terms.trace)
         lost = {path for finding in findings for path in finding.variables}
         severity = "error" if len(lost) == len(step.paths) else "warning"
-        return self._response.add_broken(findings, severity, quiet)
+        found = self._response.add_broken(findings, severity, quiet)
+        return found + self._response.add_broken(left_out, "warning", quiet)
 
     def _see_reaches(self, step, trace):
         if trace is None:

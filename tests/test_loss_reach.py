@@ -13,9 +13,13 @@ from keras_gradguard.diagnosis import keras_internals
 from keras_gradguard.records import LossReach, Report, VariableHealth
 from tests.fitting import X, Y, classifier, fit, marked
 
-MODES = {"compiled": {}, "eager": {"run_eagerly": True}}
-MODES["jit"] = {"jit_compile": True}
+EAGER = {"run_eagerly": True}
+MODES = {"compiled": {}, "eager": EAGER, "jit": {"jit_compile": True}}
 modes = pytest.mark.parametrize("mode", MODES.values(), ids=MODES)
+# XLA takes seconds to compile a step.
+plain_modes = pytest.mark.parametrize(
+    "mode", [{}, EAGER], ids=["compiled", "eager"]
+)
 
 
 def rounded(y_true, y_pred):
@@ -86,12 +90,14 @@ class TwoHeads(keras.Model):
 class Penalised(TwoHeads):
     """Adds a loss of the model itself, cut or not."""
 
+    is_penalty_cut = False
+
     def call(self, inputs):
         """Adds a penalty on the first head."""
         outputs = super().call(inputs)
         one = outputs["one"]
-        if self.is_cut:
-            one = tf.floor(one)
+        if self.is_penalty_cut:
+            one = tf.floor(one)  # cut
         self.add_loss(tf.reduce_mean(one))
         return outputs
 
@@ -215,7 +221,7 @@ def test_norms_are_those_of_a_tape(mode):
     assert kinds == [loss.kind for loss in report.losses]
 
 
-@modes
+@plain_modes
 def test_diagnose_measures_the_same(mode):
     """One look gives the matrix of that batch."""
     model, terms = many_terms(mode)
@@ -305,7 +311,7 @@ def with_cut(loss, cut):
     )
 
 
-@modes
+@plain_modes
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_cut_loss_beside_others(shape, mode):
     """It is named with its line, though another loss trains the trunk."""
@@ -329,8 +335,10 @@ def test_a_cut_loss_beside_others(shape, mode):
     assert (None,) * len(report.variables) == row.norms
 
 
-@modes
-@pytest.mark.parametrize("output", ["one", "two"])
+@pytest.mark.parametrize(
+    ("output", "mode"),
+    [("one", {"jit_compile": True}), ("two", {}), ("one", EAGER)],
+)
 def test_same_loss_on_both_outputs(output, mode):
     """The output tells which of two losses of one name is cut."""
 
@@ -342,7 +350,8 @@ def test_same_loss_on_both_outputs(output, mode):
 
     cut_error.__name__ = "error"
     loss = {"one": error, "two": error}
-    assert () == guarded(heads(loss, **mode)).diagnoses
+    if not mode:
+        assert () == guarded(heads(loss)).diagnoses
     report = guarded(heads({**loss, output: cut_error}, **mode))
     (found,) = report.diagnoses
     assert f"error ({output})" == found.loss
@@ -401,12 +410,20 @@ def test_add_loss_of_the_model(mode):
     report = guarded(model)
     assert () == report.diagnoses
     assert ["mse", "add_loss"] == [one.name for one in report.losses]
+    model = Penalised()
+    model.is_penalty_cut = True
+    model.compile("sgd", {"two": "mse", "one": None}, **mode)
+    (found,) = guarded(model).diagnoses
+    assert marked(Penalised.call)[1] == found.line
+    assert "add_loss" == found.loss
+    assert {"trunk", "one"} == {p.split("/")[-2] for p in found.variables}
 
 
 @modes
 def test_cut_add_loss(mode):
     """An `add_loss` of a layer that reaches nothing."""
-    assert () == guarded(classifier("mse", middle=Sparse()), Y).diagnoses
+    if not mode:
+        assert () == guarded(classifier("mse", middle=Sparse()), Y).diagnoses
     model = classifier("mse", middle=Counting())
     model.compile("sgd", "mse", **mode)
     report = guarded(model, Y)
@@ -418,7 +435,7 @@ def test_cut_add_loss(mode):
     assert not any(row.reaches)
 
 
-@modes
+@plain_modes
 @pytest.mark.parametrize("which", ["kernel", "bias", "activity"])
 def test_regularisers_are_told_apart(which, mode):
     """What only a regulariser moves is not trained by the data."""
@@ -440,7 +457,7 @@ def test_regularisers_are_told_apart(which, mode):
     assert any(by_kind["regularizer"].reaches)
 
 
-@modes
+@plain_modes
 def test_a_weight_of_zero(mode):
     """The term is connected, and its norms are zero."""
     model = heads(
@@ -557,6 +574,19 @@ def test_own_step_is_connected_and_not_measured(eager):
         (True, True) + (False,) * 2 + (True,) * 2,
     ] == reaches
     assert "yes" in str(report)
+
+
+@plain_modes
+def test_a_loss_that_keras_leaves_out(mode):
+    """One output and a list of losses: only the first one trains."""
+    model = classifier("mse")
+    model.compile("sgd", ["mse", "mae"], **mode)
+    for report in (guarded(model, Y), diagnose(model, X, Y)):
+        (found,) = report.diagnoses
+        assert ("GG306", "mae") == (found.code, found.loss)
+        assert "warning" == found.severity
+        assert 4 == len(found.variables)
+        assert [True, False] == [any(one.reaches) for one in report.losses]
 
 
 def test_one_loss_has_no_matrix():

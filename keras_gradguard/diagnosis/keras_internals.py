@@ -133,6 +133,13 @@ def is_default_step(model):
     return type(model).train_step.__module__.startswith("keras.")
 
 
+def is_default_sum(model):
+    """Returns whether Keras itself adds up the losses of a model."""
+    return is_default_step(model) and type(
+        model
+    ).compute_loss.__module__.startswith("keras.")
+
+
 def accepts_training(model):
     """Returns whether `call` of a model has a `training` argument."""
     return model._call_has_training_arg

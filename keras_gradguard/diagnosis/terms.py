@@ -30,11 +30,14 @@ class Terms:
         trace: The `Trace` of the step; `None` where its loss can have but
             one term.
         findings: `Finding`s of terms that train nothing.
+        left_out: Those of losses that never enter the total; the variables
+            are what each would train, and the others do.
         notes: `Finding`s that break nothing.
     """
 
     trace: Trace | None = None
     findings: tuple[Finding, ...] = ()
+    left_out: tuple[Finding, ...] = ()
     notes: tuple[Finding, ...] = ()
 
 
@@ -104,7 +107,33 @@ def _hidden(step, trace):
     stops = [value for _, value in on_weights]
     data = _location(step, trace, stops=stops)
     lost, notes = _lost_terms(step, trace, terms, data)
-    return Terms(trace, (*_lost_in_all(step, trace, data), *lost), notes)
+    lost = (*_lost_in_all(step, trace, data), *lost)
+    return Terms(trace, lost, _left_out(step, trace), notes)
+
+
+def _left_out(step, trace):
+    """Compiled losses that Keras calls and does not add."""
+    if not keras_internals.is_default_sum(step.model):
+        return ()
+    targets = [t for call in trace.targets for t in call.targets]
+    total = Flow(trace.graph, targets)
+    findings = []
+    for call in trace.losses:
+        if call.is_inner or total.reached(total.value(call.value)):
+            continue
+        location = _location(step, trace, losses=[call.value])
+        paths = [
+            p for n, p in enumerate(step.paths) if not location.distance(n)
+        ]
+        findings.append(
+            Finding(
+                kind="unused",
+                cause="loss_left_out",
+                loss=call.name,
+                variables=tuple(paths),
+            )
+        )
+    return tuple(findings)
 
 
 def _lost_in_all(step, trace, data):
