@@ -576,6 +576,47 @@ def test_own_step_is_connected_and_not_measured(eager):
     assert "yes" in str(report)
 
 
+class Adversaries(keras.Model):
+    """Two tapes, two optimizers; each loss depends on both networks."""
+
+    def __init__(self):
+        super().__init__()
+        self.maker = keras.layers.Dense(4, name="maker")
+        self.judge = keras.layers.Dense(1, name="judge")
+        self.other = keras.optimizers.SGD()
+
+    def call(self, inputs):
+        """Judges what was made."""
+        return self.judge(self.maker(inputs))
+
+    def train_step(self, data):
+        """Trains the judge, then the maker."""
+        x, _ = data
+        one = tf.ones_like(x[:, :1])
+        for layer, optimizer, target, name in (
+            (self.judge, self.other, 0.0 * one, "judging"),
+            (self.maker, self.optimizer, one, "making"),
+        ):
+            with tf.GradientTape() as tape:
+                score = self(x, training=True)
+                loss = keras.losses.MeanSquaredError(name=name)(target, score)
+            weights = layer.trainable_variables
+            optimizer.apply(tape.gradient(loss, weights), weights)
+        return {"loss": loss}
+
+
+@plain_modes
+def test_each_tape_trains_its_own_variables(mode):
+    """A loss reaches only what its tape was asked for."""
+    model = Adversaries()
+    model.compile("sgd", **mode)
+    report = guarded(model, Y)
+    assert () == report.diagnoses
+    found = {one.name: one.reaches for one in report.losses}
+    made, judged = (True, True, False, False), (False, False, True, True)
+    assert {"judging": judged, "making": made} == found
+
+
 @plain_modes
 def test_a_loss_that_keras_leaves_out(mode):
     """One output and a list of losses: only the first one trains."""

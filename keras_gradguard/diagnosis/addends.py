@@ -85,13 +85,13 @@ def name_losses(model, trace):
     """
     if trace.error is not None:
         return
-    names = {
+    trace.names = {
         id(value): addend.name
         for addend in addends_of(model, trace)
         for value in addend.values
     }
     for call in trace.losses:
-        call.name = names.get(id(call.value), call.name)
+        call.name = trace.names.get(id(call.value), call.name)
 
 
 def _regularizer_name(model):

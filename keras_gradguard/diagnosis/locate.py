@@ -6,6 +6,7 @@ from keras_gradguard.diagnosis import internals, source
 from keras_gradguard.diagnosis.declared import declared_place
 from keras_gradguard.diagnosis.edges import carries_gradient
 from keras_gradguard.diagnosis.flow import Flow, cut_key, variable_tensors
+from keras_gradguard.diagnosis.observer import tensors_of
 from keras_gradguard.finding import Finding, Place
 
 _PLUMBING = frozenset(
@@ -178,11 +179,15 @@ class Location:
         keys = {
             (value.tensor.op.name, value.tensor.value_index) for value in path
         }
-        for call in self.trace.losses:
-            tensor = call.value
-            named = (getattr(tensor.op, "name", None), tensor.value_index)
-            if named in keys:
-                return call.name
+        named = [(call.value, call.name) for call in self.trace.losses]
+        named += [
+            (tensor, self.trace.names.get(id(tensor)))
+            for tensor in tensors_of(self.trace.extra_losses)
+        ]
+        for tensor, name in named:
+            key = (getattr(tensor.op, "name", None), tensor.value_index)
+            if key in keys:
+                return name
         return None
 
 

@@ -82,6 +82,7 @@ class Trace:
         losses: The calls of Keras losses, in order.
         extra_losses: Values of regularisers and `add_loss` terms.
         added: The `AddLossCall`s.
+        names: Name of each term of the loss, by the id of its tensor.
         layers: `(graph id, first op, last op, path)`, inner layers later.
         batch: Placeholders of the batch.
         outputs: What the model returned; empty for a custom `train_step`.
@@ -94,6 +95,7 @@ class Trace:
     losses: list = dataclasses.field(default_factory=list)
     extra_losses: list = dataclasses.field(default_factory=list)
     added: list = dataclasses.field(default_factory=list)
+    names: dict = dataclasses.field(default_factory=dict)
     layers: list = dataclasses.field(default_factory=list)
     batch: list = dataclasses.field(default_factory=list)
     outputs: list = dataclasses.field(default_factory=list)

@@ -37,12 +37,17 @@ def measured_reaches(step, known=(), weights=(), number=None):
         shown[:] = addends
         return figures
 
-    run = run if model.run_eagerly else tf.function(run, autograph=False)
+    def run_alike():
+        if model.run_eagerly:
+            return run()
+        # Called by itself, TensorFlow would warn of a trace in every `fit`.
+        return tf.function(run, autograph=False).get_concrete_function()()
+
     with untouched(model, with_optimizers=False):
         for variable, value in weights:
             variable.assign(value)
         try:
-            figures = run().numpy()
+            figures = run_alike().numpy()
         except Exception:  # noqa: BLE001
             # It ran in the training; what is known of it is all there is.
             return list(known)

@@ -161,21 +161,25 @@ def _lost_terms(step, trace, terms, data):
         with variables that nothing trains; and of those that merely train
         less than they depend on.
     """
-    targets = [t for call in trace.targets for t in call.targets]
-    flow = Flow(trace.graph, targets)
+    flows = [(call, Flow(trace.graph, call.targets)) for call in trace.targets]
     findings, notes = [], []
     numbers = {path: number for number, path in enumerate(step.paths)}
     for name, term in terms:
-        if flow.distance(term) > 0:
-            continue
+        # A tape of its own may ask a term for other variables only.
+        calls = [call for call, flow in flows if flow.distance(term) == 0]
         location = _location(step, trace, losses=[term])
-        distances = [location.distance(n) for n in numbers.values()]
-        cut = [n for n, far in enumerate(distances) if 0 < far < float("inf")]
+        distances = {
+            n: location.distance(n)
+            for n in numbers.values()
+            if location.was_asked_for(n, calls)
+        }
+        is_lost = 0 not in distances.values()
+        cut = [n for n, far in distances.items() if 0 < far < float("inf")]
         for finding in location.cuts(cut) if cut else ():
             hit = [numbers[path] for path in finding.variables]
             shared = [n for n in hit if data.distance(n) == 0]
             finding = _named(finding, name, [step.paths[n] for n in shared])
-            if shared and (0 not in distances or len(shared) < len(hit)):
+            if shared and (is_lost or len(shared) < len(hit)):
                 findings.append(finding)
             elif shared and _loses_values(finding, [distances[n] for n in hit]):
                 notes.append(finding)
