@@ -10,8 +10,10 @@ import tensorflow as tf
 from keras_gradguard import capture
 from keras_gradguard.diagnosis import examine, keras_internals, replay
 from keras_gradguard.diagnosis.failed import explain_error
-from keras_gradguard.diagnosis.terms import explain_terms
-from keras_gradguard.diagnosis.trace import named_optimizers
+from keras_gradguard.diagnosis.reach import reaches_of
+from keras_gradguard.diagnosis.shares import measured_reaches
+from keras_gradguard.diagnosis.terms import Terms, explain_terms
+from keras_gradguard.diagnosis.trace import named_optimizers, trace_step
 from keras_gradguard.diagnosis.untouched import untouched
 from keras_gradguard.diagnosis.ways import Step
 from keras_gradguard.logbook import Logbook
@@ -61,6 +63,7 @@ def diagnose(model, x, y=None, sample_weight=None):
         if not findings:
             raise error
         logbook.add(findings, "error")
+    _see_losses(_step(model, data, model.trainable_variables, logbook), logbook)
     for variables, figures, *_ in applied:
         _look(_step(model, data, variables, logbook), figures, logbook)
     known = {id(v) for variables, *_ in applied for v in variables}
@@ -103,12 +106,22 @@ def _look(step, figures, logbook):
     zeros = [n for n, largest in enumerate(figures[:, 1]) if largest == 0]
     findings = examine.explain_missing(step, missing) if missing else []
     findings += examine.explain_zero(step, zeros) if zeros else []
-    terms = [] if len(missing) == len(norms) else explain_terms(step)
-    findings += [finding for finding in terms if finding.variables]
+    terms = Terms() if len(missing) == len(norms) else explain_terms(step, True)
+    findings += terms.findings
     lost = {path for finding in findings for path in finding.variables}
     is_all = len(lost) == len(step.paths)
     logbook.add(findings, "error" if is_all else "warning")
-    logbook.add([f for f in terms if not f.variables], "note")
+    logbook.add(terms.left_out, "warning")
+    logbook.add(terms.notes, "note")
+
+
+def _see_losses(step, logbook):
+    """Tells the logbook which term of the loss reaches which variable."""
+    trace = trace_step(step.model, step.data)
+    known = reaches_of(step, trace) if trace.error is None else []
+    if len(known) != 1 and keras_internals.is_default_step(step.model):
+        known = measured_reaches(step, known, number=logbook.now())
+    logbook.reach(step.paths, known)
 
 
 def _step(model, data, variables, logbook):

@@ -1,6 +1,9 @@
 """Step 4: which gradients are missing, and why; each set is asked once."""
 
+import dataclasses
+
 from keras_gradguard.diagnosis import examine
+from keras_gradguard.diagnosis.reach import reaches_of
 from keras_gradguard.diagnosis.terms import explain_terms
 
 # A step whose missing gradients differ from batch to batch is explained a
@@ -13,16 +16,22 @@ class Connection:
 
     Args:
         response: The `Response` that findings are told to.
+        logbook: The `Logbook`, told which loss reaches which variable.
         expected: The `Expected` variables without a gradient.
 
     Attributes:
         notes: Findings that break nothing, to be told once the first batch
             has run.
+        reaches: A `LossReach` for each term of the loss, in the order of
+            the model's variables; empty if the step could not be traced,
+            `None` if the loss has one term, or was not looked at.
     """
 
-    def __init__(self, response, expected):
+    def __init__(self, response, logbook, expected):
         self.notes = []
+        self.reaches = None
         self._response = response
+        self._logbook = logbook
         self._expected = expected
         self._explained = {}
         self._terms_checked = False
@@ -46,12 +55,28 @@ class Connection:
 
     def _find(self, step, missing, all_lost, quiet):
         findings = examine.explain_missing(step, missing) if missing else []
+        left_out = ()
         if not self._terms_checked and not all_lost:
             self._terms_checked = True
             # A loss may train nothing while another term hides it.
             terms = explain_terms(step)
-            self.notes += [f for f in terms if not f.variables]
-            findings += self._expected.strip(f for f in terms if f.variables)
+            self.notes += [n for n in terms.notes if not n.variables]
+            self.notes += self._expected.strip(terms.notes)
+            findings += self._expected.strip(terms.findings)
+            left_out = self._expected.strip(terms.left_out)
+            self._see_reaches(step, terms.trace)
         lost = {path for finding in findings for path in finding.variables}
         severity = "error" if len(lost) == len(step.paths) else "warning"
-        return self._response.add_broken(findings, severity, quiet, all_lost)
+        found = self._response.add_broken(findings, severity, quiet, all_lost)
+        return found + self._response.add_broken(left_out, "warning", quiet)
+
+    def _see_reaches(self, step, trace):
+        if trace is None:
+            return
+        variables = tuple(step.model.trainable_variables)
+        paths = self._logbook.paths_of(variables)
+        whole = dataclasses.replace(step, variables=variables, paths=paths)
+        found = [] if trace.error is not None else reaches_of(whole, trace)
+        if len(found) != 1:
+            self.reaches = found
+        self._logbook.reach(paths, found)

@@ -8,6 +8,7 @@ from keras_gradguard.diagnosis.unmoved import unknown_findings
 from keras_gradguard.diagnosis.ways import Step
 from keras_gradguard.door import Door
 from keras_gradguard.errors import GradientBreakError
+from keras_gradguard.first_batch import FirstBatch
 from keras_gradguard.hook import hook_of
 from keras_gradguard.response import Response, add_notes
 from keras_gradguard.second_look import second_look
@@ -34,7 +35,8 @@ class Guard:
         self._logbook = logbook
         self._on_break = on_break
         self._response = Response(model, logbook, on_break, expected)
-        self._connection = Connection(self._response, expected)
+        self._connection = Connection(self._response, logbook, expected)
+        self._first = FirstBatch(self._response, logbook, self._connection)
         self._on_nonfinite = on_nonfinite
         self._expected = expected
         self._door = Door()
@@ -74,6 +76,7 @@ class Guard:
         """
         if self.is_on:
             with self._door.guarded():
+                self._first.begin(self._hook)
                 self._hook.guard_next(is_due)
 
     def finish(self):
@@ -210,7 +213,7 @@ class Guard:
             measured = self._hook.probe.read()
             rows, moved = self._logbook.record(measured)
             if check_first:
-                self._look_for_jumps()
+                self._first.look(self._hook, self._symptoms, self._step)
                 for findings, severity in second_look(
                     self._step, measured, self._logbook, self._expected
                 ):
@@ -226,18 +229,6 @@ class Guard:
                 self._response.act(
                     self._response.add_broken([finding], severity)
                 )
-
-    def _look_for_jumps(self):
-        jumps = self._symptoms.jumps()
-        self._response.add(jumps, "warning")
-        # A measured jump says more of a Python `if` than that it is one.
-        lines = {(j.place.file, j.place.line) for j in jumps}
-        notes = [
-            note
-            for note in self._connection.notes
-            if (note.place.file, note.place.line) not in lines
-        ]
-        self._response.add(notes, "note")
 
     def _step(self, variables):
         return Step(

@@ -26,6 +26,7 @@ class Logbook:
         self._writer = writer
         self._diagnoses = {}
         self._rows = {}
+        self._losses = ()
         self._global_norm = None
         self._step = None
         self._optimizers = ()
@@ -45,6 +46,13 @@ class Logbook:
             global_norm=self._global_norm,
             step=self._step,
             optimizers=self._optimizers,
+            losses=self._losses_in_row_order(),
+        )
+
+    def _losses_in_row_order(self):
+        wanted = [path for path, rows in self._rows.items() for _ in rows]
+        return tuple(
+            reach.in_order(paths, wanted) for paths, reach in self._losses
         )
 
     def see_optimizers(self, captures, num_replicas=1):
@@ -60,6 +68,18 @@ class Logbook:
             )
             for name, capture in captures
         )
+
+    def reach(self, paths, losses):
+        """Takes in which term of the loss reaches which variable.
+
+        Args:
+            paths: Paths of variables.
+            losses: A `LossReach` for each term, in the order of `paths`; a
+                loss of one term is left out.
+        """
+        self._losses = ()
+        if len(losses) > 1:
+            self._losses = tuple((paths, reach) for reach in losses)
 
     def paths_of(self, variables):
         """Returns the unique paths of some variables of the training.

@@ -10,6 +10,20 @@ import json
 import math
 
 from keras_gradguard.optimizer_health import OptimizerHealth
+from keras_gradguard.rows import STATUSES, LossReach, VariableHealth
+
+__all__ = [
+    "KINDS",
+    "SCHEMA",
+    "SEVERITIES",
+    "STATUSES",
+    "Diagnosis",
+    "Help",
+    "LossReach",
+    "Report",
+    "VariableHealth",
+    "finite",
+]
 
 SCHEMA = 1
 
@@ -28,7 +42,6 @@ KINDS = (
     "wrong",
 )
 SEVERITIES = ("error", "warning", "note")
-STATUSES = ("ok", "missing", "zero", "nonfinite", "unknown")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,55 +143,6 @@ class Diagnosis:
 
 
 @dataclasses.dataclass(frozen=True)
-class VariableHealth:
-    """The gradient of one trainable variable; a missing one is a row too.
-
-    Args:
-        path: Keras path, made unique with `#2`, `#3` where Keras repeats it.
-        shape: Shape of the variable.
-        dtype: Name of its dtype.
-        status: `"ok"`, `"missing"`, `"zero"`, `"nonfinite"` or `"unknown"`
-            (not measured yet).
-        norm: L2 norm of the gradient, unscaled, before clipping; `None`
-            where there is no gradient or none has been measured. So are
-            the figures below.
-        step: Step of the measurement, or `None`.
-        largest: Largest absolute value of the gradient.
-        mean: Mean absolute value.
-        zero_share: Share of elements that are exactly zero, 0 to 1.
-        num_nonfinite: Number of elements that are NaN or Inf.
-        update_ratio: L2 norm of the last update over that of the weight,
-            by a sample of at most 4,096 elements of each variable, or of
-            64 rows where the gradient is sparse; `None` if not measured.
-        optimizer: Which update it is, where a step makes several of this
-            variable: the attribute that holds the optimizer, `#2` added for
-            its second `apply` in the step. `None` where there is just one.
-    """
-
-    path: str
-    shape: tuple[int, ...]
-    dtype: str
-    status: str = "unknown"
-    norm: float | None = None
-    step: int | None = None
-    largest: float | None = None
-    mean: float | None = None
-    zero_share: float | None = None
-    num_nonfinite: int | None = None
-    update_ratio: float | None = None
-    optimizer: str | None = None
-
-    @property
-    def key(self):
-        """What tells the row from all others."""
-        return self.path + (f"@{self.optimizer}" if self.optimizer else "")
-
-    def to_dict(self):
-        """Returns the row as JSON-ready values."""
-        return {**dataclasses.asdict(self), "shape": list(self.shape)}
-
-
-@dataclasses.dataclass(frozen=True)
 class Report:
     """All that is known of a model's gradients at one moment.
 
@@ -189,6 +153,8 @@ class Report:
         global_norm: L2 norm over all gradients, or `None`.
         step: Step of the last measurement, or `None`.
         optimizers: One `OptimizerHealth` for each that got gradients.
+        losses: One `LossReach` for each term of the loss, where the loss is
+            a sum of several; their columns are those of `variables`.
     """
 
     diagnoses: tuple[Diagnosis, ...] = ()
@@ -196,6 +162,7 @@ class Report:
     global_norm: float | None = None
     step: int | None = None
     optimizers: tuple[OptimizerHealth, ...] = ()
+    losses: tuple[LossReach, ...] = ()
 
     @property
     def ok(self):
@@ -212,6 +179,7 @@ class Report:
             "diagnoses": [d.to_dict() for d in self.diagnoses],
             "variables": [v.to_dict() for v in self.variables],
             "optimizers": [o.to_dict() for o in self.optimizers],
+            "losses": [loss.to_dict() for loss in self.losses],
         }
 
     def to_json(self, **kwargs):

@@ -92,7 +92,8 @@ def explain_loss_of_step(step, name):
     trace = trace_step(step.model, step.data)
     if trace.error is not None:
         return explain_failed_trace(step, trace, range(len(step.variables)))
-    values = [call.value for call in trace.losses if call.name == name]
+    calls = [call for call in trace.losses if call.loss.name == name]
+    values = [call.value for call in calls]
     return located_findings(step, trace, None, losses=values or None)
 
 

@@ -76,11 +76,38 @@ def losses_kept(model):
             layer._losses[:] = losses
 
 
+def has_several_losses(model):
+    """Returns whether `compile` got, or makes, more than one loss."""
+    if isinstance(model.loss, (list, tuple, dict)):
+        return True
+    if model.loss is None:
+        return False
+    made = compiled_losses(model)
+    return len(getattr(model, "outputs", ()) if made is None else made) > 1
+
+
 def has_extra_losses(model):
     """Returns whether a regulariser or an `add_loss` adds to the loss."""
     if any(v.regularizer is not None for v in model.trainable_variables):
         return True
     return any(layer._losses for layer in layers_of(model))
+
+
+def compiled_losses(model):
+    """Returns what Keras made of `loss` in `compile`.
+
+    Args:
+        model: A compiled Keras model.
+
+    Returns:
+        The name of each loss's output, in the order of their calls; `None`
+        if Keras has not matched losses and outputs yet.
+    """
+    compiled = getattr(model, "_compile_loss", None)
+    if compiled is None:
+        return ()
+    flat = compiled._flat_losses if compiled.built else None
+    return None if flat is None else tuple(loss.name for loss in flat)
 
 
 def variables_of(optimizer):
@@ -125,6 +152,13 @@ def uses_float16(model):
 def is_default_step(model):
     """Returns whether `train_step` is the one that Keras brings."""
     return type(model).train_step.__module__.startswith("keras.")
+
+
+def is_default_sum(model):
+    """Returns whether Keras itself adds up the losses of a model."""
+    return is_default_step(model) and type(
+        model
+    ).compute_loss.__module__.startswith("keras.")
 
 
 def accepts_training(model):

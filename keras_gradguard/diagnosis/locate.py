@@ -6,6 +6,7 @@ from keras_gradguard.diagnosis import internals, source
 from keras_gradguard.diagnosis.declared import declared_place
 from keras_gradguard.diagnosis.edges import carries_gradient
 from keras_gradguard.diagnosis.flow import Flow, cut_key, variable_tensors
+from keras_gradguard.diagnosis.observer import tensors_of
 from keras_gradguard.finding import Finding, Place
 
 _PLUMBING = frozenset(
@@ -69,15 +70,20 @@ class Location:
             )
         return self._flows[key]
 
-    def was_asked_for(self, number):
-        """Returns whether a tape was asked for a variable's gradient."""
-        return bool(self._calls_for(number))
+    def was_asked_for(self, number, calls=None):
+        """Returns whether a tape was asked for a variable's gradient.
 
-    def _calls_for(self, number):
+        Args:
+            number: Index of the variable.
+            calls: The `TapeCall`s that count; by default all of the trace.
+        """
+        return bool(self._calls_for(number, calls))
+
+    def _calls_for(self, number, calls=None):
         variable = self.variables[number]
         return [
             call
-            for call in self.trace.targets
+            for call in (self.trace.targets if calls is None else calls)
             if any(_same(variable, other) for other in call.sources)
         ]
 
@@ -173,11 +179,15 @@ class Location:
         keys = {
             (value.tensor.op.name, value.tensor.value_index) for value in path
         }
-        for call in self.trace.losses:
-            tensor = call.value
-            named = (getattr(tensor.op, "name", None), tensor.value_index)
-            if named in keys:
-                return call.name
+        named = [(call.value, call.name) for call in self.trace.losses]
+        named += [
+            (tensor, self.trace.names.get(id(tensor)))
+            for tensor in tensors_of(self.trace.extra_losses)
+        ]
+        for tensor, name in named:
+            key = (getattr(tensor.op, "name", None), tensor.value_index)
+            if key in keys:
+                return name
         return None
 
 

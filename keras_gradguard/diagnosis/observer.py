@@ -26,6 +26,7 @@ class LossCall:
         function: What computes it: a function, or a method of a subclass.
         loss: The loss.
         y_true: The targets that it got.
+        is_inner: Whether another loss or a layer has called it.
     """
 
     name: str
@@ -34,6 +35,22 @@ class LossCall:
     function: object
     loss: object = None
     y_true: object = None
+    is_inner: bool = False
+
+
+@dataclasses.dataclass
+class AddLossCall:
+    """One `layer.add_loss(values)`.
+
+    Args:
+        layer: The layer.
+        values: The tensors that it adds.
+        is_activity: Whether Keras called it for an activity regulariser.
+    """
+
+    layer: object
+    values: list
+    is_activity: bool
 
 
 @dataclasses.dataclass
@@ -64,6 +81,8 @@ class Trace:
         targets: A `TapeCall` for each loss that is differentiated.
         losses: The calls of Keras losses, in order.
         extra_losses: Values of regularisers and `add_loss` terms.
+        added: The `AddLossCall`s.
+        names: Name of each term of the loss, by the id of its tensor.
         layers: `(graph id, first op, last op, path)`, inner layers later.
         batch: Placeholders of the batch.
         outputs: What the model returned; empty for a custom `train_step`.
@@ -75,6 +94,8 @@ class Trace:
     targets: list = dataclasses.field(default_factory=list)
     losses: list = dataclasses.field(default_factory=list)
     extra_losses: list = dataclasses.field(default_factory=list)
+    added: list = dataclasses.field(default_factory=list)
+    names: dict = dataclasses.field(default_factory=dict)
     layers: list = dataclasses.field(default_factory=list)
     batch: list = dataclasses.field(default_factory=list)
     outputs: list = dataclasses.field(default_factory=list)
@@ -109,6 +130,7 @@ class Observer:
             _code(keras.layers.Layer.__call__): self._layer,
             _code(keras.losses.Loss.__call__): self._loss,
             _code(keras.layers.Layer.losses.fget): self._extra,
+            _code(keras.layers.Layer.add_loss): self._add,
             tf.GradientTape.gradient.__code__: self._gradient,
             internals.TAPE_START: self._tape_start,
             internals.TAPE_STOP: self._tape_stop,
@@ -142,8 +164,10 @@ class Observer:
         self._trace.called.append(layer)
         place = len(self._trace.layers)
         self._trace.layers.append((id(graph), first, first, ""))
+        self._depth += 1
 
         def done(_):
+            self._depth -= 1
             path = layer.path or layer.name
             last = self._now()[1]
             self._trace.layers[place] = (id(graph), first, last, path)
@@ -154,10 +178,15 @@ class Observer:
         here = frame.f_locals
         loss, y_true, y_pred = here["self"], here["y_true"], here["y_pred"]
         self._trace.called.append(loss)
+        is_inner = self._depth > 0
+        self._depth += 1
 
         def done(value):
+            self._depth -= 1
             function = vars(loss).get("fn", loss.call)
-            call = LossCall(loss.name, y_pred, value, function, loss, y_true)
+            call = LossCall(
+                loss.name, y_pred, value, function, loss, y_true, is_inner
+            )
             self._trace.losses.append(call)
 
         return done
@@ -165,6 +194,12 @@ class Observer:
     def _extra(self, frame):
         del frame
         return lambda losses: self._trace.extra_losses.extend(losses or ())
+
+    def _add(self, frame):
+        layer, values = frame.f_locals["self"], frame.f_locals["loss"]
+        is_activity = frame.f_back.f_code is _code(keras.layers.Layer.__call__)
+        call = AddLossCall(layer, tensors_of(values), is_activity)
+        self._trace.added.append(call)
 
     def _tape_start(self, frame):
         intervals = self._tapes.setdefault(id(frame.f_locals["self"]), [])

@@ -18,6 +18,7 @@ from keras_gradguard.diagnosis import (
     keras_internals,
     source,
 )
+from keras_gradguard.diagnosis.addends import name_losses
 from keras_gradguard.diagnosis.observer import Observer, Trace, tensors_of
 from keras_gradguard.diagnosis.trace import optimizers_of
 from keras_gradguard.diagnosis.untouched import untouched
@@ -131,6 +132,7 @@ def record_step(model, batch, weights=()):
             apply = _instead_of_apply(optimizer, recording)
             stack.enter_context(replaced(optimizer, "apply", apply))
         _run(recording, lambda: model.train_step(batch))
+    name_losses(model, recording.trace)
     return recording
 
 

@@ -1,72 +1,145 @@
 """Step 4: losses that train nothing while something else hides it."""
 
 import dataclasses
+import inspect
 
-import tensorflow as tf
-
-from keras_gradguard.diagnosis import keras_internals, source
+from keras_gradguard.diagnosis import keras_internals
+from keras_gradguard.diagnosis.addends import ADDED, LOSS, addends_of
 from keras_gradguard.diagnosis.edges import Context, Value, edges
 from keras_gradguard.diagnosis.failure import failure_finding
 from keras_gradguard.diagnosis.flow import Flow
 from keras_gradguard.diagnosis.locate import Location
+from keras_gradguard.diagnosis.observer import Trace
 from keras_gradguard.diagnosis.trace import trace_step
 from keras_gradguard.diagnosis.unused import unused_findings
+from keras_gradguard.finding import Finding
 
 _EAGER_NOTE = (
     "run_eagerly=True lets this train: each batch takes one way, and no "
     "gradient tells which way would be better"
 )
+_MOST_NAMED = 4
 _NOTE = "a regulariser or another loss still moves some of these variables"
 
 
-def explain_terms(step):
+@dataclasses.dataclass(frozen=True)
+class Terms:
+    """What is known of the terms of a step's loss.
+
+    Args:
+        trace: The `Trace` of the step; `None` where its loss can have but
+            one term.
+        findings: `Finding`s of terms that train nothing.
+        left_out: Those of losses that never enter the total; the variables
+            are what each would train, and the others do.
+        notes: `Finding`s that break nothing.
+    """
+
+    trace: Trace | None = None
+    findings: tuple[Finding, ...] = ()
+    left_out: tuple[Finding, ...] = ()
+    notes: tuple[Finding, ...] = ()
+
+
+def may_have_terms(model):
+    """Returns whether a loss may have several terms, before a step has run.
+
+    Args:
+        model: A built and compiled Keras model.
+    """
+    if _has_terms(model) or getattr(model, "outputs", None) is None:
+        return True
+    return any(
+        layer.activity_regularizer is not None
+        or "add_loss" in getattr(_code_of(layer.call), "co_names", ())
+        for layer in keras_internals.layers_of(model)
+    )
+
+
+def _code_of(method):
+    return getattr(inspect.unwrap(method), "__code__", None)
+
+
+def _has_terms(model):
+    return (
+        not keras_internals.is_default_step(model)
+        or keras_internals.has_several_losses(model)
+        or keras_internals.has_extra_losses(model)
+    )
+
+
+def explain_terms(step, is_asked=False):
     """Looks for losses that train nothing while other terms hide it.
 
     Args:
         step: The `Step`.
+        is_asked: Whether to look also where no sign tells of several terms.
 
     Returns:
-        A list of `Finding`s, empty if every loss trains what it depends on.
-        A Python `if` on a tensor that only eager mode lets pass is one
-        without variables.
+        `Terms` without findings if every loss trains what it depends on. A
+        Python `if` on a tensor that only eager mode lets pass is a note.
     """
     model = step.model
     is_eager = model.run_eagerly
-    several = isinstance(model.loss, (list, tuple, dict))
-    if not (is_eager or several or keras_internals.has_extra_losses(model)):
-        return []
+    if not (is_asked or is_eager or _has_terms(model)):
+        return Terms()
     trace = trace_step(model, step.data)
     if trace.error is not None:
         finding = failure_finding(trace.error)
         if not is_eager or getattr(finding, "cause", "") != "tensor_as_bool":
-            return []
-        return [dataclasses.replace(finding, notes=(_EAGER_NOTE,))]
+            return Terms(trace)
+        note = dataclasses.replace(finding, notes=(_EAGER_NOTE,))
+        return Terms(trace, notes=(note,))
     return _hidden(step, trace)
 
 
 def _hidden(step, trace):
     batch = {tensor.name for tensor in trace.batch}
-    extra = [t for t in trace.extra_losses if isinstance(t, tf.Tensor)]
-    # Keras' own terms are regularisers; those of the user have a line.
-    on_batch = [
-        t
-        for t in extra
-        if _depends_on(trace, t, batch)
-        and source.op_place(t.op).line is not None
-    ]
-    on_weights = [t for t in extra if all(t is not o for o in on_batch)]
-    terms = [(call.name, call.value) for call in trace.losses]
-    terms += [("add_loss", term) for term in on_batch]
-    return _lost_in_all(step, trace, on_weights) or _lost_terms(
-        step, trace, terms
-    )
+    addends = addends_of(step.model, trace)
+    on_batch, on_weights = [], []
+    for addend in addends:
+        for value in addend.values if addend.kind != LOSS else ():
+            is_data = addend.kind == ADDED and _depends_on(trace, value, batch)
+            group = on_batch if is_data else on_weights
+            group.append((addend.name, value))
+    # The losses inside a loss are asked too: one of them may be cut alone.
+    terms = [(call.name, call.value) for call in trace.losses] + on_batch
+    stops = [value for _, value in on_weights]
+    data = _location(step, trace, stops=stops)
+    lost, notes = _lost_terms(step, trace, terms, data)
+    lost = (*_lost_in_all(step, trace, data), *lost)
+    return Terms(trace, lost, _left_out(step, trace), notes)
 
 
-def _lost_in_all(step, trace, on_weights):
+def _left_out(step, trace):
+    """Compiled losses that Keras calls and does not add."""
+    if not keras_internals.is_default_sum(step.model):
+        return ()
+    targets = [t for call in trace.targets for t in call.targets]
+    total = Flow(trace.graph, targets)
+    findings = []
+    for call in trace.losses:
+        if call.is_inner or total.reached(total.value(call.value)):
+            continue
+        location = _location(step, trace, losses=[call.value])
+        paths = [
+            p for n, p in enumerate(step.paths) if not location.distance(n)
+        ]
+        findings.append(
+            Finding(
+                kind="unused",
+                cause="loss_left_out",
+                loss=call.name,
+                variables=tuple(paths),
+            )
+        )
+    return tuple(findings)
+
+
+def _lost_in_all(step, trace, data):
     """Variables that only regularisers train, though data leads to them."""
-    location = _location(step, trace, stops=on_weights)
     everything = range(len(step.variables))
-    distances = [location.distance(n) for n in everything]
+    distances = [data.distance(n) for n in everything]
     cut = [n for n in everything if 0 < distances[n] < float("inf")]
     with_regularisers = _location(step, trace)
     moved = [n for n in cut if with_regularisers.distance(n) == 0]
@@ -76,28 +149,59 @@ def _lost_in_all(step, trace, on_weights):
         if distances[n] == float("inf")
         and getattr(step.variables[n], "regularizer", None) is not None
     ]
-    found = location.cuts(moved) if moved else []
-    return _noted(found + unused_findings(location, unused))
+    found = data.cuts(moved) if moved else []
+    return _noted(found + unused_findings(data, unused))
 
 
-def _lost_terms(step, trace, terms):
-    """Loss terms that reach trainable variables only through cuts."""
-    targets = [t for call in trace.targets for t in call.targets]
-    flow = Flow(trace.graph, targets)
-    everything = range(len(step.variables))
-    findings = []
+def _lost_terms(step, trace, terms, data):
+    """Loss terms that are cut from variables which another term trains.
+
+    Returns:
+        `(findings, notes)`: of terms that train nothing, or share their cut
+        with variables that nothing trains; and of those that merely train
+        less than they depend on.
+    """
+    flows = [(call, Flow(trace.graph, call.targets)) for call in trace.targets]
+    findings, notes = [], []
+    numbers = {path: number for number, path in enumerate(step.paths)}
     for name, term in terms:
-        if flow.distance(term) > 0:
-            continue
+        # A tape of its own may ask a term for other variables only.
+        calls = [call for call, flow in flows if flow.distance(term) == 0]
         location = _location(step, trace, losses=[term])
-        distances = [location.distance(n) for n in everything]
-        cut = [n for n in everything if 0 < distances[n] < float("inf")]
-        if cut and 0 not in distances:
-            findings += [
-                dataclasses.replace(finding, loss=finding.loss or name)
-                for finding in location.cuts(cut)
-            ]
-    return _noted(findings)
+        distances = {
+            n: location.distance(n)
+            for n in numbers.values()
+            if location.was_asked_for(n, calls)
+        }
+        is_lost = 0 not in distances.values()
+        cut = [n for n, far in distances.items() if 0 < far < float("inf")]
+        for finding in location.cuts(cut) if cut else ():
+            hit = [numbers[path] for path in finding.variables]
+            shared = [n for n in hit if data.distance(n) == 0]
+            finding = _named(finding, name, [step.paths[n] for n in shared])
+            if shared and (is_lost or len(shared) < len(hit)):
+                findings.append(finding)
+            elif shared and _loses_values(finding, [distances[n] for n in hit]):
+                notes.append(finding)
+    return _noted(findings), tuple(notes)
+
+
+def _named(finding, name, shared):
+    loss = finding.loss or name
+    paths = ", ".join(shared[:_MOST_NAMED])
+    more = len(shared) - _MOST_NAMED
+    paths += f" (+{more} more)" if more > 0 else ""
+    note = f"`{loss}` gives nothing to {paths}: other terms train them"
+    return dataclasses.replace(finding, loss=loss, notes=(*finding.notes, note))
+
+
+def _loses_values(finding, distances):
+    """Whether a cut is none that is written to be one, or a choice."""
+    return (
+        finding.op != "StopGradient"
+        and finding.cause is None
+        and set(distances) == {1}
+    )
 
 
 def _location(step, trace, **arguments):
@@ -105,7 +209,9 @@ def _location(step, trace, **arguments):
 
 
 def _noted(findings):
-    return [dataclasses.replace(f, notes=(*f.notes, _NOTE)) for f in findings]
+    return tuple(
+        dataclasses.replace(f, notes=(*f.notes, _NOTE)) for f in findings
+    )
 
 
 def _depends_on(trace, term, names):

@@ -11,6 +11,7 @@ import keras
 import tensorflow as tf
 
 from keras_gradguard.diagnosis import internals, keras_internals
+from keras_gradguard.diagnosis.addends import name_losses
 from keras_gradguard.diagnosis.autograph import converted_calls
 from keras_gradguard.diagnosis.observer import (
     Observer,
@@ -40,7 +41,7 @@ def trace_step(model, data, converted=()):
             batch = keras.tree.map_structure(_placeholder, data)
             trace.batch = tensors_of(batch)
             step = (
-                _forward
+                run_forward
                 if keras_internals.is_default_step(model)
                 else _own_step
             )
@@ -53,6 +54,7 @@ def trace_step(model, data, converted=()):
                     step(model, batch, trace)
             except Exception as error:  # noqa: BLE001
                 trace.error = error
+    name_losses(model, trace)
     return trace
 
 
@@ -109,7 +111,14 @@ def examining():
         _thread.examining = before
 
 
-def _forward(model, batch, trace):
+def run_forward(model, batch, trace):
+    """Runs the forward pass of Keras' own training step.
+
+    Args:
+        model: A compiled Keras model.
+        batch: The batch as `train_step` gets it.
+        trace: The `Trace` that gets the outputs and the loss.
+    """
     x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
     known = (
         {"training": True} if keras_internals.accepts_training(model) else {}

@@ -11,15 +11,17 @@ from keras_gradguard.diagnosis.trace import examining, optimizers_of
 
 
 @contextlib.contextmanager
-def untouched(model):
+def untouched(model, with_optimizers=True):
     """Puts variables and random state back as they were.
 
     Args:
         model: A Keras model; its weights, metrics, random seeds and
             optimizers are kept, also after an exception.
+        with_optimizers: Whether those are kept too; a forward pass does not
+            need the room.
     """
     variables = [*model.variables, *model.metrics_variables]
-    for optimizer in optimizers_of(model):
+    for optimizer in optimizers_of(model) if with_optimizers else ():
         variables += optimizer.variables
     values = [(v, tf.identity(v)) for v in variables]
     states = random.getstate(), np.random.get_state()

@@ -5,6 +5,7 @@ import textwrap
 from keras_gradguard.records import SEVERITIES, STATUSES
 from keras_gradguard.report import message
 from keras_gradguard.report.markdown import render_markdown
+from keras_gradguard.report.matrix import render_matrix
 
 __all__ = ["render", "render_markdown", "render_report"]
 
@@ -35,7 +36,7 @@ def render(diagnosis, width=80):
 
 
 def render_report(report, width=80):
-    """Returns all diagnoses of a report, a summary and a table of variables.
+    """Returns all diagnoses of a report, a summary and its tables.
 
     Args:
         report: A `Report`.
@@ -47,6 +48,8 @@ def render_report(report, width=80):
         if len(report.optimizers) > 1 or optimizer.is_special:
             summary += _wrap("optimizer ", str(optimizer), width, hang=3)
     parts.append("\n".join(summary + _table(report.variables)))
+    if matrix := render_matrix(report, MOST_ROWS):
+        parts.append("\n".join(matrix))
     return "\n\n".join(parts)
 
 

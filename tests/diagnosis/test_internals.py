@@ -110,6 +110,60 @@ def test_observer_knows_the_code_of_what_it_watches():
     assert Observer is not None
 
 
+def test_add_loss_is_seen_with_its_layer():
+    """Keras' own call for an activity regulariser is told from a user's."""
+    from keras_gradguard.diagnosis.trace import trace_step
+
+    class Adds(keras.layers.Layer):
+        def call(self, inputs):
+            self.add_loss(tf.reduce_sum(inputs))
+            return inputs
+
+    model = classifier("mse", middle=Adds(name="adds"))
+    model.layers[0].activity_regularizer = keras.regularizers.L1(0.1)
+    trace = trace_step(model, (tf.constant(X), tf.constant(Y)))
+    assert trace.error is None
+    known = [(call.layer.name, call.is_activity) for call in trace.added]
+    assert [("hidden", True), ("adds", False)] == known
+    extra = set(map(id, trace.extra_losses))
+    assert all(id(t) in extra for call in trace.added for t in call.values)
+
+
+def test_compiled_losses_are_named():
+    """What Keras makes of `loss` has a name for each output, in order."""
+    inputs = keras.Input((4,))
+    outputs = {name: keras.layers.Dense(3, name=name)(inputs) for name in "ab"}
+    model = keras.Model(inputs, outputs)
+    model.compile("sgd", "mse")
+    assert keras_internals.compiled_losses(model) is None
+    assert keras_internals.has_several_losses(model)
+    model.evaluate(X, {"a": Y, "b": Y}, verbose=0)
+    assert ("a", "b") == keras_internals.compiled_losses(model)
+    assert keras_internals.has_several_losses(model)
+    model = classifier("mse")
+    assert not keras_internals.has_several_losses(model)
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    model.compile("sgd")
+    assert not keras_internals.compiled_losses(model)
+    assert not keras_internals.has_several_losses(model)
+
+
+def test_own_sum_of_losses_is_known():
+    """A model's own `compute_loss` or `train_step` is told from Keras'."""
+
+    class Sums(keras.Sequential):
+        def compute_loss(self, *arguments, **named):
+            return super().compute_loss(*arguments, **named)
+
+    class Steps(keras.Sequential):
+        def train_step(self, data):
+            return super().train_step(data)
+
+    assert keras_internals.is_default_sum(classifier("mse"))
+    assert not keras_internals.is_default_sum(Sums())
+    assert not keras_internals.is_default_sum(Steps())
+
+
 def test_keras_names():
     """What is used of Keras' private names is there."""
     model = classifier("mse")

@@ -1,0 +1,114 @@
+"""Step 4: the gradient of each term of a loss, by a tape of its own.
+
+The tape tells how much of each term enters the total, so `loss_weights`, and
+whatever else the step makes of a term, are in the norms without being asked
+for.
+"""
+
+import tensorflow as tf
+
+from keras_gradguard import capture
+from keras_gradguard.diagnosis.addends import LOSS, OTHER, addends_of
+from keras_gradguard.diagnosis.observer import Observer, Trace
+from keras_gradguard.diagnosis.trace import run_forward
+from keras_gradguard.diagnosis.untouched import untouched
+from keras_gradguard.rows import LossReach
+
+
+def measured_reaches(step, known=(), weights=(), number=None):
+    """Measures what each term gives each variable, outside the training.
+
+    Args:
+        step: The `Step`, its `data` the very batch, of a model with Keras'
+            own training step.
+        known: What `reach.reaches_of` returned, empty if it is not known.
+        weights: `(variable, value)` pairs of the state to run with; by
+            default that of now.
+        number: Number of updates before that state.
+
+    Returns:
+        A list of `LossReach` with norms; `known` if the step cannot be run.
+    """
+    model, shown = step.model, []
+    has_other = any(one.name == OTHER for one in known)
+
+    def run():
+        addends, figures = _run(step, has_other)
+        shown[:] = addends
+        return figures
+
+    def run_alike():
+        if model.run_eagerly:
+            return run()
+        # Called by itself, TensorFlow would warn of a trace in every `fit`.
+        return tf.function(run, autograph=False).get_concrete_function()()
+
+    with untouched(model, with_optimizers=False):
+        for variable, value in weights:
+            variable.assign(value)
+        try:
+            figures = run_alike().numpy()
+        except Exception:  # noqa: BLE001
+            # It ran in the training; what is known of it is all there is.
+            return list(known)
+    ways = {(one.name, one.kind): one.reaches for one in known}
+    return [
+        _reach(*named, row, ways.get(named), number)
+        for named, row in zip(shown, figures, strict=True)
+    ]
+
+
+def _reach(name, kind, figures, ways, number):
+    # A loop or a branch gives zeros where it is cut: only the graph tells.
+    ways = (True,) * len(figures) if ways is None else ways
+    reaches = tuple(
+        bool(figure != capture.MISSING and way)
+        for figure, way in zip(figures, ways, strict=True)
+    )
+    norms = tuple(
+        float(figure) if is_reached else None
+        for figure, is_reached in zip(figures, reaches, strict=True)
+    )
+    return LossReach(name, kind, reaches, norms, number)
+
+
+def _run(step, has_other):
+    """Returns `(name, kind)` of each term and the norms of its gradients."""
+    trace, variables = Trace(None), list(step.variables)
+    with tf.GradientTape(persistent=True) as tape:
+        with Observer(trace, lambda: (None, 0)):
+            run_forward(step.model, step.data, trace)
+    ((total,),) = (call.targets for call in trace.targets)
+    scale = tf.constant(1.0)
+    if step.model.optimizer is not None:
+        # Small gradients of float16 are lost without it.
+        scale = step.model.optimizer.scale_loss(scale)
+    one = tf.broadcast_to(tf.cast(scale, total.dtype), tf.shape(total))
+
+    def norms(gradients):
+        return capture.statistics(gradients, variables, scale)[:, 0]
+
+    addends = addends_of(step.model, trace)
+    named = [(addend.name, addend.kind) for addend in addends]
+    rows, entered = [], []
+    for addend in addends:
+        seeds = [
+            (value, tape.gradient(total, value, output_gradients=one))
+            for value in addend.values
+        ]
+        seeds = [(value, seed) for value, seed in seeds if seed is not None]
+        entered += seeds
+        rows.append(norms(_gradients(tape, seeds, variables)))
+    if has_other:
+        # By linearity: the whole without the terms that are known.
+        seeds = [(total, one), *((value, -seed) for value, seed in entered)]
+        rows.append(norms(_gradients(tape, seeds, variables)))
+        named.append((OTHER, LOSS))
+    return named, tf.stack(rows)
+
+
+def _gradients(tape, seeds, variables):
+    if not seeds:
+        return [None] * len(variables)
+    values, seeds = map(list, zip(*seeds, strict=True))
+    return tape.gradient(values, variables, output_gradients=seeds)

@@ -1,0 +1,100 @@
+"""Step 4: what is asked once, of the first batch of a training."""
+
+import dataclasses
+
+import keras
+import tensorflow as tf
+
+from keras_gradguard.diagnosis import keras_internals
+from keras_gradguard.diagnosis.shares import measured_reaches
+from keras_gradguard.diagnosis.terms import may_have_terms
+from keras_gradguard.update import num_elements
+
+_MOST_BYTES = 256 * 2**20
+
+
+class FirstBatch:
+    """Looks for jumps, and at which loss reaches which variable.
+
+    Args:
+        response: The `Response` that findings are told to.
+        logbook: The `Logbook`.
+        connection: The `Connection`, which has looked before.
+    """
+
+    def __init__(self, response, logbook, connection):
+        self._response = response
+        self._logbook = logbook
+        self._connection = connection
+        self._has_begun = False
+        self._weights, self._number = (), None
+
+    def begin(self, hook):
+        """Keeps the state before the first step, if it is to be asked of.
+
+        Without it the terms of the loss are measured with the weights that
+        the step has left behind.
+
+        Args:
+            hook: The `Hook` of the model.
+        """
+        if self._has_begun:
+            return
+        self._has_begun = True
+        model = hook.model
+        if (
+            not model.built
+            or model.steps_per_execution > 1
+            or not may_have_terms(model)
+            or _size_of(model) > _MOST_BYTES
+        ):
+            return
+        self._number = self._logbook.now()
+        self._weights = tuple(
+            (variable, keras.ops.convert_to_numpy(variable))
+            for variable in keras_internals.state_of(model)
+        )
+
+    def look(self, hook, symptoms, step_of):
+        """Looks at the first batch, once it has run.
+
+        Args:
+            hook: The `Hook` of the model.
+            symptoms: The `Symptoms`.
+            step_of: Makes the `Step` of some variables.
+        """
+        self._measure(hook, step_of)
+        jumps = symptoms.jumps()
+        self._response.add(jumps, "warning")
+        # A measured jump says more of a Python `if` than that it is one.
+        lines = {(j.place.file, j.place.line) for j in jumps}
+        notes = [
+            note
+            for note in self._connection.notes
+            if (note.place.file, note.place.line) not in lines
+        ]
+        self._response.add(notes, "note")
+
+    def _measure(self, hook, step_of):
+        weights, self._weights = self._weights, ()
+        known, batch, model = self._connection.reaches, hook.batch(), hook.model
+        if (
+            known is None
+            or batch is None
+            or not keras_internals.is_default_step(model)
+            or _size_of(model) > _MOST_BYTES
+        ):
+            return
+        number = self._number if weights else self._logbook.now()
+        known_step = step_of(model.trainable_variables)
+        step = dataclasses.replace(known_step, data=batch)
+        found = measured_reaches(step, known, weights, number)
+        self._logbook.reach(step.paths, found)
+
+
+def _size_of(model):
+    """Bytes of all that a forward pass reads."""
+    return sum(
+        num_elements(variable) * tf.as_dtype(variable.dtype).size
+        for variable in keras_internals.state_of(model)
+    )
