@@ -7,9 +7,8 @@ import warnings
 from keras_gradguard import measure
 from keras_gradguard.capture import MISSING, UNMEASURED
 from keras_gradguard.diagnosis.explain import diagnoses_of
-from keras_gradguard.diagnosis.internals import num_updates
-from keras_gradguard.diagnosis.trace import optimizers_of
 from keras_gradguard.records import Report
+from keras_gradguard.update_count import UpdateCount
 
 
 class Logbook:
@@ -18,9 +17,10 @@ class Logbook:
     Args:
         model: The Keras model that trains.
         writer: A `SummaryWriter`, or `None` to write nothing.
+        optimizers: See `UpdateCount`.
     """
 
-    def __init__(self, model, writer=None):
+    def __init__(self, model, writer=None, optimizers=None):
         self.epoch = None
         self._model = model
         self._writer = writer
@@ -30,7 +30,7 @@ class Logbook:
         self._global_norm = None
         self._step = None
         self._optimizers = ()
-        self._begun = _num_updates(model)
+        self._count = UpdateCount(model, optimizers)
         self.paths_of(())
 
     @property
@@ -77,9 +77,8 @@ class Logbook:
             losses: A `LossReach` for each term, in the order of `paths`; a
                 loss of one term is left out.
         """
-        self._losses = ()
-        if len(losses) > 1:
-            self._losses = tuple((paths, reach) for reach in losses)
+        several = losses if len(losses) > 1 else ()
+        self._losses = tuple((paths, reach) for reach in several)
 
     def paths_of(self, variables):
         """Returns the unique paths of some variables of the training.
@@ -152,15 +151,8 @@ class Logbook:
         return known is None or "note" == known.severity != diagnosis.severity
 
     def now(self):
-        """Returns the number of updates made so far.
-
-        An optimizer that takes no part, as that of a trained model inside,
-        does not count.
-        """
-        counts = _num_updates(self._model)
-        moved = [n for key, n in counts.items() if n != self._begun.get(key)]
-        own = getattr(self._model, "optimizer", None)
-        return max(moved, default=counts.get(id(own)))
+        """Returns the number of updates made so far."""
+        return self._count.now()
 
     def lose(self, variable, path):
         """Notes that a variable gets no gradient."""
@@ -252,11 +244,6 @@ class Logbook:
                 UserWarning,
                 stacklevel=2,
             )
-
-
-def _num_updates(model):
-    optimizers = optimizers_of(model)
-    return {id(optimizer): num_updates(optimizer) for optimizer in optimizers}
 
 
 def _size(row):
