@@ -5,7 +5,7 @@ import warnings
 import keras
 
 from keras_gradguard.door import Door
-from keras_gradguard.errors import ACTIONS, checked_action
+from keras_gradguard.errors import ACTIONS, checked_action, checked_every
 from keras_gradguard.expected import Expected
 from keras_gradguard.guard import Guard
 from keras_gradguard.logbook import Logbook
@@ -75,13 +75,7 @@ class GradHealthCallback(keras.callbacks.Callback):
         thresholds="default",
     ):
         super().__init__()
-        is_count = isinstance(every, int) and not isinstance(every, bool)
-        if not is_count or every < 1:
-            raise ValueError(
-                "`every` must be an integer of at least 1, the number of "
-                f"steps between two written records. Received: every={every!r}"
-            )
-        self.every = every
+        self.every = checked_every(every)
         self.on_break = checked_action("on_break", on_break)
         self.on_nonfinite = checked_action(
             "on_nonfinite", on_nonfinite, (*ACTIONS, "skip")

@@ -12,7 +12,7 @@ from keras_gradguard.hook import hook_of
 from keras_gradguard.response import Response, add_notes
 from keras_gradguard.second_look import second_look
 
-_WITHHELD = {"warn": None, "skip": "bad", "stop": "after", "raise": "after"}
+WITHHELD = {"warn": None, "skip": "bad", "stop": "after", "raise": "after"}
 
 
 class Guard:
@@ -25,10 +25,18 @@ class Guard:
         on_nonfinite: The same, or `"skip"`.
         expected: The `Expected` variables without a gradient.
         symptoms: Makes the `Symptoms` of a `Hook`.
+        hook: Shows the steps; by default the `Hook` of the model's `fit`.
     """
 
     def __init__(
-        self, model, logbook, on_break, on_nonfinite, expected, symptoms
+        self,
+        model,
+        logbook,
+        on_break,
+        on_nonfinite,
+        expected,
+        symptoms,
+        hook=None,
     ):
         self._model = model
         self._logbook = logbook
@@ -40,14 +48,14 @@ class Guard:
         self._door = Door()
         self._lost = ()
         self._is_latched = False
-        self._hook = hook_of(model)
+        self._hook = hook_of(model) if hook is None else hook
         self._hook.watchers.append(self)
         self._symptoms = symptoms(self._hook)
 
     @property
     def withhold(self):
         """Which updates are left out once a gradient is not finite."""
-        return _WITHHELD[self._on_nonfinite]
+        return WITHHELD[self._on_nonfinite]
 
     @property
     def is_on(self):

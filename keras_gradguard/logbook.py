@@ -17,10 +17,13 @@ class Logbook:
     Args:
         model: The Keras model that trains.
         writer: A `SummaryWriter`, or `None` to write nothing.
+        optimizers: The optimizers whose updates count, a list that may grow;
+            by default those that the model holds.
     """
 
-    def __init__(self, model, writer=None):
+    def __init__(self, model, writer=None, optimizers=None):
         self.epoch = None
+        self.optimizers = optimizers
         self._model = model
         self._writer = writer
         self._diagnoses = {}
@@ -103,26 +106,30 @@ class Logbook:
 
     def now(self):
         """Returns the number of updates made so far."""
-        counts = map(num_updates, optimizers_of(self._model))
+        optimizers = self.optimizers
+        if optimizers is None:
+            optimizers = optimizers_of(self._model)
+        counts = map(num_updates, optimizers)
         return max(counts, default=None)
 
     def lose(self, variable, path):
         """Notes that a variable gets no gradient."""
         self._rows[path] = measure.health(variable, path, MISSING, self.now())
 
-    def measure(self, measured):
+    def measure(self, measured, step=None):
         """Takes in the statistics of a step.
 
         Args:
             measured: `(variables, statistics, updates)` of each optimizer:
                 what `Capture.read` and `UpdateCapture.read` return; the
                 updates may be `None`.
+            step: Its number; by default the number of updates so far.
 
         Returns:
             `(rows, moved)`: the `VariableHealth` of each variable that was
             measured and whether it has moved, both by path in model order.
         """
-        self._step = self.now()
+        self._step = self.now() if step is None else step
         rows, moved = {}, {}
         for variables, figures, updates in measured:
             paths = self.paths_of(variables)
@@ -141,16 +148,17 @@ class Logbook:
         ordered = {path: rows[path] for path in self._rows if path in rows}
         return ordered, moved
 
-    def record(self, measured):
+    def record(self, measured, step=None):
         """Takes in the statistics of a step and writes them as one record.
 
         Args:
             measured: See `measure`.
+            step: See `measure`.
 
         Returns:
             What `measure` returns.
         """
-        rows, moved = self.measure(measured)
+        rows, moved = self.measure(measured, step)
         if rows:
             norms = {path: row.norm for path, row in rows.items()}
             self._write("write_norms", self._step, self._global_norm, norms)

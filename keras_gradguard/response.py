@@ -12,12 +12,16 @@ class Response:
         model: The model that trains.
         logbook: The `Logbook` to fill.
         on_break: `"warn"`, `"raise"` or `"stop"`.
+
+    Attributes:
+        is_silent: Whether to warn of nothing.
     """
 
     def __init__(self, model, logbook, on_break):
         self._model = model
         self._logbook = logbook
         self._on_break = on_break
+        self.is_silent = False
 
     def add(self, findings, severity, quiet=False, step=None):
         """Keeps findings, and warns of new ones unless an exception tells.
@@ -32,7 +36,7 @@ class Response:
             All of them as a tuple of `Diagnosis`.
         """
         found, fresh = self._logbook.add(findings, severity, step)
-        for diagnosis in () if quiet else fresh:
+        for diagnosis in () if quiet or self.is_silent else fresh:
             warn_of(diagnosis)
         return found
 

@@ -57,7 +57,7 @@ class Symptoms:
         if self._model.steps_per_execution > 1:
             known = self._hook.data
             batch = None if tensors is None else packed(known, tensors)
-        hit = self._hit(measured)
+        hit = self.hit(measured)
         asked = self._step(batch)
         known = self._incident(step, asked, weights, hit)
         if batch is None:
@@ -73,7 +73,8 @@ class Symptoms:
         self._told |= set(map(_cause, found))
         return fresh, severity, step
 
-    def _hit(self, measured):
+    def hit(self, measured):
+        """Returns the paths whose gradient was not finite, a set."""
         hit = set()
         for variables, figures in measured:
             paths = self._logbook.paths_of(variables)

@@ -1,0 +1,134 @@
+"""Watches steps that train, not scratch traces: graphs and eager ops alike."""
+
+import os
+import threading
+
+import numpy as np
+import tensorflow as tf
+
+from keras_gradguard.diagnosis import (
+    eager_internals,
+    internals,
+    keras_internals,
+    source,
+)
+from keras_gradguard.diagnosis.observer import Observer, ReadOut, tensors_of
+
+_NUMPY = os.path.dirname(np.__file__) + os.sep
+
+
+class LiveObserver(Observer):
+    """Also sees what is read out, functions, and optimizers that are made.
+
+    Args:
+        recording: The `Recording` to fill; its trace takes what graphs show
+            as well.
+        eager: What stands for the graph of eager ops.
+        model: The model that is watched.
+        see_function: Is called as the outermost `tf.function` returns.
+        see_optimizer: Is called with each optimizer that has been made.
+    """
+
+    def __init__(self, recording, eager, model, see_function, see_optimizer):
+        super().__init__(recording.trace, self._position)
+        self._recording = recording
+        self._eager = eager
+        self._model = model
+        self._see_function = see_function
+        self._see_optimizer = see_optimizer
+        self.is_on = True
+        self._on_call |= {
+            eager_internals.RECORD_OPERATION: self._recorded,
+            internals.FUNCTION_CALL: self._function,
+            keras_internals.OPTIMIZER_MADE: self._optimizer,
+        }
+        self._causes = eager_internals.read_outs()
+
+    def __enter__(self):
+        super().__enter__()
+        # Replicas run in threads of their own.
+        self._before_threads = threading.gettrace()
+        threading.settrace(self._see)
+
+    def __exit__(self, *_):
+        self.is_on = False
+        threading.settrace(self._before_threads)
+        super().__exit__()
+
+    def _position(self):
+        if tf.executing_eagerly():
+            return self._eager, len(self._recording.ops)
+        graph = tf.compat.v1.get_default_graph()
+        return graph, internals.num_ops(graph)
+
+    def _see(self, frame, event, argument):
+        if not self.is_on or event != "call":
+            return None
+        code = frame.f_code
+        if code in self._causes:
+            self._read(frame, frame.f_locals["self"], self._causes[code])
+            return None
+        if code.co_filename.startswith(_NUMPY):
+            for value in list(frame.f_locals.values()):
+                self._read(frame, value, "numpy")
+            return None
+        if code.co_name == "__getattr__" and code in eager_internals.LOOK_UPS:
+            # So NumPy's compiled functions ask what they were given.
+            if frame.f_locals.get("name", "").startswith("__array"):
+                self._read(frame, frame.f_locals["self"], "numpy")
+            return None
+        return super()._see(frame, event, argument)
+
+    def _read(self, frame, tensor, cause):
+        if not isinstance(tensor, tf.Tensor) or not hasattr(tensor, "numpy"):
+            return
+        if self._recording.maker(tensor) is None:
+            return
+        while frame is not None and not source.is_users(
+            frame.f_code.co_filename
+        ):
+            frame = frame.f_back
+        if frame is not None:
+            code = frame.f_code
+            place = source.place(code.co_filename, frame.f_lineno, code.co_name)
+            self._trace.read.append(ReadOut(tensor, cause, place))
+
+    def _layer(self, frame):
+        done = super()._layer(frame)
+        if frame.f_locals["self"] is not self._model:
+            return done
+
+        def outputs_too(value):
+            self._trace.outputs += tensors_of(value)
+            done(value)
+
+        return outputs_too
+
+    def _recorded(self, frame):
+        here = frame.f_locals
+        if not tf.executing_eagerly():
+            return
+        outputs = here["output_tensors"]
+        body = eager_internals.function_graph(frame)
+        if body is None:
+            self._recording.see(
+                here["op_type"],
+                here["input_tensors"],
+                (),
+                outputs,
+                here["backward_function"],
+            )
+        elif outputs:
+            op = self._recording.maker(outputs[0])
+            if op is not None:
+                op.body = body
+
+    def _function(self, frame):
+        del frame
+        if not tf.executing_eagerly():
+            return None
+        return lambda _: self._see_function()
+
+    def _optimizer(self, frame):
+        optimizer = frame.f_locals["self"]
+        return lambda _: self._see_optimizer(optimizer)

@@ -1,0 +1,195 @@
+"""Step 2 of 5: what `watch` adds to the updates of a custom loop.
+
+A compiled step runs without Python, so that the records wait in a variable
+until Python comes by.
+"""
+
+import numpy as np
+import tensorflow as tf
+
+from keras_gradguard.capture import COLUMNS, UNMEASURED, Capture
+from keras_gradguard.diagnosis import internals
+
+_NEVER = -1
+_MOST_BYTES = 2**20
+_FEWEST_RECORDS, _MOST_RECORDS = 16, 512
+
+
+class LoopCapture:
+    """Measures one optimizer's updates and keeps the records of some.
+
+    Args:
+        optimizer: The Keras optimizer.
+        variables: The variables it trains, in the order of the gradients.
+        every: Updates between two records; the first one is recorded.
+        is_on: Boolean variable; nothing runs while it is false.
+    """
+
+    def __init__(self, optimizer, variables, every, is_on):
+        self.variables = tuple(variables)
+        self.capture = Capture(optimizer, variables)
+        self._every, self._is_on = every, is_on
+        # Columns: the statistics, then the two of the update.
+        width = len(COLUMNS) + 2
+        room = _MOST_BYTES // (4 * width * max(1, len(self.variables)))
+        self._room = min(max(room, _FEWEST_RECORDS), _MOST_RECORDS)
+        shape = [self._room, len(self.variables), width]
+        with tf.init_scope():
+            self._rows = tf.Variable(tf.fill(shape, UNMEASURED), False)
+            self._steps = tf.Variable(
+                tf.zeros([self._room], tf.int64), trainable=False
+            )
+            # Updates seen, and records among them.
+            self._counts = tf.Variable([0, 0], False, dtype=tf.int64)
+        self._num_taken = 0
+
+    def before(self, gradients):
+        """Measures gradients; returns whether they are bad, and for `after`.
+
+        Args:
+            gradients: As `optimizer.apply` gets them.
+        """
+        is_on = self._is_on.value()
+        due = is_on & tf.equal(self._counts[0] % self._every, 0)
+
+        def measure():
+            return self.capture.store(gradients, due)[1]
+
+        is_bad = internals.rarely(is_on, measure, False)
+        return is_bad, (due, self.capture.updates.before(gradients, due))
+
+    def after(self, known):
+        """Measures the update and keeps the record, if one is due.
+
+        Args:
+            known: The second value that `before` returned.
+        """
+        due, updates = known
+        self.capture.updates.after(updates)
+        is_on = self._is_on.value()
+
+        def keep():
+            place = self._counts[1] % self._room
+            row = tf.concat(self.capture.values(), axis=1)
+            self._rows.scatter_update(tf.IndexedSlices(row[None], [place]))
+            step = tf.cast(self.capture.optimizer.iterations, tf.int64)
+            self._steps.scatter_update(tf.IndexedSlices([step], [place]))
+            return tf.constant(0)
+
+        internals.rarely(due, keep, 0)
+        seen = tf.stack([is_on, due])
+        self._counts.assign_add(tf.cast(seen, tf.int64))
+
+    def take(self):
+        """Returns the records since the last call, the oldest first.
+
+        Returns:
+            `(step, statistics, updates)` of each: an int and the arrays
+            `[len(variables), len(COLUMNS)]` and `[len(variables), 2]`.
+        """
+        count = int(self._counts.numpy()[1])
+        first = max(self._num_taken, count - self._room)
+        self._num_taken = count
+        if first == count:
+            return []
+        rows, steps = self._rows.numpy(), self._steps.numpy()
+        places = np.arange(first, count) % self._room
+        return [
+            (int(steps[n]), *np.split(rows[n], [len(COLUMNS)], axis=1))
+            for n in places
+        ]
+
+
+class LoopProbe:
+    """Measures the updates of one model in a custom loop.
+
+    Args:
+        every: Updates between two records.
+        withhold: As for `Probe`.
+
+    Attributes:
+        captures: The `LoopCapture` of each optimizer and its variables.
+    """
+
+    def __init__(self, every, withhold=None):
+        self.captures = {}
+        self.withhold = withhold
+        self._every = every
+        with tf.init_scope():
+            self._is_on = tf.Variable(True, trainable=False)
+            # Updates before the first bad step, and how many bad steps.
+            self._latch = tf.Variable([_NEVER, 0], False, dtype=tf.int64)
+
+    def before_apply(self, optimizer, variables, gradients):
+        """Measures gradients; returns what the other two methods take."""
+        key = (id(optimizer), tuple(map(id, variables)))
+        if key not in self.captures:
+            self.captures[key] = LoopCapture(
+                optimizer, variables, self._every, self._is_on
+            )
+        capture = self.captures[key]
+        is_bad, known = capture.before(gradients)
+        first, count = tf.unstack(self._latch)
+        held = is_bad
+        if self.withhold == "after":
+            held = is_bad | (self._is_on.value() & tf.not_equal(first, _NEVER))
+        now = tf.cast(optimizer.iterations, tf.int64)
+        first = tf.where(is_bad & tf.equal(first, _NEVER), now, first)
+        count += tf.cast(is_bad, tf.int64)
+        self._latch.assign(tf.stack([first, count]))
+        return capture, held, known
+
+    def apply(self, known, apply):
+        """Makes the update, or leaves it out.
+
+        Args:
+            known: What `before_apply` returned.
+            apply: Makes it; its optimizer is built.
+        """
+        if self.withhold is None:
+            return apply()
+
+        def make():
+            apply()
+            return tf.constant(0)
+
+        tf.cond(known[1], lambda: tf.constant(0), make)
+        return None
+
+    def after_apply(self, known):
+        """Measures the update and keeps the record, if one is due."""
+        capture, _, measured = known
+        capture.after(measured)
+
+    def take(self):
+        """Returns the records since the last call, the oldest first.
+
+        Returns:
+            `(step, measured)` of each; `measured` as `Logbook.measure` has
+            it, of all optimizers whose record has that step.
+        """
+        found = {}
+        for capture in self.captures.values():
+            for step, statistics, updates in capture.take():
+                row = (capture.variables, statistics, updates)
+                found.setdefault(step, []).append(row)
+        return sorted(found.items(), key=lambda item: item[0])
+
+    def take_bad(self):
+        """Returns `(variables, statistics)` of the first bad step."""
+        return [
+            (capture.variables, capture.capture.take_bad())
+            for capture in self.captures.values()
+        ]
+
+    def read_latch(self):
+        """Returns `(updates before the first bad step or -1, number)`."""
+        return self._latch.numpy()
+
+    def rearm(self):
+        """Lets the next bad step be seen as the first one."""
+        self._latch.assign([_NEVER, 0])
+
+    def switch_off(self):
+        """Lets compiled steps run on without being measured."""
+        self._is_on.assign(False)
