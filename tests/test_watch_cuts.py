@@ -57,6 +57,12 @@ def with_numpy_mean(y, p):
     return tf.reduce_mean(tf.square(y - q))
 
 
+def with_asarray(y, p):
+    """GG101, which takes the memory as it is."""
+    q = np.asarray(tf.nn.softmax(p))  # cut
+    return tf.reduce_mean(tf.square(y - q))
+
+
 def with_float(y, p):
     """GG108."""
     q = float(tf.reduce_mean(p))  # cut
@@ -111,6 +117,7 @@ def test_every_gradient_lost(loss, code, mode):
     [
         (with_numpy, "GG101"),
         (with_numpy_mean, "GG101"),
+        (with_asarray, "GG101"),
         (with_float, "GG108"),
         (with_method, "GG108"),
     ],

@@ -1,6 +1,7 @@
 """Watches steps that train, not scratch traces: graphs and eager ops alike."""
 
 import os
+import sys
 import threading
 
 import numpy as np
@@ -13,6 +14,7 @@ from keras_gradguard.diagnosis import (
     source,
 )
 from keras_gradguard.diagnosis.observer import Observer, ReadOut, tensors_of
+from keras_gradguard.diagnosis.readout import names_on
 
 _NUMPY = os.path.dirname(np.__file__) + os.sep
 
@@ -49,9 +51,14 @@ class LiveObserver(Observer):
         # Replicas run in threads of their own.
         self._before_threads = threading.gettrace()
         threading.settrace(self._see)
+        self._is_profiling = sys.getprofile() is None
+        if self._is_profiling:
+            sys.setprofile(self._see_compiled)
 
     def __exit__(self, *_):
         self.is_on = False
+        if self._is_profiling:
+            sys.setprofile(None)
         threading.settrace(self._before_threads)
         super().__exit__()
 
@@ -78,6 +85,20 @@ class LiveObserver(Observer):
                 self._read(frame, frame.f_locals["self"], "numpy")
             return None
         return super()._see(frame, event, argument)
+
+    def _see_compiled(self, frame, event, called):
+        """`np.array` and the like take the memory of a tensor as it is."""
+        if event != "c_call" or getattr(called, "__module__", "") != "numpy":
+            return
+        code = frame.f_code
+        ops = self._recording.ops
+        if not self.is_on or not ops or not source.is_users(code.co_filename):
+            return
+        place = source.place(code.co_filename, frame.f_lineno, code.co_name)
+        values = [frame.f_locals.get(name) for name in names_on(place)]
+        seen = [v for v in values if self._recording.maker(v) is not None]
+        for tensor in seen or ops[-1].outputs:
+            self._read(frame, tensor, "numpy")
 
     def _read(self, frame, tensor, cause):
         if not isinstance(tensor, tf.Tensor) or not hasattr(tensor, "numpy"):

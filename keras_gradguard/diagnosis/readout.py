@@ -70,18 +70,27 @@ def read_tensors(error, place):
         error: The exception that ended a trace.
         place: The user's line that it came from.
     """
-    names = {
-        node.id
-        for statement in _statements(place)
-        for node in ast.walk(statement)
-        if isinstance(node, ast.Name)
-    }
+    names = names_on(place)
     found = []
     for frame, line in traceback.walk_tb(error.__traceback__):
         if (frame.f_code.co_filename, line) == (place.file, place.line):
             values = [frame.f_locals.get(name) for name in names]
             found = [v for v in values if isinstance(v, tf.Tensor)]
     return found
+
+
+def names_on(place):
+    """Returns the names that the statement on a line uses, a set.
+
+    Args:
+        place: The user's line.
+    """
+    return {
+        node.id
+        for statement in _statements(place)
+        for node in ast.walk(statement)
+        if isinstance(node, ast.Name)
+    }
 
 
 def feeds_result(place):
