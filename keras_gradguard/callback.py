@@ -10,6 +10,7 @@ from keras_gradguard.expected import Expected
 from keras_gradguard.guard import Guard
 from keras_gradguard.logbook import Logbook
 from keras_gradguard.records import Report
+from keras_gradguard.replicas import num_replicas
 from keras_gradguard.report.summaries import SummaryWriter
 from keras_gradguard.symptoms import Symptoms
 from keras_gradguard.thresholds import thresholds_of
@@ -112,13 +113,13 @@ class GradHealthCallback(keras.callbacks.Callback):
             )
 
     def _warn_of_replicas(self):
-        strategy = getattr(self.model, "distribute_strategy", None)
-        replicas = getattr(strategy, "num_replicas_in_sync", 1)
-        if replicas > 1 and self.on_nonfinite != "warn":
+        number = num_replicas(self.model)
+        if number > 1 and self.on_nonfinite != "warn":
             warnings.warn(
-                "GradHealthCallback does not measure the gradients of several "
-                f"replicas yet ({replicas} here), so "
-                f"on_nonfinite={self.on_nonfinite!r} has no effect.",
+                "GradHealthCallback cannot leave out a step that several "
+                f"replicas take together ({number} here), so with on_nonfinite="
+                f"{self.on_nonfinite!r} the weights of a bad step are not "
+                "those before it.",
                 UserWarning,
                 stacklevel=2,
             )

@@ -3,6 +3,7 @@
 import tensorflow as tf
 
 from keras_gradguard.diagnosis import internals
+from keras_gradguard.treatment import Treatment
 from keras_gradguard.update import UpdateCapture, num_elements
 
 MISSING = -1.0
@@ -125,19 +126,21 @@ class Capture:
         self.optimizer = optimizer
         self.variables = tuple(variables)
         self.updates = UpdateCapture(self.variables)
+        self.treatment = Treatment(optimizer)
         shape = [len(self.variables), len(COLUMNS)]
-        with tf.init_scope():
+        with internals.room():
             empty = tf.fill(shape, UNMEASURED)
             self._statistics = tf.Variable(empty, trainable=False)
             # Those of the first bad step, until they have been read.
             self._bad = tf.Variable(empty, trainable=False)
 
-    def store(self, gradients, due):
+    def store(self, gradients, due, is_scaled=True):
         """Adds the ops that measure `gradients` to the step.
 
         Args:
             gradients: The gradients as `optimizer.apply` gets them.
             due: Boolean scalar tensor; whether this step is to be recorded.
+            is_scaled: Whether the optimizer's loss scale is still in them.
 
         Returns:
             `(squared norm of all gradients, is_bad)`: a scalar float32
@@ -146,15 +149,20 @@ class Capture:
             is still finding its level.
         """
         one = tf.constant(1.0)
-        scale = tf.cast(self.optimizer.scale_loss(one), tf.float32)
+        loss_scale = tf.cast(self.optimizer.scale_loss(one), tf.float32)
+        scale = loss_scale if is_scaled else one
         squares = tf.stack([squared_norm(gradient) for gradient in gradients])
-        total = tf.reduce_sum(tf.maximum(squares, 0.0)) / tf.square(scale)
+        unscaled = tf.maximum(squares, 0.0) / tf.square(scale)
+        total = tf.reduce_sum(unscaled)
+        self.treatment.store(loss_scale, unscaled, is_scaled)
         # A square may leave the range of float32, so this is but a suspicion.
         suspect = ~tf.math.is_finite(tf.reduce_sum(squares))
 
         def measure():
             found = statistics(gradients, self.variables, scale)
             self._statistics.assign(found)
+            if is_scaled:
+                self.treatment.store_largest(found[:, 1])
             is_bad = tf.reduce_any(found[:, -1] > 0)
             is_first = is_bad & tf.equal(self._bad[0, 0], UNMEASURED)
             self._bad.assign(tf.where(is_first, found, self._bad))

@@ -212,6 +212,10 @@ class Guard:
                 (capture.variables, capture.read(), capture.updates.read())
                 for capture in self._hook.probe.captures.values()
             ]
+            self._logbook.see_optimizers(
+                list(self._hook.probe.captures.values()),
+                self._hook.num_replicas,
+            )
             rows, moved = self._logbook.record(measured)
             if check_first:
                 self._look_for_jumps()

@@ -1,7 +1,7 @@
 """Step 1 of 5: hook the training step of one model, and undo it.
 
-Only instances are touched, and only for one step at a time:
-`model.train_function`, `optimizer.apply` and `optimizer.scale_loss`.
+Only instances are touched, and only for one step at a time: the model's
+`train_function`, and what `OptimizerHook` names.
 """
 
 import contextlib
@@ -14,8 +14,10 @@ from keras_gradguard.batch import packed, spec_of
 from keras_gradguard.diagnosis import keras_internals
 from keras_gradguard.diagnosis.trace import is_examining, optimizers_of
 from keras_gradguard.door import Door
+from keras_gradguard.optimizer_hook import OptimizerHook
 from keras_gradguard.patch import replaced
-from keras_gradguard.probe import CHANNEL, Probe
+from keras_gradguard.probe import CHANNEL, NORM, Probe
+from keras_gradguard.replicas import is_measured_here, num_replicas
 from keras_gradguard.running import running
 
 _hooks = weakref.WeakKeyDictionary()
@@ -57,19 +59,17 @@ class Hook:
         self.data = None
         self.channel = None
         self.graph = None
-        self.has_run = False
+        self.num_steps = 0
         plain = model.train_function
-        self._is_stale = keras_internals.has_been_traced(plain)
+        self.is_stale = keras_internals.has_been_traced(plain)
+        self.num_replicas = num_replicas(model)
         self._guarded_step = self._guard(model.train_step)
         self._make_guarded()
-        self._door = Door()
-        self._hooks = [
-            hook
+        self.door = Door()
+        self._patches = [
+            patch
             for optimizer in optimizers_of(model)
-            for hook in (
-                (optimizer, "apply", self._hooked_apply(optimizer)),
-                (optimizer, "scale_loss", self._hooked_scale(optimizer)),
-            )
+            for patch in OptimizerHook(self, optimizer).patches
         ]
 
     def _make_guarded(self):
@@ -97,7 +97,10 @@ class Hook:
         if self.probe is None:
             held = {watcher.withhold for watcher in self.watchers}
             known = [h for h in ("bad", "after") if h in held]
-            self.probe = Probe(self.model, *known[:1])
+            if self.num_replicas > 1:
+                # A conditional must not hold what the replicas do together.
+                known = []
+            self.probe = Probe(self.model, self.num_replicas, *known[:1])
         elif self.probe.withhold and self.model.built and not self._is_built:
             # The first trace knew nothing of the statistics of layers.
             self._make_guarded()
@@ -112,13 +115,17 @@ class Hook:
     def _run(self, iterator):
         """Runs one guarded call; the model is as before when it ends."""
         vars(self.model)["train_function"] = self._plain
-        self.has_run = True
+        self.num_steps += self.model.steps_per_execution
         try:
             with running(self), self._hooked():
                 logs = self._guarded(iterator)
             self.channel = None
             if isinstance(logs, dict):
                 self.channel = logs.pop(CHANNEL, None)
+            if self.num_replicas > 1 and isinstance(logs, dict):
+                with self.door.guarded():
+                    norm = self.probe.mean_norm()
+                    logs = {**({} if norm is None else {NORM: norm}), **logs}
             return logs
         except (StopIteration, tf.errors.OutOfRangeError):
             raise
@@ -131,8 +138,8 @@ class Hook:
         @functools.wraps(step)
         def train_step(data):
             self.data = spec_of(data)
-            with self._door.guarded():
-                if self._is_probed():
+            with self.door.guarded():
+                if self.is_probed():
                     self.probe.begin(data)
             try:
                 logs = step(data)
@@ -140,18 +147,20 @@ class Hook:
                 for watcher in self.watchers:
                     watcher.see_step_error(error)
                 raise
-            with self._door.guarded():
-                logs = self.probe.end(logs) if self._is_probed() else logs
+            with self.door.guarded():
+                logs = self.probe.end(logs) if self.is_probed() else logs
             return logs
 
         return train_step
 
-    def _is_probed(self):
-        # The statistics of one replica are not those of the step.
-        if not self._door.is_open or is_examining():
-            return False
-        replica = tf.distribute.get_replica_context()
-        return replica is None or replica.num_replicas_in_sync == 1
+    def is_probed(self):
+        """Returns whether the step that is made here and now is measured."""
+        return self.door.is_open and not is_examining() and is_measured_here()
+
+    @property
+    def has_run(self):
+        """Whether a step of this training has begun."""
+        return self.num_steps > 0
 
     @contextlib.contextmanager
     def _hooked(self):
@@ -159,67 +168,9 @@ class Hook:
             # Older Keras looks `train_step` up only when it traces.
             step = replaced(self.model, "train_step", self._guarded_step)
             stack.enter_context(step)
-            for hook in self._hooks:
-                stack.enter_context(replaced(*hook))
+            for patch in self._patches:
+                stack.enter_context(replaced(*patch))
             yield
-
-    def _hooked_scale(self, optimizer):
-        original = optimizer.scale_loss
-
-        @functools.wraps(original)
-        def scale_loss(loss):
-            with self._door.guarded():
-                if self._is_probed():
-                    self.probe.see_loss(loss)
-            return original(loss)
-
-        return scale_loss
-
-    def _hooked_apply(self, optimizer):
-        original = optimizer.apply
-
-        @functools.wraps(original)
-        def apply(grads, trainable_variables=None):
-            gradients = list(grads)
-            variables = trainable_variables
-            if variables is None:
-                variables = keras_internals.variables_of(optimizer)
-            variables = list(variables)
-            unknown = keras_internals.unknown_to(optimizer, variables)
-            if unknown and self._is_stale:
-                # As the step that is at hand already: it knows none of them.
-                gradients, variables = _without(gradients, variables, unknown)
-            proceed = [
-                watcher.see_gradients(variables, gradients)
-                for watcher in list(self.watchers)
-            ]
-            if not all(proceed):
-                return None
-            known = None
-            if not tf.executing_eagerly() and not is_examining():
-                graph = tf.compat.v1.get_default_graph()
-                self.graph = weakref.ref(graph)
-            with self._door.guarded():
-                if self._is_probed() and variables:
-                    known = self.probe.before_apply(
-                        optimizer, variables, gradients
-                    )
-
-            def make():
-                return original(gradients, trainable_variables and variables)
-
-            try:
-                done = self.probe.apply(known, make) if known else make()
-            except ValueError as error:
-                for watcher in self.watchers:
-                    watcher.see_apply_error(error, variables, unknown)
-                raise
-            with self._door.guarded():
-                if known:
-                    self.probe.after_apply(known)
-            return done
-
-        return apply
 
     def latch(self):
         """Returns `Probe.read_latch`, `None` where nothing was measured."""
@@ -230,11 +181,6 @@ class Hook:
     def batch(self):
         """Returns the last batch as the step got it, `None` if not kept."""
         if self.channel is None:
-            return None
+            tensors = None if self.probe is None else self.probe.share()
+            return None if tensors is None else packed(self.data, tensors)
         return packed(self.data, self.channel[1])
-
-
-def _without(gradients, variables, unknown):
-    ids = set(map(id, unknown))
-    kept = [n for n, v in enumerate(variables) if id(v) not in ids]
-    return [gradients[n] for n in kept], [variables[n] for n in kept]

@@ -193,3 +193,15 @@ def read_incident(folder):
         ) from error
     except (KeyError, TypeError, json.JSONDecodeError) as error:
         raise ValueError(f"{folder!r} is broken: {error!r}") from error
+
+
+def again(folder):
+    """Returns the note that tells how to run an incident once more.
+
+    Args:
+        folder: The folder of the incident.
+    """
+    return (
+        f"run it again: python -m keras_gradguard replay {folder} "
+        "--model FILE.py:FUNCTION"
+    )

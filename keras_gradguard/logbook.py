@@ -30,6 +30,7 @@ class Logbook:
         self._rows = {}
         self._global_norm = None
         self._step = None
+        self._optimizers = ()
         self.paths_of(())
 
     @property
@@ -40,6 +41,22 @@ class Logbook:
             variables=tuple(self._rows.values()),
             global_norm=self._global_norm,
             step=self._step,
+            optimizers=self._optimizers,
+        )
+
+    def see_optimizers(self, captures, num_replicas=1):
+        """Notes how the optimizers treat their gradients.
+
+        Args:
+            captures: The `Capture`s of the training.
+            num_replicas: How many replicas train.
+        """
+        names = measure.unique_names(capture.optimizer for capture in captures)
+        self._optimizers = tuple(
+            measure.optimizer_health(
+                name, capture, self.paths_of(capture.variables), num_replicas
+            )
+            for name, capture in zip(names, captures, strict=True)
         )
 
     def paths_of(self, variables):
@@ -161,7 +178,13 @@ class Logbook:
         rows, moved = self.measure(measured, step)
         if rows:
             norms = {path: row.norm for path, row in rows.items()}
-            self._write("write_norms", self._step, self._global_norm, norms)
+            self._write(
+                "write_norms",
+                self._step,
+                self._global_norm,
+                norms,
+                measure.optimizer_numbers(self._optimizers),
+            )
         return rows, moved
 
     def flush(self):

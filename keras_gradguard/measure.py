@@ -4,6 +4,7 @@ import collections
 import math
 
 from keras_gradguard.capture import MISSING, UNMEASURED
+from keras_gradguard.optimizer_health import OptimizerHealth
 from keras_gradguard.records import VariableHealth
 
 
@@ -13,12 +14,20 @@ def unique_paths(variables):
     Args:
         variables: Keras variables; a bare `tf.Variable` goes by its name.
     """
-    count, paths = collections.Counter(), []
-    for variable in variables:
-        path = getattr(variable, "path", None) or variable.name
-        count[path] += 1
-        paths.append(f"{path}#{count[path]}" if count[path] > 1 else path)
-    return tuple(paths)
+    return _unique(getattr(v, "path", None) or v.name for v in variables)
+
+
+def unique_names(optimizers):
+    """Returns the names of optimizers, `#2` added where one repeats."""
+    return _unique(optimizer.name for optimizer in optimizers)
+
+
+def _unique(names):
+    count, found = collections.Counter(), []
+    for name in names:
+        count[name] += 1
+        found.append(f"{name}#{count[name]}" if count[name] > 1 else name)
+    return tuple(found)
 
 
 def health(variable, path, figures=None, step=None, ratio=None):
@@ -57,6 +66,52 @@ def health(variable, path, figures=None, step=None, ratio=None):
         step=step,
         **known,
     )
+
+
+def optimizer_health(name, capture, paths, num_replicas=1):
+    """Returns the `OptimizerHealth` of one optimizer.
+
+    Args:
+        name: Its name.
+        capture: Its `Capture`.
+        paths: Paths of its variables.
+        num_replicas: How many replicas train.
+    """
+    treatment = capture.treatment
+    known = treatment.read()
+    gradient = "batch" if treatment.accumulation_steps == 1 else "micro-batch"
+    if num_replicas > 1:
+        is_clipped = treatment.clip is not None
+        gradient = "sum over replicas" + is_clipped * ", clipped"
+    scale = float(capture.optimizer.scale_loss(1.0))
+    clip = treatment.clip
+    return OptimizerHealth(
+        name=name,
+        variables=tuple(paths),
+        gradient=gradient,
+        accumulation_steps=treatment.accumulation_steps,
+        loss_scale=scale if treatment.is_scaled or scale != 1 else None,
+        num_skipped=known["num_skipped"],
+        clipping=None if clip is None else f"{clip[0]}={clip[1]}",
+        clipped_share=known["clipped_share"],
+    )
+
+
+def optimizer_numbers(optimizers):
+    """Returns what is drawn of optimizers: numbers by tag.
+
+    Args:
+        optimizers: `OptimizerHealth`s; the name of each is part of the tag
+            where there are several.
+    """
+    numbers = {}
+    for optimizer in optimizers:
+        own = f"{optimizer.name}/" if len(optimizers) > 1 else ""
+        for field in ("loss_scale", "num_skipped", "clipped_share"):
+            value = getattr(optimizer, field)
+            if value is not None:
+                numbers[f"{own}{field}"] = value
+    return numbers
 
 
 def global_norm(norms):

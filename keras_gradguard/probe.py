@@ -4,6 +4,8 @@ import tensorflow as tf
 
 from keras_gradguard.batch import flat
 from keras_gradguard.capture import Capture
+from keras_gradguard.diagnosis import internals
+from keras_gradguard.share import Share
 from keras_gradguard.snapshot import Snapshot
 
 # Key of the guard's own outputs among a step's logs, on their way out.
@@ -17,6 +19,8 @@ class Probe:
 
     Args:
         model: A compiled Keras model.
+        num_replicas: How many replicas train it; where there are several,
+            the first one measures, and puts nothing among the logs.
         withhold: `None` to make every update, `"bad"` to leave out those of
             gradients that are not finite, `"after"` to leave out all that
             follow such a one as well.
@@ -27,7 +31,7 @@ class Probe:
         withhold: As given.
     """
 
-    def __init__(self, model, withhold=None):
+    def __init__(self, model, num_replicas=1, withhold=None):
         self.captures = {}
         self._model = model
         self.withhold = withhold
@@ -35,9 +39,12 @@ class Probe:
         self._has_loss, self._is_measuring = False, False
         self._taken = None
         is_xla = bool(model.jit_compile) and not model.run_eagerly
-        self._snapshot = Snapshot(model, is_xla, model.steps_per_execution > 1)
+        is_replicated = num_replicas > 1
+        is_batch_kept = is_replicated or model.steps_per_execution > 1
+        self._snapshot = Snapshot(model, is_xla, is_batch_kept)
+        self._share = Share() if is_replicated else None
         self.is_due = False
-        with tf.init_scope():
+        with internals.room():
             self._due = tf.Variable(False, trainable=False)
             # Of this step: the squared norm, and 1 if it is bad.
             self._step = tf.Variable([0.0, 0.0], trainable=False)
@@ -68,6 +75,8 @@ class Probe:
         self._has_loss = False
         self._step.assign([0.0, 0.0])
         self._snapshot.begin()
+        if self._share is not None:
+            self._share.keep(self._due, self._batch)
         if self.withhold is not None:
             kept = [
                 *self._model.non_trainable_weights,
@@ -87,15 +96,22 @@ class Probe:
         is_bad = ~tf.reduce_all(tf.math.is_finite(loss))
         self._step.assign_add(tf.stack([0.0, tf.cast(is_bad, tf.float32)]))
 
-    def before_apply(self, optimizer, variables, gradients):
-        """Measures gradients; returns what the other two methods take."""
+    def before_apply(self, optimizer, variables, gradients, is_scaled=True):
+        """Measures gradients; returns what the other two methods take.
+
+        Args:
+            optimizer: The optimizer that gets them.
+            variables: The variables that they belong to.
+            gradients: The gradients.
+            is_scaled: Whether the optimizer's loss scale is still in them.
+        """
         key = (id(optimizer), tuple(map(id, variables)))
         if key not in self.captures:
             self.captures[key] = Capture(optimizer, variables)
         capture = self.captures[key]
         self._num_seen += 1
         self._is_measuring = True
-        square, is_bad = capture.store(gradients, self._due)
+        square, is_bad = capture.store(gradients, self._due, is_scaled)
         self._is_measuring = False
         self._step.assign_add(tf.stack([square, tf.cast(is_bad, tf.float32)]))
         is_bad = self._step[1] > 0
@@ -147,8 +163,11 @@ class Probe:
         is_known = self._has_loss or not tf.is_tensor(loss)
         if not is_known and loss.dtype.is_floating:
             self._mark(~tf.math.is_finite(loss) & ~is_bad)
-        if self._num_seen and NORM not in logs:
-            logs[NORM] = self._mean_norm(is_bad)
+        norm = self._add_norm(is_bad) if self._num_seen else None
+        if self._share is not None:
+            return logs
+        if norm is not None and NORM not in logs:
+            logs[NORM] = norm
         logs[CHANNEL] = (self._latch.value(), tuple(self._batch))
         return logs
 
@@ -163,7 +182,21 @@ class Probe:
         count += tf.cast(is_bad, tf.int64)
         self._latch.assign(tf.stack([first, count]))
 
-    def _mean_norm(self, is_bad):
+    def mean_norm(self):
+        """Returns the mean of the epoch's norms so far, `None` before it."""
+        if self._epoch[1] == 0:
+            return None
+        return self._epoch[0] / self._epoch[1]
+
+    def share(self):
+        """Returns the batch of the replica that measures, flat, or `None`.
+
+        It is that of the last step that was recorded, and there is one only
+        where several replicas train.
+        """
+        return None if self._share is None else self._share.read()
+
+    def _add_norm(self, is_bad):
         one = tf.constant(1.0)
         if self.withhold is not None:
             one = tf.where(is_bad, 0.0, 1.0)

@@ -9,6 +9,8 @@ import html
 import json
 import math
 
+from keras_gradguard.optimizer_health import OptimizerHealth
+
 SCHEMA = 1
 
 KINDS = (
@@ -176,12 +178,14 @@ class Report:
         variables: One `VariableHealth` for each trainable variable.
         global_norm: L2 norm over all gradients, or `None`.
         step: Step of the last measurement, or `None`.
+        optimizers: One `OptimizerHealth` for each that got gradients.
     """
 
     diagnoses: tuple[Diagnosis, ...] = ()
     variables: tuple[VariableHealth, ...] = ()
     global_norm: float | None = None
     step: int | None = None
+    optimizers: tuple[OptimizerHealth, ...] = ()
 
     @property
     def ok(self):
@@ -197,6 +201,7 @@ class Report:
             "global_norm": self.global_norm,
             "diagnoses": [d.to_dict() for d in self.diagnoses],
             "variables": [v.to_dict() for v in self.variables],
+            "optimizers": [o.to_dict() for o in self.optimizers],
         }
 
     def to_json(self, **kwargs):

@@ -11,9 +11,8 @@ from keras_gradguard.diagnosis import keras_internals, replay
 from keras_gradguard.diagnosis.explain import diagnoses_of
 from keras_gradguard.diagnosis.untouched import untouched
 from keras_gradguard.diagnosis.ways import Step
-from keras_gradguard.incident import read_incident
+from keras_gradguard.incident import again, read_incident
 from keras_gradguard.records import Report
-from keras_gradguard.symptoms import again
 
 
 def replay_incident(folder, model):

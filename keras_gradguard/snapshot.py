@@ -29,7 +29,7 @@ class Snapshot:
         self._is_batch_kept = is_batch_kept
         self._weights, self._batch, self._begun = None, None, {}
         self.is_possible = True
-        with tf.init_scope():
+        with internals.room():
             self._state = tf.Variable([False, False], trainable=False)
 
     def _make_room(self):
@@ -47,7 +47,7 @@ class Snapshot:
 
     def _room(self, shape, dtype):
         is_planned = self._is_xla
-        with tf.init_scope():
+        with internals.room():
             return tf.Variable(
                 tf.zeros(tuple(shape) if is_planned else [0], dtype),
                 shape=tuple(shape) if is_planned else tf.TensorShape(None),

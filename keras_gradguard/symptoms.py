@@ -13,6 +13,7 @@ from keras_gradguard.diagnosis.declared import declared_place
 from keras_gradguard.diagnosis.ways import Step
 from keras_gradguard.finding import Finding, Place
 from keras_gradguard.trend import Numbers, Trends
+from keras_gradguard.underflow import Underflow
 
 # A set of variables that changes from record to record is not replayed for
 # ever.
@@ -38,9 +39,10 @@ class Symptoms:
         self._expected = expected
         self._log_dir = log_dir
         self._trends = Trends(thresholds)
+        self._underflow = Underflow(hook, thresholds)
         self._patience = thresholds.patience
         self._num_bad, self._num_records, self._num_replays = 0, 0, 0
-        self._asked, self._told = set(), set()
+        self._asked, self._told, self._lost = set(), set(), set()
 
     def bad_step(self):
         """Explains the bad step that the probe has kept.
@@ -107,7 +109,11 @@ class Symptoms:
             found = [
                 dataclasses.replace(
                     finding,
-                    notes=(*finding.notes, *known.notes, again(folder)),
+                    notes=(
+                        *finding.notes,
+                        *known.notes,
+                        incidents.again(folder),
+                    ),
                 )
                 for finding in found
             ]
@@ -164,7 +170,11 @@ class Symptoms:
                 for path, row in rows.items()
             }
         )
-        found = [*self._zero(), *self._fading(), *self._still()]
+        found = self._underflow.of_record(self._num_records, self._step)
+        lost = (f.variables for f in found if f.cause == "float16")
+        self._lost |= {path for paths in lost for path in paths}
+        self._told |= self._lost
+        found += [*self._zero(), *self._fading(), *self._still()]
         if self._num_records == self._patience:
             found += unmoved.dropped_findings(
                 self._step(self._hook.batch()), self._applied()
@@ -172,8 +182,12 @@ class Symptoms:
         return self._expected.strip(found)
 
     def _zero(self):
-        zero = [p for p in self._trends.zero() if not self._expected.covers(p)]
-        noise = self._trends.noise()
+        zero = [
+            p
+            for p in self._trends.zero()
+            if not (self._expected.covers(p) or p in self._lost)
+        ]
+        noise = None if self._lost else self._trends.noise()
         if noise is not None and not zero:
             zero, noise = list(self._step(None).paths), 10.0 * noise
         batch = self._hook.batch()
@@ -235,15 +249,3 @@ class Symptoms:
 def _cause(finding):
     place = finding.place
     return (finding.cause, finding.op, finding.layer, place.file, place.line)
-
-
-def again(folder):
-    """Returns the note that tells how to run an incident once more.
-
-    Args:
-        folder: The folder of the incident.
-    """
-    return (
-        f"run it again: python -m keras_gradguard replay {folder} "
-        "--model FILE.py:FUNCTION"
-    )

@@ -37,6 +37,12 @@ class Thresholds:
             70, together with a loss above 1e3).
         exploding_growth: And either of the two grew by this factor over the
             window (TheDeepChecker: 2).
+        scale_drops: A dynamic loss scale that had found its level was halved
+            more often than this within 500 steps (a level that fits holds
+            for some 2,000, after which Keras and PyTorch try a higher one).
+        lost_share: Share of a variable's gradient elements that float16
+            rounds to zero (Micikevicius et al., "Mixed Precision Training",
+            2018, section 3: 5 % of weight gradients were too small for it).
     """
 
     patience: int = 5
@@ -48,6 +54,8 @@ class Thresholds:
     exploding_norm: float | None = 1e3
     exploding_ratio: float | None = 70.0
     exploding_growth: float | None = 2.0
+    scale_drops: float | None = 5
+    lost_share: float | None = 0.05
 
 
 PRESETS = {

@@ -26,7 +26,7 @@ class UpdateCapture:
         self._groups = []
         for number, variable in enumerate(variables):
             self._groups += [number] * _num_sampled(num_elements(variable))
-        with tf.init_scope():
+        with internals.room():
             self._last = tf.Variable(
                 tf.fill([len(self._groups)], float("nan")), trainable=False
             )

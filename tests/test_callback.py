@@ -291,3 +291,15 @@ def test_own_fault_switches_the_guard_off(monkeypatch):
     ours = [w for w in caught if w.category is GuardFaultWarning]
     assert 1 == len(ours)
     assert CLEAN == state(model)
+
+
+def test_the_step_is_traced_once():
+    """The guard's own variables make no second trace of a healthy step."""
+    traces = []
+
+    def loss(y_true, y_pred):
+        traces.append(tf.executing_eagerly())
+        return tf.reduce_mean(tf.square(y_true - y_pred), axis=-1)
+
+    fit(classifier(loss, optimizer="adam"))
+    assert [False] == traces

@@ -11,6 +11,7 @@ import keras.src
 import tensorflow as tf
 from tensorflow.core.framework import attr_value_pb2
 from tensorflow.python.eager import context, record
+from tensorflow.python.ops import resource_variable_ops
 from tensorflow.python.util import tf_stack
 
 TAPE_START = tf.GradientTape._push_tape.__code__
@@ -59,6 +60,23 @@ def rarely(condition, run, result):
             "_lower_using_switch_merge", attr_value_pb2.AttrValue(b=False)
         )
     return found
+
+
+@contextlib.contextmanager
+def room():
+    """Lets variables of the guard's own be made while a step is traced.
+
+    `tf.function` traces a step twice if its first trace makes variables the
+    usual way; and a strategy would make one for each replica.
+    """
+
+    def make(_, **arguments):
+        return resource_variable_ops.default_variable_creator_v2(
+            None, **arguments
+        )
+
+    with tf.init_scope(), tf.variable_creator_scope(make):
+        yield
 
 
 def tape_is_active():

@@ -17,6 +17,11 @@ OPTIMIZER_MADE = inspect.unwrap(keras.optimizers.Optimizer.__init__).__code__
 _COMPILE_FILE = get_loss.__code__.co_filename
 _LOSS_FILE = keras.losses.Loss.call.__code__.co_filename
 
+# Where an optimizer adds up the gradients of the replicas, and where it then
+# updates the weights.
+REDUCE = "_all_reduce_sum_gradients"
+UPDATE = "_backend_update_step"
+
 
 def wrapped_loss(function, given):
     """Returns the `Loss` that `compile` makes of a loss function.
@@ -86,6 +91,15 @@ def variables_of(optimizer):
     return optimizer._trainable_variables
 
 
+def updating(optimizer):
+    """Returns the optimizer that makes the update: an inner one's if any.
+
+    Args:
+        optimizer: The one that a model was compiled with.
+    """
+    return getattr(optimizer, "inner_optimizer", optimizer)
+
+
 def unknown_to(optimizer, variables):
     """Returns the variables that a built optimizer does not know."""
     if not optimizer.built:
@@ -102,6 +116,11 @@ def has_been_traced(train_function):
         for function in (cell.cell_contents for cell in cells)
         if hasattr(function, "experimental_get_tracing_count")
     )
+
+
+def uses_float16(model):
+    """Returns whether some layer of a model computes in float16."""
+    return any(layer.compute_dtype == "float16" for layer in layers_of(model))
 
 
 def is_default_step(model):

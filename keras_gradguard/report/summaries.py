@@ -49,7 +49,7 @@ class SummaryWriter:
         self._next_flush = 0.0
         self._tags = {}
 
-    def write_norms(self, step, global_norm, norms):
+    def write_norms(self, step, global_norm, norms, numbers=None):
         """Writes one record: a single event that holds every value.
 
         Args:
@@ -59,9 +59,11 @@ class SummaryWriter:
                 the gradient is missing. TensorBoard marks such a step, and
                 one with NaN or Inf, with a triangle instead of a point;
                 `count_missing` and `count_nonfinite` tell which it was.
+            numbers: Further numbers by tag, or `None`.
         """
         summary = summary_pb2.Summary()
-        values = {"global_norm": global_norm, **_counts(norms), **norms}
+        values = {"global_norm": global_norm, **_counts(norms)}
+        values |= {**(numbers or {}), **norms}
         for name, value in values.items():
             summary.value.add(
                 tag=f"{RUN}/{name}", simple_value=_drawable(value)

@@ -43,6 +43,9 @@ def render_report(report, width=80):
     """
     parts = [render(diagnosis, width) for diagnosis in report.diagnoses]
     summary = _wrap("report: ", _summary(report), width)
+    for optimizer in report.optimizers:
+        if len(report.optimizers) > 1 or optimizer.is_special:
+            summary += _wrap("optimizer ", str(optimizer), width, hang=3)
     parts.append("\n".join(summary + _table(report.variables)))
     return "\n\n".join(parts)
 
