@@ -25,18 +25,12 @@ class Guard:
         on_nonfinite: The same, or `"skip"`.
         expected: The `Expected` variables without a gradient.
         symptoms: Makes the `Symptoms` of a `Hook`.
-        hook: Shows the steps; by default the `Hook` of the model's `fit`.
     """
 
+    _hook_of = staticmethod(hook_of)
+
     def __init__(
-        self,
-        model,
-        logbook,
-        on_break,
-        on_nonfinite,
-        expected,
-        symptoms,
-        hook=None,
+        self, model, logbook, on_break, on_nonfinite, expected, symptoms
     ):
         self._model = model
         self._logbook = logbook
@@ -48,7 +42,7 @@ class Guard:
         self._door = Door()
         self._lost = ()
         self._is_latched = False
-        self._hook = hook_of(model) if hook is None else hook
+        self._hook = self._hook_of(model)
         self._hook.watchers.append(self)
         self._symptoms = symptoms(self._hook)
 

@@ -48,14 +48,9 @@ class LoopGuard(Guard):
     ):
         withhold = WITHHELD[on_nonfinite]
         hook = LoopHook(model, every, withhold, logbook.optimizers)
+        self._hook_of = lambda model: hook
         super().__init__(
-            model,
-            logbook,
-            on_break,
-            on_nonfinite,
-            expected,
-            symptoms,
-            hook,
+            model, logbook, on_break, on_nonfinite, expected, symptoms
         )
         self._response.is_silent = is_silent
         self._connection = LoopConnection(self._response, expected)
@@ -179,7 +174,7 @@ class LoopGuard(Guard):
 
     def _look_behind_zeros(self):
         captures = self._hook.probe.captures.values()
-        measured = [(c.variables, c.capture.read(), None) for c in captures]
+        measured = [(c.variables, c.read(), None) for c in captures]
         for findings, severity in second_look(
             self._step, measured, self._logbook, self._expected
         ):
@@ -201,7 +196,11 @@ class LoopGuard(Guard):
         if not self.is_on:
             return
         with self._door.guarded():
-            for step, measured in self._hook.probe.take():
+            records = self._hook.probe.take()
+            if records:
+                captures = list(self._hook.probe.captures.values())
+                self._logbook.see_optimizers(captures, self._hook.num_replicas)
+            for step, measured in records:
                 rows, moved = self._logbook.record(measured, step)
                 for finding in self._symptoms.of_record(rows, moved):
                     number = len(self._model.trainable_variables)
@@ -213,10 +212,11 @@ class LoopGuard(Guard):
         first = int(self._hook.latch()[0])
         if self._is_latched or first < 0:
             return
-        hit = self._symptoms.hit(self._hook.probe.take_bad())
         step = self._step(self._model.trainable_variables)
-        found = origins_of_nonfinite(step, hit, self._sight.recording)
-        severity = "error" if len(hit) == len(step.paths) else "warning"
+        measured = self._hook.probe.take_bad()
+        found = origins_of_nonfinite(step, measured, self._sight.recording)
+        is_all = len(found[0].variables) == len(step.paths)
+        severity = "error" if is_all else "warning"
         quiet = self._on_nonfinite == "raise"
         found = self._response.add(found, severity, quiet, first)
         self._is_latched = True

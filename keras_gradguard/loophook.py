@@ -9,13 +9,13 @@ import gc
 import threading
 
 import keras
-import tensorflow as tf
 
 from keras_gradguard.diagnosis import keras_internals
 from keras_gradguard.diagnosis.trace import is_examining, optimizers_of
 from keras_gradguard.door import Door
 from keras_gradguard.loopprobe import LoopProbe
 from keras_gradguard.patch import replaced
+from keras_gradguard.replicas import is_measured_here, num_replicas
 
 
 def live_optimizers(model):
@@ -43,22 +43,26 @@ class LoopHook:
     Args:
         model: The Keras model.
         every: Updates between two records.
-        withhold: See `Probe`.
+        withhold: See `Probe`; with several replicas every update is made.
         optimizers: A list for those that have trained the model.
 
     Attributes:
         probe: The `LoopProbe`.
+        num_replicas: How many replicas train.
         optimizers: Those that have trained a variable of the model.
         watchers: The watcher, once it is there.
     """
 
     def __init__(self, model, every, withhold, optimizers):
         self.model = model
+        self.num_replicas = num_replicas(model)
+        # A conditional must not hold what the replicas do together.
+        withhold = None if self.num_replicas > 1 else withhold
         self.probe = LoopProbe(every, withhold)
         self.optimizers = optimizers
         self.watchers = []
         # A loop does not show where its batch is.
-        self.data = None
+        self.data = self.graph = None
         self._hooked = {}
         self._stack = contextlib.ExitStack()
         self._door = Door()
@@ -67,16 +71,33 @@ class LoopHook:
 
     def add(self, optimizer):
         """Hooks one optimizer, the outermost where one is inside another."""
-        if id(optimizer) not in self._hooked:
-            self._hooked[id(optimizer)] = optimizer
-            apply = self._hooked_apply(optimizer)
-            self._stack.enter_context(replaced(optimizer, "apply", apply))
+        if id(optimizer) in self._hooked:
+            return
+        self._hooked[id(optimizer)] = optimizer
+        patches = [(optimizer, "apply", self._hooked_apply(optimizer))]
+        if self.num_replicas > 1:
+            inner = keras_internals.updating(optimizer)
+            patches += [
+                (inner, name, wrap(getattr(inner, name)))
+                for name, wrap in (
+                    (keras_internals.REDUCE, self._hooked_reduce),
+                    (keras_internals.UPDATE, self._hooked_update),
+                )
+            ]
+        for patch in patches:
+            self._stack.enter_context(replaced(*patch))
 
     def undo(self):
         """Leaves all optimizers as they were; compiled steps run on."""
         self._stack.close()
         self._hooked.clear()
         self.probe.switch_off()
+
+    @property
+    def num_steps(self):
+        """How many updates have been seen of the busiest optimizer."""
+        captures = self.probe.captures.values()
+        return max((c.num_steps for c in captures), default=0)
 
     def latch(self):
         """Returns `LoopProbe.read_latch`."""
@@ -146,7 +167,10 @@ class LoopHook:
             watcher.see_gradients(mine, theirs, is_refused)
         known = None
         with self._door.guarded():
-            if _is_measured() and not unknown and not is_refused:
+            if self.num_replicas > 1:
+                # The gradients of one replica are not those of the step.
+                self._thread.applied = optimizer, mine
+            elif not unknown and not is_refused:
                 if self.probe.withhold is not None and not optimizer.built:
                     optimizer.build(variables)
                 known = self.probe.before_apply(optimizer, mine, theirs)
@@ -163,8 +187,32 @@ class LoopHook:
             watcher.see_update(optimizer, mine)
         return done
 
+    def _hooked_reduce(self, original):
+        @functools.wraps(original)
+        def reduce(grads_and_vars):
+            reduced = list(original(grads_and_vars))
+            applied = getattr(self._thread, "applied", None)
+            with self._door.guarded():
+                if applied and is_measured_here() and not is_examining():
+                    self._thread.known = self._before(*applied, reduced)
+            return reduced
 
-def _is_measured():
-    # The gradients of one replica are not those of the step.
-    replica = tf.distribute.get_replica_context()
-    return replica is None or replica.num_replicas_in_sync == 1
+        return reduce
+
+    def _before(self, optimizer, variables, reduced):
+        found = {id(variable): gradient for gradient, variable in reduced}
+        gradients = [found.get(id(v.value)) for v in variables]
+        # The optimizer has taken the loss scale out by now.
+        return self.probe.before_apply(optimizer, variables, gradients, False)
+
+    def _hooked_update(self, original):
+        @functools.wraps(original)
+        def update(*arguments, **named):
+            self._thread.known = None
+            done = original(*arguments, **named)
+            with self._door.guarded():
+                if self._thread.known:
+                    self.probe.after_apply(self._thread.known, uncounted=1)
+            return done
+
+        return update

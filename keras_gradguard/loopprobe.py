@@ -15,7 +15,7 @@ _MOST_BYTES = 2**20
 _FEWEST_RECORDS, _MOST_RECORDS = 16, 512
 
 
-class LoopCapture:
+class LoopCapture(Capture):
     """Measures one optimizer's updates and keeps the records of some.
 
     Args:
@@ -26,15 +26,14 @@ class LoopCapture:
     """
 
     def __init__(self, optimizer, variables, every, is_on):
-        self.variables = tuple(variables)
-        self.capture = Capture(optimizer, variables)
+        super().__init__(optimizer, variables)
         self._every, self._is_on = every, is_on
         # Columns: the statistics, then the two of the update.
         width = len(COLUMNS) + 2
         room = _MOST_BYTES // (4 * width * max(1, len(self.variables)))
         self._room = min(max(room, _FEWEST_RECORDS), _MOST_RECORDS)
         shape = [self._room, len(self.variables), width]
-        with tf.init_scope():
+        with internals.room():
             self._rows = tf.Variable(tf.fill(shape, UNMEASURED), False)
             self._steps = tf.Variable(
                 tf.zeros([self._room], tf.int64), trainable=False
@@ -43,42 +42,49 @@ class LoopCapture:
             self._counts = tf.Variable([0, 0], False, dtype=tf.int64)
         self._num_taken = 0
 
-    def before(self, gradients):
+    def before(self, gradients, is_scaled=True):
         """Measures gradients; returns whether they are bad, and for `after`.
 
         Args:
             gradients: As `optimizer.apply` gets them.
+            is_scaled: Whether the optimizer's loss scale is still in them.
         """
         is_on = self._is_on.value()
         due = is_on & tf.equal(self._counts[0] % self._every, 0)
 
         def measure():
-            return self.capture.store(gradients, due)[1]
+            return self.store(gradients, due, is_scaled)[1]
 
         is_bad = internals.rarely(is_on, measure, False)
-        return is_bad, (due, self.capture.updates.before(gradients, due))
+        return is_bad, (due, self.updates.before(gradients, due))
 
-    def after(self, known):
+    def after(self, known, uncounted=0):
         """Measures the update and keeps the record, if one is due.
 
         Args:
             known: The second value that `before` returned.
+            uncounted: 1 if the optimizer has not counted the update yet.
         """
         due, updates = known
-        self.capture.updates.after(updates)
+        self.updates.after(updates)
         is_on = self._is_on.value()
 
         def keep():
             place = self._counts[1] % self._room
-            row = tf.concat(self.capture.values(), axis=1)
+            row = tf.concat(self.values(), axis=1)
             self._rows.scatter_update(tf.IndexedSlices(row[None], [place]))
-            step = tf.cast(self.capture.optimizer.iterations, tf.int64)
+            step = tf.cast(self.optimizer.iterations, tf.int64) + uncounted
             self._steps.scatter_update(tf.IndexedSlices([step], [place]))
             return tf.constant(0)
 
         internals.rarely(due, keep, 0)
         seen = tf.stack([is_on, due])
         self._counts.assign_add(tf.cast(seen, tf.int64))
+
+    @property
+    def num_steps(self):
+        """How many updates were seen, an int."""
+        return int(self._counts.numpy()[0])
 
     def take(self):
         """Returns the records since the last call, the oldest first.
@@ -115,20 +121,27 @@ class LoopProbe:
         self.captures = {}
         self.withhold = withhold
         self._every = every
-        with tf.init_scope():
+        with internals.room():
             self._is_on = tf.Variable(True, trainable=False)
             # Updates before the first bad step, and how many bad steps.
             self._latch = tf.Variable([_NEVER, 0], False, dtype=tf.int64)
 
-    def before_apply(self, optimizer, variables, gradients):
-        """Measures gradients; returns what the other two methods take."""
+    def before_apply(self, optimizer, variables, gradients, is_scaled=True):
+        """Measures gradients; returns what the other two methods take.
+
+        Args:
+            optimizer: The optimizer that gets them.
+            variables: The variables that they belong to.
+            gradients: The gradients.
+            is_scaled: Whether the optimizer's loss scale is still in them.
+        """
         key = (id(optimizer), tuple(map(id, variables)))
         if key not in self.captures:
             self.captures[key] = LoopCapture(
                 optimizer, variables, self._every, self._is_on
             )
         capture = self.captures[key]
-        is_bad, known = capture.before(gradients)
+        is_bad, known = capture.before(gradients, is_scaled)
         first, count = tf.unstack(self._latch)
         held = is_bad
         if self.withhold == "after":
@@ -156,10 +169,10 @@ class LoopProbe:
         tf.cond(known[1], lambda: tf.constant(0), make)
         return None
 
-    def after_apply(self, known):
-        """Measures the update and keeps the record, if one is due."""
+    def after_apply(self, known, uncounted=0):
+        """Measures the update and keeps the record, see `LoopCapture.after`."""
         capture, _, measured = known
-        capture.after(measured)
+        capture.after(measured, uncounted)
 
     def take(self):
         """Returns the records since the last call, the oldest first.
@@ -178,7 +191,7 @@ class LoopProbe:
     def take_bad(self):
         """Returns `(variables, statistics)` of the first bad step."""
         return [
-            (capture.variables, capture.capture.take_bad())
+            (capture.variables, capture.take_bad())
             for capture in self.captures.values()
         ]
 

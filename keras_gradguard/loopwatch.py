@@ -49,8 +49,8 @@ def watch(
     With `on_nonfinite` other than `"warn"` the weights stay as they were
     before the bad update. Where a NaN begins is told if it is in the first
     step of an eager loop; later steps cannot be run once more. Nor are
-    gradients that stay zero explained, and with several replicas gradients
-    are checked but not measured.
+    gradients that stay zero explained. With several replicas the norms are
+    those of the gradients that they have added up, and every update is made.
 
     Args:
         model: The Keras model to watch; it need not be compiled or built.

@@ -59,7 +59,7 @@ class Symptoms:
         if self._model.steps_per_execution > 1:
             known = self._hook.data
             batch = None if tensors is None else packed(known, tensors)
-        hit = self.hit(measured)
+        hit = self._hit(measured)
         asked = self._step(batch)
         known = self._incident(step, asked, weights, hit)
         if batch is None:
@@ -75,8 +75,7 @@ class Symptoms:
         self._told |= set(map(_cause, found))
         return fresh, severity, step
 
-    def hit(self, measured):
-        """Returns the paths whose gradient was not finite, a set."""
+    def _hit(self, measured):
         hit = set()
         for variables, figures in measured:
             paths = self._logbook.paths_of(variables)

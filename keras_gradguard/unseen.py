@@ -77,15 +77,22 @@ class LoopConnection(Connection):
         return self._response.add_broken([finding], severity, quiet)
 
 
-def origins_of_nonfinite(step, hit, recording=None):
+def origins_of_nonfinite(step, measured, recording=None):
     """Returns the `Finding`s of an update that is not finite.
 
     Args:
         step: The `Step`.
-        hit: The paths of the variables whose gradient is not finite.
+        measured: `(variables, statistics)` of each optimizer.
         recording: The `Recording` of the eager step, if it was looked at.
     """
-    paths = tuple(path for path in step.paths if path in hit)
+    bad = {
+        id(variable)
+        for variables, figures in measured
+        for variable, row in zip(variables, figures, strict=True)
+        if row[-1] > 0
+    }
+    named = zip(step.variables, step.paths, strict=True)
+    paths = tuple(path for variable, path in named if id(variable) in bad)
     if recording is not None and recording.ops:
         found = nonfinite_findings(
             recording, step.variables, step.paths, step.model

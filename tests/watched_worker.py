@@ -1,9 +1,10 @@
 """One of several machines that train a model in a custom loop under `watch`.
 
-Run as `python watched_worker.py OUT watched|bare LOSS`, with `TF_CONFIG` set;
-it writes its weights, warnings and report to OUT.
+Run as `python watched_worker.py OUT`, with `TF_CONFIG` set; it writes its
+weights, warnings and reports to OUT.json.
 """
 
+import contextlib
 import json
 import sys
 import warnings
@@ -25,9 +26,8 @@ def rounded(y, p):
     return tf.reduce_mean(tf.square(y - tf.round(p)))  # cut
 
 
-def main(out, kind, loss):
+def train(strategy, folder, loss, is_watched):
     """Trains for a few steps; each machine has its own batch."""
-    strategy = tf.distribute.MultiWorkerMirroredStrategy()
     rank = strategy.cluster_resolver.task_id
     keras.utils.set_random_seed(1)
     with strategy.scope():
@@ -45,7 +45,7 @@ def main(out, kind, loss):
 
     def step(x, y):
         with tf.GradientTape() as tape:
-            value = globals()[loss](y, model(x, training=True)) / 2
+            value = loss(y, model(x, training=True)) / 2
         gradients = tape.gradient(value, model.trainable_variables)
         optimizer.apply(gradients, model.trainable_variables)
         replica = tf.distribute.get_replica_context()
@@ -53,26 +53,37 @@ def main(out, kind, loss):
         return [tf.norm(gradient) for gradient in summed]
 
     @tf.function
-    def train(x, y):
+    def run(x, y):
         return strategy.run(step, args=(x, y))
 
     found = {"norms": [], "error": None, "report": None}
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
+        health = contextlib.nullcontext()
+        if is_watched:
+            health = watch(model, log_dir=folder, every=2)
         try:
-            if kind == "watched":
-                with watch(model, log_dir=f"{out}_logs", every=2) as health:
-                    for _ in range(5):
-                        norms = train(x, y)
-                found["report"] = health.report.to_dict()
-            else:
+            with health:
                 for _ in range(5):
-                    norms = train(x, y)
+                    norms = run(x, y)
             found["norms"] = [float(norm) for norm in norms]
         except ValueError as error:
             found["error"] = f"{type(error).__name__}: {error}"
+    if is_watched:
+        found["report"] = health.report.to_dict()
     found["warnings"] = [str(w.message) for w in caught]
     found["weights"] = [w.tolist() for w in model.get_weights()]
+    return found
+
+
+def main(out):
+    """Trains bare, watched, and watched with a cut."""
+    strategy = tf.distribute.MultiWorkerMirroredStrategy()
+    found = {
+        "bare": train(strategy, None, mse, False),
+        "watched": train(strategy, f"{out}_logs", mse, True),
+        "cut": train(strategy, f"{out}_cut", rounded, True),
+    }
     with open(f"{out}.json", "w") as file:
         json.dump(found, file)
 
