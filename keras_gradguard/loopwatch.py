@@ -55,7 +55,7 @@ def watch(
     Args:
         model: The Keras model to watch; it need not be compiled or built.
         log_dir: As for `GradHealthCallback`. On several machines only the
-            chief writes and warns.
+            chief measures, writes and warns.
         every: Steps between two written records; the first step is one.
         on_break: What a missing gradient does: `"warn"`, `"raise"` a
             `GradientBreakError`, or `"stop"`: leave the block before the
