@@ -1,6 +1,5 @@
 """Watches the updates of a custom loop: checks, diagnoses, acts."""
 
-import threading
 from dataclasses import replace
 
 import tensorflow as tf
@@ -54,8 +53,9 @@ class LoopGuard(Guard):
         )
         self._response.is_silent = is_silent
         self._connection = LoopConnection(self._response, expected)
-        self._sight = Sight(model, self._see_function, self._add)
-        self._thread = threading.get_ident()
+        # One fault switches all of it off.
+        self._door = hook.door
+        self._sight = Sight(model, self._door, self._see_function, self._add)
         self._first = FirstStep(model)
         self._num_updates = 0
         self._is_first, self._is_added = True, False
@@ -82,6 +82,7 @@ class LoopGuard(Guard):
         hook.undo()
         with self._door.guarded():
             self._logbook.close()
+            is_quiet = is_quiet or not self._door.is_open
             if not self._num_updates and not is_quiet:
                 warn_of_nothing(self._model, self._is_added)
 
@@ -126,13 +127,10 @@ class LoopGuard(Guard):
         may_wait = tf.executing_eagerly() and not is_refused
         step = replace(step, trace=trace)
         found = self._connection.explain_live(step, missing, quiet, may_wait)
-        if found is None and not self._sight.is_open and self._is_here():
+        if found is None and not self._sight.is_open:
             self._first.begin_with_the_next()
             self._sight.open()
         return found or ()
-
-    def _is_here(self):
-        return self._thread == threading.get_ident()
 
     def _act(self, found, action):
         if found and action == "stop":
@@ -142,9 +140,11 @@ class LoopGuard(Guard):
 
     def see_update(self, optimizer, variables):
         """Takes note that an update was made, or traced."""
-        is_over = self._first.see_update(optimizer, variables)
-        if tf.executing_eagerly() and self.is_on:
-            with self._sight.paused():
+        if not self.is_on:
+            return
+        with self._door.guarded(), self._sight.paused():
+            is_over = self._first.see_update(optimizer, variables)
+            if tf.executing_eagerly():
                 if self._sight.is_open and is_over:
                     self._end_first_step()
                 self.look()
@@ -153,7 +153,7 @@ class LoopGuard(Guard):
         """A compiled function has returned to Python."""
         if not self.is_on or not self._num_updates:
             return
-        if self._first.see_function() and self._is_here():
+        if self._first.see_function():
             # An exception must not come out of Python's own tracing.
             try:
                 with self._sight.paused():

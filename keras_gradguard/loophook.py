@@ -51,6 +51,7 @@ class LoopHook:
         num_replicas: How many replicas train.
         optimizers: Those that have trained a variable of the model.
         watchers: The watcher, once it is there.
+        door: The `Door` at which a fault of all this is caught.
     """
 
     def __init__(self, model, every, withhold, optimizers):
@@ -65,7 +66,7 @@ class LoopHook:
         self.data = self.graph = None
         self._hooked = {}
         self._stack = contextlib.ExitStack()
-        self._door = Door()
+        self.door = Door()
         self._own = {}
         self._thread = threading.local()
 
@@ -133,14 +134,16 @@ class LoopHook:
             gradients, given = list(grads), trainable_variables
             given = None if given is None else list(given)
             is_inner = getattr(self._thread, "is_applying", False)
-            if is_inner or is_examining() or not self._door.is_open:
+            if is_inner or is_examining() or not self.door.is_open:
                 return original(gradients, given)
             variables = given
             if variables is None:
                 if not optimizer.built:
                     return original(gradients, given)
                 variables = list(keras_internals.variables_of(optimizer))
-            own = self._own_of(variables[: len(gradients)])
+            own = {}
+            with self.door.guarded():
+                own = self._own_of(variables[: len(gradients)])
             if not own:
                 return original(gradients, given)
             self._thread.is_applying = True
@@ -166,11 +169,11 @@ class LoopHook:
         for watcher in self.watchers:
             watcher.see_gradients(mine, theirs, is_refused)
         known = None
-        with self._door.guarded():
+        with self.door.guarded():
             if self.num_replicas > 1:
                 # The gradients of one replica are not those of the step.
                 self._thread.applied = optimizer, mine
-            elif not unknown and not is_refused:
+            elif self.door.is_open and not unknown and not is_refused:
                 if self.probe.withhold is not None and not optimizer.built:
                     optimizer.build(variables)
                 known = self.probe.before_apply(optimizer, mine, theirs)
@@ -180,7 +183,7 @@ class LoopHook:
             for watcher in self.watchers:
                 watcher.see_apply_error(error, mine, unknown)
             raise
-        with self._door.guarded():
+        with self.door.guarded():
             if known:
                 self.probe.after_apply(known)
         for watcher in self.watchers:
@@ -192,8 +195,9 @@ class LoopHook:
         def reduce(grads_and_vars):
             reduced = list(original(grads_and_vars))
             applied = getattr(self._thread, "applied", None)
-            with self._door.guarded():
-                if applied and is_measured_here() and not is_examining():
+            with self.door.guarded():
+                is_own = applied and self.door.is_open and not is_examining()
+                if is_own and is_measured_here():
                     self._thread.known = self._before(*applied, reduced)
             return reduced
 
@@ -210,7 +214,7 @@ class LoopHook:
         def update(*arguments, **named):
             self._thread.known = None
             done = original(*arguments, **named)
-            with self._door.guarded():
+            with self.door.guarded():
                 if self._thread.known:
                     self.probe.after_apply(self._thread.known, uncounted=1)
             return done

@@ -12,6 +12,7 @@ from tensorboard.backend.event_processing.event_file_loader import (
 )
 
 from keras_gradguard import GradientBreakError, GradientBreakWarning, watch
+from keras_gradguard.errors import GuardFaultWarning
 from tests.looping import MODES, X, Y, compiled, loop, network, trainer
 
 
@@ -405,3 +406,34 @@ def test_expected():
     health, error = loop(model, trainer(model, mse)[0], expect="hidden/")
     assert error is None
     assert () == health.report.diagnoses
+
+
+@pytest.mark.parametrize("mode", ["eager", "graph"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "keras_gradguard.diagnosis.sight.Recording.see",
+        "keras_gradguard.diagnosis.liveobserver.LiveObserver._layer",
+        "keras_gradguard.loopprobe.LoopProbe.before_apply",
+        "keras_gradguard.loopguard.FirstStep.see_update",
+    ],
+)
+def test_a_fault_of_the_tool_stops_nothing(name, mode, monkeypatch):
+    """It is told of once, as GG900, and the loop goes on."""
+
+    def fail(*arguments, **named):
+        raise ZeroDivisionError
+
+    monkeypatch.setenv("KERAS_GRADGUARD_STRICT", "0")
+    if name.endswith("Recording.see") and mode == "graph":
+        pytest.skip("no op runs eagerly")
+    model = network()
+    step, optimizer = trainer(model, mse, mode)
+    monkeypatch.setattr(name, fail)
+    with pytest.warns(GuardFaultWarning) as caught:
+        with watch(model):
+            for _ in range(3):
+                step(X, Y)
+    assert 1 == sum(w.category is GuardFaultWarning for w in caught)
+    assert 3 == int(optimizer.iterations)
+    assert "apply" not in vars(optimizer)

@@ -27,15 +27,19 @@ class LiveObserver(Observer):
             as well.
         eager: What stands for the graph of eager ops.
         model: The model that is watched.
+        door: The `Door` at which a fault of what is called here is caught.
         see_function: Is called as the outermost `tf.function` returns.
         see_optimizer: Is called with each optimizer that has been made.
     """
 
-    def __init__(self, recording, eager, model, see_function, see_optimizer):
+    def __init__(
+        self, recording, eager, model, door, see_function, see_optimizer
+    ):
         super().__init__(recording.trace, self._position)
         self._recording = recording
         self._eager = eager
         self._model = model
+        self._door = door
         self._see_function = see_function
         self._see_optimizer = see_optimizer
         self.is_on = True
@@ -69,8 +73,23 @@ class LiveObserver(Observer):
         return graph, internals.num_ops(graph)
 
     def _see(self, frame, event, argument):
-        if not self.is_on or event != "call":
+        if event != "call" or not (self.is_on and self._door.is_open):
             return None
+        at_return = None
+        with self._door.guarded():
+            at_return = self._see_call(frame, event, argument)
+        if at_return is None:
+            return None
+
+        def guarded(frame, event, value):
+            if self._door.is_open:
+                with self._door.guarded():
+                    at_return(frame, event, value)
+            return guarded
+
+        return guarded
+
+    def _see_call(self, frame, event, argument):
         code = frame.f_code
         if code in self._causes:
             self._read(frame, frame.f_locals["self"], self._causes[code])
@@ -90,14 +109,18 @@ class LiveObserver(Observer):
         """`np.array` and the like take the memory of a tensor as it is."""
         if event != "c_call" or getattr(called, "__module__", "") != "numpy":
             return
-        code = frame.f_code
         ops = self._recording.ops
-        if not self.is_on or not ops or not source.is_users(code.co_filename):
-            return
+        is_on = self.is_on and self._door.is_open and ops
+        if is_on and source.is_users(frame.f_code.co_filename):
+            with self._door.guarded():
+                self._read_in_line(frame, ops[-1].outputs)
+
+    def _read_in_line(self, frame, latest):
+        code = frame.f_code
         place = source.place(code.co_filename, frame.f_lineno, code.co_name)
         values = [frame.f_locals.get(name) for name in names_on(place)]
         seen = [v for v in values if self._recording.maker(v) is not None]
-        for tensor in seen or ops[-1].outputs:
+        for tensor in seen or latest:
             self._read(frame, tensor, "numpy")
 
     def _read(self, frame, tensor, cause):

@@ -25,15 +25,17 @@ class Sight:
 
     Args:
         model: The model that is watched.
+        door: See `LiveObserver`.
         see_function: See `LiveObserver`.
         see_optimizer: See `LiveObserver`.
     """
 
-    def __init__(self, model, see_function, see_optimizer):
+    def __init__(self, model, door, see_function, see_optimizer):
         self._model = model
         self._seen = (see_function, see_optimizer)
         self._stack = contextlib.ExitStack()
-        self._thread = None
+        self._door = door
+        self._home, self._thread = threading.get_ident(), None
         self._is_paused = False
         self.recording = None
 
@@ -43,14 +45,19 @@ class Sight:
         return self._thread is not None
 
     def open(self):
-        """Begins to look, with nothing seen so far."""
+        """Begins to look, with nothing seen so far.
+
+        Only where the block was entered: what looks is a thread's own.
+        """
+        if threading.get_ident() != self._home:
+            return
         self.close()
         self.recording = Recording()
         self._eager = object()
         self._graph = None
         self._is_paused = False
         observer = LiveObserver(
-            self.recording, self._eager, self._model, *self._seen
+            self.recording, self._eager, self._model, self._door, *self._seen
         )
         self._stack.enter_context(eager_internals.every_op_seen(self._see))
         self._stack.enter_context(observer)
@@ -79,8 +86,9 @@ class Sight:
         recording = self.recording
         if recording is None or self._is_paused:
             return
-        if len(recording.ops) < _MOST_OPS:
-            recording.see(*ran)
+        if len(recording.ops) < _MOST_OPS and self._door.is_open:
+            with self._door.guarded():
+                recording.see(*ran)
 
     def trace_of(self, variables):
         """Returns what is known of how some variables get their gradients.
@@ -92,7 +100,7 @@ class Sight:
         Returns:
             A `Trace`, or `None` if no tape was seen.
         """
-        if self.recording is None:
+        if self.recording is None or not self._door.is_open:
             return None
         seen = self.recording.trace
         calls = [call for call in seen.targets if call.targets]

@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 from keras_gradguard.diagnosis.sight import Sight
+from keras_gradguard.door import Door
 from tests.looping import X, network
 
 
@@ -15,7 +16,10 @@ class Looking:
     def __init__(self, model):
         self.functions, self.optimizers = [], []
         self.sight = Sight(
-            model, lambda: self.functions.append(1), self.optimizers.append
+            model,
+            Door(),
+            lambda: self.functions.append(1),
+            self.optimizers.append,
         )
 
     def __enter__(self):
