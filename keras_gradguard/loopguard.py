@@ -56,6 +56,7 @@ class LoopGuard(Guard):
         # One fault switches all of it off.
         self._door = hook.door
         self._sight = Sight(model, self._door, self._see_function, self._add)
+        hook.pause = self._sight.paused
         self._first = FirstStep(model)
         self._num_updates = 0
         self._is_first, self._is_added = True, False
@@ -102,7 +103,7 @@ class LoopGuard(Guard):
         self._lost = ()
         self._num_updates += 1
         if self.is_on:
-            with self._door.guarded(), self._sight.paused():
+            with self._door.guarded():
                 self._check_loop(variables, gradients, is_refused)
 
     def _check_loop(self, variables, gradients, is_refused):
@@ -142,7 +143,7 @@ class LoopGuard(Guard):
         """Takes note that an update was made, or traced."""
         if not self.is_on:
             return
-        with self._door.guarded(), self._sight.paused():
+        with self._door.guarded():
             is_over = self._first.see_update(optimizer, variables)
             if tf.executing_eagerly():
                 if self._sight.is_open and is_over:

@@ -51,6 +51,7 @@ class LoopHook:
         num_replicas: How many replicas train.
         optimizers: Those that have trained a variable of the model.
         watchers: The watcher, once it is there.
+        pause: Makes a context in which nobody looks at what runs.
         door: The `Door` at which a fault of all this is caught.
     """
 
@@ -62,6 +63,7 @@ class LoopHook:
         self.probe = LoopProbe(every, withhold)
         self.optimizers = optimizers
         self.watchers = []
+        self.pause = contextlib.nullcontext
         # A loop does not show where its batch is.
         self.data = self.graph = None
         self._hooked = {}
@@ -148,13 +150,14 @@ class LoopHook:
                 return original(gradients, given)
             self._thread.is_applying = True
             try:
-                return self._apply(
-                    optimizer,
-                    lambda: original(gradients, given),
-                    variables,
-                    gradients,
-                    own,
-                )
+                with self.pause():
+                    return self._apply(
+                        optimizer,
+                        lambda: original(gradients, given),
+                        variables,
+                        gradients,
+                        own,
+                    )
             finally:
                 self._thread.is_applying = False
 

@@ -43,11 +43,13 @@ class LiveObserver(Observer):
         self._see_function = see_function
         self._see_optimizer = see_optimizer
         self.is_on = True
+        self._thread = threading.get_ident()
         self._on_call |= {
             eager_internals.RECORD_OPERATION: self._recorded,
             internals.FUNCTION_CALL: self._function,
             keras_internals.OPTIMIZER_MADE: self._optimizer,
         }
+        self._ignored = {}
         self._causes = eager_internals.read_outs()
 
     def __enter__(self):
@@ -55,16 +57,18 @@ class LiveObserver(Observer):
         # Replicas run in threads of their own.
         self._before_threads = threading.gettrace()
         threading.settrace(self._see)
-        self._is_profiling = sys.getprofile() is None
-        if self._is_profiling:
-            sys.setprofile(self._see_compiled)
+        self._may_profile = sys.getprofile() is None
+        self._profile(True)
 
     def __exit__(self, *_):
         self.is_on = False
-        if self._is_profiling:
-            sys.setprofile(None)
+        self._profile(False)
         threading.settrace(self._before_threads)
         super().__exit__()
+
+    def _profile(self, is_on):
+        if self._may_profile:
+            sys.setprofile(self._see_compiled if is_on else None)
 
     def _position(self):
         if tf.executing_eagerly():
@@ -73,7 +77,14 @@ class LiveObserver(Observer):
         return graph, internals.num_ops(graph)
 
     def _see(self, frame, event, argument):
-        if event != "call" or not (self.is_on and self._door.is_open):
+        # A step makes a million calls, and a code object is slow to hash.
+        key = id(frame.f_code)
+        if key in self._ignored or event != "call":
+            return None
+        if not self._is_wanted(frame.f_code):
+            self._ignored[key] = frame.f_code
+            return None
+        if not (self.is_on and self._door.is_open):
             return None
         at_return = None
         with self._door.guarded():
@@ -88,6 +99,14 @@ class LiveObserver(Observer):
             return guarded
 
         return guarded
+
+    def _is_wanted(self, code):
+        return (
+            code in self._on_call
+            or code in self._causes
+            or code in eager_internals.LOOK_UPS
+            or code.co_filename.startswith(_NUMPY)
+        )
 
     def _see_call(self, frame, event, argument):
         code = frame.f_code
@@ -171,7 +190,17 @@ class LiveObserver(Observer):
         del frame
         if not tf.executing_eagerly():
             return None
-        return lambda _: self._see_function()
+        is_here = self._thread == threading.get_ident()
+        if is_here:
+            # No number is read out of a graph, and this would slow it down.
+            self._profile(False)
+
+        def done(_):
+            if is_here and self.is_on:
+                self._profile(True)
+            self._see_function()
+
+        return done
 
     def _optimizer(self, frame):
         optimizer = frame.f_locals["self"]

@@ -5,6 +5,7 @@ looked at. So it is open for the first step, and again once one is broken.
 """
 
 import contextlib
+import sys
 import threading
 from dataclasses import replace
 
@@ -37,6 +38,7 @@ class Sight:
         self._door = door
         self._home, self._thread = threading.get_ident(), None
         self._is_paused = False
+        self._observer = None
         self.recording = None
 
     @property
@@ -56,11 +58,11 @@ class Sight:
         self._eager = object()
         self._graph = None
         self._is_paused = False
-        observer = LiveObserver(
+        self._observer = LiveObserver(
             self.recording, self._eager, self._model, self._door, *self._seen
         )
         self._stack.enter_context(eager_internals.every_op_seen(self._see))
-        self._stack.enter_context(observer)
+        self._stack.enter_context(self._observer)
         self._thread = threading.get_ident()
 
     def close(self):
@@ -75,12 +77,21 @@ class Sight:
 
     @contextlib.contextmanager
     def paused(self):
-        """Keeps no op while the block runs: they are not the user's."""
+        """Sees nothing while the block runs: it is not the user's."""
         before, self._is_paused = self._is_paused, True
+        observer = self._observer
+        is_here = self.is_open and self._thread == threading.get_ident()
+        looks = sys.gettrace(), sys.getprofile()
+        if is_here:
+            sys.settrace(None)
+            sys.setprofile(None)
         try:
             yield
         finally:
             self._is_paused = before
+            if is_here and self.is_open and self._observer is observer:
+                sys.settrace(looks[0])
+                sys.setprofile(looks[1])
 
     def _see(self, *ran):
         recording = self.recording
