@@ -77,6 +77,9 @@ class LiveObserver(Observer):
         return graph, internals.num_ops(graph)
 
     def _see(self, frame, event, argument):
+        # A thread that was started in the block may call this for ever.
+        if not self.is_on:
+            return None
         # A step makes a million calls, and a code object is slow to hash.
         key = id(frame.f_code)
         if key in self._ignored or event != "call":
@@ -84,7 +87,7 @@ class LiveObserver(Observer):
         if not self._is_wanted(frame.f_code):
             self._ignored[key] = frame.f_code
             return None
-        if not (self.is_on and self._door.is_open):
+        if not self._door.is_open:
             return None
         at_return = None
         with self._door.guarded():
