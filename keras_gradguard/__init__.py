@@ -15,6 +15,7 @@ _HOMES = {
     "Report": "records",
     "check_loss": "losscheck",
     "diagnose": "checkup",
+    "watch": "loopwatch",
 }
 
 __all__ = sorted(_HOMES)

@@ -171,6 +171,10 @@ class Capture:
         is_bad = internals.rarely(due | suspect, measure, False)
         return total, is_bad & (scale <= 1.0)
 
+    def values(self):
+        """Returns what `read` and `UpdateCapture.read` return, as tensors."""
+        return self._statistics.value(), self.updates.value()
+
     def read(self):
         """Returns the last statistics: `[len(variables), len(COLUMNS)]`."""
         return self._statistics.numpy()

@@ -5,7 +5,11 @@ import os
 import traceback
 import warnings
 
-from keras_gradguard.errors import GradientBreakError, GuardFaultWarning
+from keras_gradguard.errors import (
+    GradientBreakError,
+    GuardFaultWarning,
+    LoopStopped,
+)
 
 STRICT = "KERAS_GRADGUARD_STRICT"
 
@@ -26,7 +30,7 @@ class Door:
         """Catches a fault of the code in the block; lets findings pass."""
         try:
             yield
-        except GradientBreakError:
+        except (GradientBreakError, LoopStopped):
             raise
         except Exception as fault:
             if os.environ.get(STRICT) == "1":

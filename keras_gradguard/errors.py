@@ -28,6 +28,12 @@ class GradientBreakError(ValueError):
         return (type(self), (self.report, self._cause))
 
 
+class LoopStopped(Exception):
+    """Leaves the block of `watch`, which swallows it."""
+
+    ag_pass_through = True
+
+
 class GradientBreakWarning(UserWarning):
     """A gradient is broken, and training goes on."""
 
@@ -60,3 +66,18 @@ def checked_action(name, value, actions=ACTIONS):
             f"`{name}` must be one of {expected}. Received: {name}={value!r}"
         )
     return value
+
+
+def checked_every(every):
+    """Returns the steps between two records, or raises ValueError.
+
+    Args:
+        every: What was given for it.
+    """
+    is_count = isinstance(every, int) and not isinstance(every, bool)
+    if not is_count or every < 1:
+        raise ValueError(
+            "`every` must be an integer of at least 1, the number of "
+            f"steps between two written records. Received: every={every!r}"
+        )
+    return every

@@ -13,7 +13,7 @@ from keras_gradguard.hook import hook_of
 from keras_gradguard.response import Response, add_notes
 from keras_gradguard.second_look import second_look
 
-_WITHHELD = {"warn": None, "skip": "bad", "stop": "after", "raise": "after"}
+WITHHELD = {"warn": None, "skip": "bad", "stop": "after", "raise": "after"}
 
 
 class Guard:
@@ -27,6 +27,8 @@ class Guard:
         expected: The `Expected` variables without a gradient and breaks.
         symptoms: Makes the `Symptoms` of a `Hook`.
     """
+
+    _hook_of = staticmethod(hook_of)
 
     def __init__(
         self, model, logbook, on_break, on_nonfinite, expected, symptoms
@@ -42,14 +44,14 @@ class Guard:
         self._door = Door()
         self._lost = ()
         self._is_latched = False
-        self._hook = hook_of(model)
+        self._hook = self._hook_of(model)
         self._hook.watchers.append(self)
         self._symptoms = symptoms(self._hook)
 
     @property
     def withhold(self):
         """Which updates are left out once a gradient is not finite."""
-        return _WITHHELD[self._on_nonfinite]
+        return WITHHELD[self._on_nonfinite]
 
     @property
     def is_on(self):

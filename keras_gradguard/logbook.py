@@ -22,14 +22,13 @@ class Logbook:
 
     def __init__(self, model, writer=None, optimizers=None):
         self.epoch = None
+        self.optimizers = optimizers
         self._model = model
         self._writer = writer
         self._diagnoses = {}
         self._rows = {}
-        self._losses = ()
-        self._global_norm = None
-        self._step = None
-        self._optimizers = ()
+        self._losses = self._optimizers = ()
+        self._global_norm = self._step = None
         self._count = UpdateCount(model, optimizers)
         self.paths_of(())
 
@@ -159,18 +158,19 @@ class Logbook:
         row = measure.health(variable, path, MISSING, self.now())
         self._rows[path] = {None: row}
 
-    def measure(self, measured):
+    def measure(self, measured, step=None):
         """Takes in the statistics of a step.
 
         Args:
             measured: What `Probe.read` returns; the updates may be `None`.
+            step: Its number; by default the number of updates so far.
 
         Returns:
             `(rows, moved)`: the `VariableHealth` of each variable that was
             measured, the largest norm where it has several updates, and
             whether it has moved, both by path in model order.
         """
-        self._step = self.now()
+        self._step = self.now() if step is None else step
         rows, moved = {}, {}
         for variables, figures, updates, name in measured:
             paths = self.paths_of(variables)
@@ -198,16 +198,17 @@ class Logbook:
         }
         return largest, moved
 
-    def record(self, measured):
+    def record(self, measured, step=None):
         """Takes in the statistics of a step and writes them as one record.
 
         Args:
             measured: See `measure`.
+            step: See `measure`.
 
         Returns:
             What `measure` returns.
         """
-        rows, moved = self.measure(measured)
+        rows, moved = self.measure(measured, step)
         if rows:
             norms = {
                 row.key: row.norm

@@ -13,6 +13,9 @@ class Response:
         logbook: The `Logbook` to fill.
         on_break: `"warn"`, `"raise"` or `"stop"`.
         expected: The `Expected` breaks, which are kept without a warning.
+
+    Attributes:
+        is_silent: Whether to warn of nothing.
     """
 
     def __init__(self, model, logbook, on_break, expected):
@@ -20,6 +23,7 @@ class Response:
         self._logbook = logbook
         self._on_break = on_break
         self._expected = expected
+        self.is_silent = False
 
     def add(self, findings, severity, quiet=False, step=None, is_fatal=False):
         """Keeps findings, and warns of new ones unless an exception tells.
@@ -39,7 +43,7 @@ class Response:
         if not is_fatal:
             found, alarms = self._expected.accept(found)
         fresh = self._logbook.keep(found)
-        for diagnosis in () if quiet else fresh:
+        for diagnosis in () if quiet or self.is_silent else fresh:
             if diagnosis in alarms:
                 warn_of(diagnosis)
         return alarms

@@ -15,6 +15,9 @@ RECORD_OPERATION = record.record_operation.__code__
 # Runs, eagerly, a function that brings its own gradient.
 CUSTOM_GRADIENT = custom_gradient._eager_mode_decorator.__code__
 
+# Looks up what a tensor does not have; NumPy asks for its own protocol.
+LOOK_UPS = frozenset((tf.Tensor.__getattr__.__code__,))
+
 
 @contextlib.contextmanager
 def every_op_seen(see):
@@ -80,3 +83,40 @@ def pull_back(op_type, attributes, inputs, outputs, gradients):
         op_type, attributes, len(inputs), inputs, outputs, gradients, (), ""
     )
     return list(found) if isinstance(found, (list, tuple)) else [found]
+
+
+def no_tape():
+    """Returns a context in which no gradient tape records."""
+    return record.stop_recording()
+
+
+def function_graph(frame):
+    """Returns the graph of the `tf.function` that tells a tape of itself.
+
+    Args:
+        frame: The frame of `RECORD_OPERATION`.
+
+    Returns:
+        A `FuncGraph`, or `None` if it is a custom gradient that tells.
+    """
+    caller = frame.f_back.f_locals.get("self")
+    return getattr(caller, "_func_graph", None)
+
+
+def read_outs():
+    """Returns what reads the numbers out of an eager tensor.
+
+    Returns:
+        A dict from code object to the cause that a finding names.
+    """
+    causes = {
+        "numpy": "python_value",
+        "__array__": "numpy",
+        "__float__": "python_value",
+        "__int__": "python_value",
+        "__index__": "python_value",
+        "__complex__": "python_value",
+        "__bool__": "tensor_as_bool",
+    }
+    eager = type(tf.constant(0.0))
+    return {getattr(eager, n).__code__: cause for n, cause in causes.items()}

@@ -218,6 +218,8 @@ def probe(op, position):
     closed = (False,) * len(op.inputs)
     if not carries_gradient(output.dtype):
         return closed, None
+    if hasattr(op, "passes"):
+        return op.passes(position)
     if internals.runs_functions(op):
         # Its body is not at hand, and a probe would rewrite the op.
         return tuple(carries_gradient(t.dtype) for t in op.inputs), None

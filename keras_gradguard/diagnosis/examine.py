@@ -24,7 +24,7 @@ def explain_missing(step, missing):
     Returns:
         A list of `Finding`s, never empty.
     """
-    trace = trace_step(step.model, step.data)
+    trace = step.trace or trace_step(step.model, step.data)
     if trace.error is None:
         return located_findings(step, trace, missing)
     return explain_failed_trace(step, trace, missing)
@@ -43,7 +43,7 @@ def explain_zero(step, zero):
     Returns:
         A list of `Finding`s, empty if the gradients are connected.
     """
-    trace = trace_step(step.model, step.data)
+    trace = step.trace or trace_step(step.model, step.data)
     if trace.error is not None:
         return []
     location = Location(trace, step.model, step.variables, step.paths)
@@ -67,7 +67,7 @@ def explain_dropped(step):
     Returns:
         A list of `Finding`s for those that the tape was asked for.
     """
-    trace = trace_step(step.model, step.data)
+    trace = step.trace or trace_step(step.model, step.data)
     if trace.error is not None:
         return []
     location = Location(trace, step.model, step.variables, step.paths)
@@ -89,7 +89,7 @@ def explain_loss_of_step(step, name):
     Returns:
         A list of `Finding`s.
     """
-    trace = trace_step(step.model, step.data)
+    trace = step.trace or trace_step(step.model, step.data)
     if trace.error is not None:
         return explain_failed_trace(step, trace, range(len(step.variables)))
     calls = [call for call in trace.losses if call.loss.name == name]

@@ -85,9 +85,10 @@ def explain_error(step, error):
     if finding is None:
         return []
     everything = range(len(step.variables))
-    if finding.op is None or finding.place.line is not None:
+    is_found = finding.place.line is not None and step.trace is None
+    if finding.op is None or is_found:
         return _for_all(step, finding, everything)
-    trace = trace_step(step.model, step.data)
+    trace = step.trace or trace_step(step.model, step.data)
     return _for_all(step, finding, everything, trace)
 
 
@@ -95,7 +96,8 @@ def _for_all(step, finding, hit, trace=None):
     """A failure stops the variables that it hits, wherever it happens."""
     if finding.op is not None and trace is not None:
         place, calls = _made_at(trace, finding.op)
-        finding = dataclasses.replace(finding, place=place, calls=calls)
+        if place.line is not None or finding.place.line is None:
+            finding = dataclasses.replace(finding, place=place, calls=calls)
     paths = tuple(step.paths[number] for number in hit)
     return [dataclasses.replace(finding, variables=paths)]
 

@@ -58,7 +58,9 @@ def failure_finding(error, any_error=False):
         about gradients.
     """
     lookup = _LOOKUP.search(str(error))
-    if isinstance(error, LookupError) and lookup:
+    # AutoGraph makes another exception of it, which quotes the first.
+    is_lookup = isinstance(error, LookupError) or "LookupError" in str(error)
+    if is_lookup and lookup:
         return _unregistered(error, lookup.group(1))
     frames = source.frames_of_error(error)
     place = source.user_place(frames)

@@ -4,6 +4,7 @@
 """
 
 import contextlib
+import inspect
 
 import keras
 import keras.src
@@ -15,6 +16,9 @@ from tensorflow.python.util import tf_stack
 
 TAPE_START = tf.GradientTape._push_tape.__code__
 TAPE_STOP = tf.GradientTape._pop_tape.__code__
+FUNCTION_CALL = inspect.unwrap(
+    type(tf.function(lambda: None)).__call__
+).__code__
 
 # What Keras says where no variable gets a gradient.
 NO_GRADIENTS = "No gradients provided for any variable."
@@ -96,6 +100,9 @@ def bodies(op):
         an ordinary op or its body is not at hand. A while op has its
         condition first, its body second.
     """
+    if hasattr(op, "bodies"):
+        # An op of a recorded step, see `rangraph`.
+        return op.bodies()
     if op.type in _CALLS:
         kind, names = "call", [op.get_attr("f").name]
     elif op.type in _IFS:

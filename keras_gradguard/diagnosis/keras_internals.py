@@ -4,12 +4,15 @@
 """
 
 import contextlib
+import inspect
 import os
 
 import keras
 import keras.src
 from keras.src.losses.losses import LossFunctionWrapper
 from keras.src.trainers.compile_utils import get_loss, get_object_name
+
+OPTIMIZER_MADE = inspect.unwrap(keras.optimizers.Optimizer.__init__).__code__
 
 _COMPILE_FILE = get_loss.__code__.co_filename
 _LOSS_FILE = keras.losses.Loss.call.__code__.co_filename

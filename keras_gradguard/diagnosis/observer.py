@@ -73,6 +73,21 @@ class TapeCall:
 
 
 @dataclasses.dataclass
+class ReadOut:
+    """A tensor whose plain numbers were taken out of TensorFlow.
+
+    Args:
+        tensor: The tensor.
+        cause: What asked for them, as a finding names it.
+        place: The user's line, a `Place`.
+    """
+
+    tensor: object
+    cause: str
+    place: object
+
+
+@dataclasses.dataclass
 class Trace:
     """What one traced training step has shown.
 
@@ -87,6 +102,7 @@ class Trace:
         batch: Placeholders of the batch.
         outputs: What the model returned; empty for a custom `train_step`.
         called: The losses and layers that were called.
+        read: The `ReadOut`s of an eager step.
         error: The exception that ended the trace, or `None`.
     """
 
@@ -100,6 +116,7 @@ class Trace:
     batch: list = dataclasses.field(default_factory=list)
     outputs: list = dataclasses.field(default_factory=list)
     called: list = dataclasses.field(default_factory=list)
+    read: list = dataclasses.field(default_factory=list)
     error: Exception | None = None
 
     def layer_of(self, op, number):

@@ -10,6 +10,58 @@ import traceback
 
 import tensorflow as tf
 
+from keras_gradguard.diagnosis.locate import Location
+from keras_gradguard.finding import Finding
+
+_SUSPECT_NOTE = (
+    "more was read out, or some variables are connected; this is the first "
+    "line whose value is used"
+)
+# What a Python `if` asks is most often not the loss.
+_RANKS = {"tensor_as_bool": 1}
+
+
+def read_findings(step, trace, numbers):
+    """Explains variables whose way to the loss led out of TensorFlow.
+
+    Args:
+        step: The `Step`.
+        trace: The `Trace` of an eager step, with what it read out.
+        numbers: Indices of variables that no loss depends on.
+
+    Returns:
+        `(findings, rest)`: the `Finding`s, one for each line, and the
+        indices that none of them explains.
+    """
+    reads = {}
+    for read in trace.read if numbers else ():
+        if feeds_result(read.place):
+            reads.setdefault((read.place.file, read.place.line), read)
+    ordered = sorted(reads.values(), key=lambda r: _RANKS.get(r.cause, 0))
+    hit, rest = {}, list(numbers)
+    for position, read in enumerate(ordered):
+        location = Location(
+            trace, step.model, step.variables, step.paths, [read.tensor]
+        )
+        found = [n for n in rest if location.distance(n) < float("inf")]
+        rest = [n for n in rest if n not in found]
+        if found:
+            hit[position] = found
+    is_proved = len(reads) == 1 and not rest
+    is_proved &= len(numbers) == len(step.variables)
+    findings = [
+        Finding(
+            kind="untraceable",
+            cause=ordered[position].cause,
+            place=ordered[position].place,
+            variables=tuple(step.paths[n] for n in found),
+            notes=() if is_proved else (_SUSPECT_NOTE,),
+            certainty="proved" if is_proved else "suspected",
+        )
+        for position, found in hit.items()
+    ]
+    return findings, rest
+
 
 def read_tensors(error, place):
     """Returns the tensors that the failing line names.
@@ -18,18 +70,27 @@ def read_tensors(error, place):
         error: The exception that ended a trace.
         place: The user's line that it came from.
     """
-    names = {
-        node.id
-        for statement in _statements(place)
-        for node in ast.walk(statement)
-        if isinstance(node, ast.Name)
-    }
+    names = names_on(place)
     found = []
     for frame, line in traceback.walk_tb(error.__traceback__):
         if (frame.f_code.co_filename, line) == (place.file, place.line):
             values = [frame.f_locals.get(name) for name in names]
             found = [v for v in values if isinstance(v, tf.Tensor)]
     return found
+
+
+def names_on(place):
+    """Returns the names that the statement on a line uses, a set.
+
+    Args:
+        place: The user's line.
+    """
+    return {
+        node.id
+        for statement in _statements(place)
+        for node in ast.walk(statement)
+        if isinstance(node, ast.Name)
+    }
 
 
 def feeds_result(place):
@@ -95,9 +156,8 @@ def _later_statements(place):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
         and node.lineno <= place.line <= node.end_lineno
     ]
-    if not around:
-        return
-    for node in ast.walk(around[-1]):
+    body = around[-1] if around else _tree(place)
+    for node in ast.walk(body):
         if getattr(node, "lineno", 0) <= place.line:
             continue
         if isinstance(node, ast.stmt) and not hasattr(node, "body"):

@@ -49,6 +49,7 @@ class RanOp:
         is_taped: Whether a gradient tape was recording.
         backward: The gradient function that the user gave, or `None` for
             the registered one.
+        body: The graph of the `tf.function` that ran, `None` otherwise.
     """
 
     number: int
@@ -61,6 +62,7 @@ class RanOp:
     backward: typing.Callable | None = None
     # As for an op of a graph, so that both are located alike.
     graph: None = None
+    body: object = None
 
 
 class Recording:

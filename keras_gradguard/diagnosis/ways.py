@@ -6,6 +6,7 @@ import keras
 
 from keras_gradguard.diagnosis.locate import Location
 from keras_gradguard.diagnosis.outside import outside_findings
+from keras_gradguard.diagnosis.readout import read_findings
 from keras_gradguard.diagnosis.unused import unused_findings
 
 _BRANCH_NOTE = "only when this branch is taken: the other one passes a gradient"
@@ -20,12 +21,15 @@ class Step:
         data: The batch as `train_step` gets it.
         variables: The trainable variables that the step should train.
         paths: Their paths, unique, in the same order.
+        trace: What the step has shown, a `Trace`; by default it is traced
+            when a question needs it.
     """
 
     model: keras.Model
     data: object
     variables: tuple
     paths: tuple[str, ...]
+    trace: object = None
 
 
 def located_findings(step, trace, missing, losses=None):
@@ -60,6 +64,8 @@ def located_findings(step, trace, missing, losses=None):
     explained = {path for f in in_branches for path in f.variables}
     connected = [n for n in connected if step.paths[n] not in explained]
     findings += outside_findings(location, connected)
+    found, unused = read_findings(step, trace, unused)
+    findings += found
     findings += unused_findings(location, unused)
     return findings
 
