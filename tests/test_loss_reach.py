@@ -646,6 +646,29 @@ def test_many_steps_at_once():
     assert all(one.norms is not None for one in report.losses)
 
 
+def test_a_loop_is_measured_as_a_graph():
+    """A recurrent layer is not run op by op; its norms are the same."""
+    inputs = keras.Input((4,))
+    hidden = keras.layers.Reshape((4, 1))(inputs)
+    hidden = keras.layers.LSTM(5, name="trunk")(hidden)
+    outputs = {n: keras.layers.Dense(3, name=n)(hidden) for n in BOTH}
+    model = keras.Model(inputs, outputs)
+    model.compile("sgd", "mse")
+    expected = tape_norms(
+        model,
+        lambda model, outputs, y: {
+            f"mse ({n})": tf.reduce_mean(tf.square(outputs[n] - y[n]))
+            for n in BOTH
+        },
+        X[:8],
+        {n: y[:8] for n, y in BOTH.items()},
+    )
+    report = guarded(model)
+    assert () == report.diagnoses
+    for reach in report.losses:
+        assert_close(expected[reach.name], reach)
+
+
 def test_float16_is_unscaled():
     """The loss scale is in no norm, and rescues what is small."""
     before = keras.config.dtype_policy()

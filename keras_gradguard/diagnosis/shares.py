@@ -5,9 +5,11 @@ whatever else the step makes of a term, are in the norms without being asked
 for.
 """
 
+import keras
 import tensorflow as tf
 
 from keras_gradguard import capture
+from keras_gradguard.diagnosis import keras_internals
 from keras_gradguard.diagnosis.addends import LOSS, OTHER, addends_of
 from keras_gradguard.diagnosis.observer import Observer, Trace
 from keras_gradguard.diagnosis.trace import run_forward
@@ -37,8 +39,8 @@ def measured_reaches(step, known=(), weights=(), number=None):
         shown[:] = addends
         return figures
 
-    def run_alike():
-        if model.run_eagerly:
+    def run_once():
+        if model.run_eagerly or not _has_loops(model):
             return run()
         # Called by itself, TensorFlow would warn of a trace in every `fit`.
         return tf.function(run, autograph=False).get_concrete_function()()
@@ -47,7 +49,7 @@ def measured_reaches(step, known=(), weights=(), number=None):
         for variable, value in weights:
             variable.assign(value)
         try:
-            figures = run_alike().numpy()
+            figures = run_once().numpy()
         except Exception:  # noqa: BLE001
             # It ran in the training; what is known of it is all there is.
             return list(known)
@@ -56,6 +58,14 @@ def measured_reaches(step, known=(), weights=(), number=None):
         _reach(*named, row, ways.get(named), number)
         for named, row in zip(shown, figures, strict=True)
     ]
+
+
+def _has_loops(model):
+    """Whether op by op would be slower than to trace three passes anew."""
+    return any(
+        isinstance(layer, keras.layers.RNN)
+        for layer in keras_internals.layers_of(model)
+    )
 
 
 def _reach(name, kind, figures, ways, number):
@@ -86,25 +96,36 @@ def _run(step, has_other):
     one = tf.broadcast_to(tf.cast(scale, total.dtype), tf.shape(total))
 
     def norms(gradients):
-        return capture.statistics(gradients, variables, scale)[:, 0]
+        return tf.stack([_norm(gradient, scale) for gradient in gradients])
 
     addends = addends_of(step.model, trace)
     named = [(addend.name, addend.kind) for addend in addends]
+    # Asked for together: a tape does not look beyond what it is asked for.
+    values = [value for addend in addends for value in addend.values]
+    seeds = iter(tape.gradient(total, values, output_gradients=one))
     rows, entered = [], []
     for addend in addends:
-        seeds = [
-            (value, tape.gradient(total, value, output_gradients=one))
-            for value in addend.values
-        ]
-        seeds = [(value, seed) for value, seed in seeds if seed is not None]
-        entered += seeds
-        rows.append(norms(_gradients(tape, seeds, variables)))
+        pairs = [(value, next(seeds)) for value in addend.values]
+        pairs = [(value, seed) for value, seed in pairs if seed is not None]
+        entered += pairs
+        rows.append(norms(_gradients(tape, pairs, variables)))
     if has_other:
         # By linearity: the whole without the terms that are known.
         seeds = [(total, one), *((value, -seed) for value, seed in entered)]
         rows.append(norms(_gradients(tape, seeds, variables)))
         named.append((OTHER, LOSS))
     return named, tf.stack(rows)
+
+
+def _norm(gradient, scale):
+    if gradient is None:
+        return tf.constant(capture.MISSING, tf.float64)
+    values = tf.convert_to_tensor(gradient)
+    if values.dtype.is_complex:
+        values = tf.abs(values)
+    # No square leaves the range of float64.
+    square = 2.0 * tf.nn.l2_loss(tf.cast(values, tf.float64))
+    return tf.sqrt(square) / tf.cast(scale, tf.float64)
 
 
 def _gradients(tape, seeds, variables):
