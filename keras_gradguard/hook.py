@@ -10,6 +10,8 @@ import weakref
 
 import tensorflow as tf
 
+from keras_gradguard import at_hand
+from keras_gradguard.armed import take_back_later
 from keras_gradguard.batch import packed, spec_of
 from keras_gradguard.diagnosis import keras_internals
 from keras_gradguard.diagnosis.trace import is_examining, optimizers_of
@@ -59,8 +61,9 @@ class Hook:
         self.channel = None
         self.graph = None
         self.has_run = False
-        plain = model.train_function
-        self._is_stale = keras_internals.has_been_traced(plain)
+        self._fit = None
+        self._is_stale = at_hand.has_run(model)
+        self._as_traced = at_hand.changed_since(model) if self._is_stale else []
         self._guarded_step = self._guard(model.train_step)
         self._make_guarded()
         self._door = Door()
@@ -109,11 +112,19 @@ class Hook:
         if is_first:
             self._plain = names["train_function"]
             names["train_function"] = self._run
+            if self._fit is None or self._fit() is None:
+                self._fit = take_back_later(self)
+
+    def take_back(self):
+        """Puts the plain train function back if the guarded one is there."""
+        if vars(self.model)["train_function"] == self._run:
+            vars(self.model)["train_function"] = self._plain
 
     def _run(self, iterator):
         """Runs one guarded call; the model is as before when it ends."""
-        vars(self.model)["train_function"] = self._plain
+        self.take_back()
         self.has_run = True
+        at_hand.note_run(self._plain)
         try:
             with running(self), self._hooked():
                 logs = self._guarded(iterator)
@@ -161,7 +172,7 @@ class Hook:
             # Older Keras looks `train_step` up only when it traces.
             step = replaced(self.model, "train_step", self._guarded_step)
             stack.enter_context(step)
-            for hook in self._hooks:
+            for hook in (*self._as_traced, *self._hooks):
                 stack.enter_context(replaced(*hook))
             yield
 
@@ -190,7 +201,9 @@ class Hook:
             unknown = keras_internals.unknown_to(optimizer, variables)
             if unknown and self._is_stale:
                 # As the step that is at hand already: it knows none of them.
-                gradients, variables = _without(gradients, variables, unknown)
+                gradients, variables = at_hand.without(
+                    unknown, gradients, variables
+                )
             proceed = [
                 watcher.see_gradients(variables, gradients)
                 for watcher in list(self.watchers)
@@ -234,9 +247,3 @@ class Hook:
         if self.channel is None:
             return None
         return packed(self.data, self.channel[1])
-
-
-def _without(gradients, variables, unknown):
-    ids = set(map(id, unknown))
-    kept = [n for n, v in enumerate(variables) if id(v) not in ids]
-    return [gradients[n] for n in kept], [variables[n] for n in kept]
