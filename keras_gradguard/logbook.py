@@ -151,8 +151,9 @@ class Logbook:
                 )
                 rows.setdefault(path, {})[name] = row
         for path, found in rows.items():
-            self._rows[path].pop(None, None)
-            self._rows[path].update(found)
+            known = self._rows.setdefault(path, {})
+            known.pop(None, None)
+            known.update(found)
         if rows:
             norms = [row.norm for f in rows.values() for row in f.values()]
             self._global_norm = measure.global_norm(norms)

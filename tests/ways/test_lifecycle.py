@@ -307,7 +307,7 @@ HOOKS = (
 def test_exception_of_another_callback(kind, hook, place):
     """Wherever another callback raises, the model is as a bare one would be."""
 
-    def fail(*arguments):
+    def fail(*arguments, **named):
         raise kind
 
     def train(model, callbacks):
