@@ -14,7 +14,7 @@ import keras.src.backend.tensorflow.trainer as trainers
 
 from keras_gradguard import GradHealthCallback
 
-SWITCH = "INJECT_GUARD"
+SWITCH = "INJECT_GUARD"  # 1: with the guard, else only the stand-ins
 KIND = trainers.TensorFlowTrainer
 plain = KIND.fit
 
