@@ -10,8 +10,9 @@ import weakref
 
 import tensorflow as tf
 
+from keras_gradguard import at_hand
+from keras_gradguard.armed import take_back_later
 from keras_gradguard.batch import packed, spec_of
-from keras_gradguard.diagnosis import keras_internals
 from keras_gradguard.diagnosis.trace import is_examining, optimizers_of
 from keras_gradguard.door import Door
 from keras_gradguard.logs import Logs
@@ -61,9 +62,10 @@ class Hook:
         self.channel = None
         self.graph = None
         self.num_steps = 0
-        plain = model.train_function
-        self.is_stale = keras_internals.has_been_traced(plain)
         self.num_replicas = num_replicas(model)
+        self._fit = None
+        self.is_stale = at_hand.has_run(model)
+        self._as_traced = at_hand.changed_since(model) if self.is_stale else []
         self._guarded_step = self._guard(model.train_step)
         self._make_guarded()
         self.door = Door()
@@ -112,11 +114,19 @@ class Hook:
         if is_first:
             self._plain = names["train_function"]
             names["train_function"] = self._run
+            if self._fit is None or self._fit() is None:
+                self._fit = take_back_later(self)
+
+    def take_back(self):
+        """Puts the plain train function back if the guarded one is there."""
+        if vars(self.model)["train_function"] == self._run:
+            vars(self.model)["train_function"] = self._plain
 
     def _run(self, iterator):
         """Runs one guarded call; the model is as before when it ends."""
-        vars(self.model)["train_function"] = self._plain
+        self.take_back()
         self.num_steps += self.model.steps_per_execution
+        at_hand.note_run(self._plain)
         try:
             with running(self), self._hooked():
                 logs = self._guarded(iterator)
@@ -169,7 +179,7 @@ class Hook:
             # Older Keras looks `train_step` up only when it traces.
             step = replaced(self.model, "train_step", self._guarded_step)
             stack.enter_context(step)
-            for patch in self._patches:
+            for patch in (*self._as_traced, *self._patches):
                 stack.enter_context(replaced(*patch))
             yield
 

@@ -1,7 +1,6 @@
 """What is known of one training so far, in memory and in its event file."""
 
 import dataclasses
-import math
 import warnings
 
 from keras_gradguard import measure
@@ -186,13 +185,14 @@ class Logbook:
                 )
                 rows.setdefault(path, {})[name] = row
         for path, found in rows.items():
-            self._rows[path].pop(None, None)
-            self._rows[path].update(found)
+            known = self._rows.setdefault(path, {})
+            known.pop(None, None)
+            known.update(found)
         if rows:
             norms = [row.norm for f in rows.values() for row in f.values()]
             self._global_norm = measure.global_norm(norms)
         largest = {
-            path: max(rows[path].values(), key=_size)
+            path: max(rows[path].values(), key=measure.size_of)
             for path in self._rows
             if path in rows
         }
@@ -245,7 +245,3 @@ class Logbook:
                 UserWarning,
                 stacklevel=2,
             )
-
-
-def _size(row):
-    return math.inf if row.num_nonfinite else row.norm or 0.0

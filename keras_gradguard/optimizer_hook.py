@@ -5,6 +5,7 @@ import weakref
 
 import tensorflow as tf
 
+from keras_gradguard import at_hand
 from keras_gradguard.diagnosis import keras_internals
 from keras_gradguard.diagnosis.trace import is_examining
 from keras_gradguard.replicas import is_measured_here
@@ -64,7 +65,9 @@ class OptimizerHook:
             unknown = keras_internals.unknown_to(self._optimizer, variables)
             if unknown and hook.is_stale:
                 # As the step that is at hand already: it knows none of them.
-                gradients, variables = _without(gradients, variables, unknown)
+                gradients, variables = at_hand.without(
+                    unknown, gradients, variables
+                )
             proceed = [
                 watcher.see_gradients(variables, gradients)
                 for watcher in list(hook.watchers)
@@ -140,9 +143,3 @@ class OptimizerHook:
             return done
 
         return update
-
-
-def _without(gradients, variables, unknown):
-    ids = set(map(id, unknown))
-    kept = [n for n, v in enumerate(variables) if id(v) not in ids]
-    return [gradients[n] for n in kept], [variables[n] for n in kept]

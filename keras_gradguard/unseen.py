@@ -6,7 +6,7 @@ from dataclasses import replace
 from keras_gradguard.connection import Connection
 from keras_gradguard.diagnosis import internals
 from keras_gradguard.diagnosis.nonfinite import nonfinite_findings
-from keras_gradguard.diagnosis.observer import Trace
+from keras_gradguard.diagnosis.seen import Trace
 from keras_gradguard.finding import Finding
 
 _UNSEEN = (

@@ -135,6 +135,11 @@ def unknown_to(optimizer, variables):
     return [v for v in variables if id(v) not in known]
 
 
+def own_weights(layer):
+    """Returns the weights of a layer itself that may be trained."""
+    return layer._trainable_variables
+
+
 def has_been_traced(train_function):
     """Returns whether an earlier `fit` has traced a train function."""
     cells = getattr(train_function, "__closure__", None) or ()

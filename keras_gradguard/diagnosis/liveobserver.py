@@ -13,8 +13,9 @@ from keras_gradguard.diagnosis import (
     keras_internals,
     source,
 )
-from keras_gradguard.diagnosis.observer import Observer, ReadOut, tensors_of
+from keras_gradguard.diagnosis.observer import Observer, tensors_of
 from keras_gradguard.diagnosis.readout import names_on
+from keras_gradguard.diagnosis.seen import ReadOut
 
 _NUMPY = os.path.dirname(np.__file__) + os.sep
 

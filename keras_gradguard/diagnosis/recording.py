@@ -19,7 +19,8 @@ from keras_gradguard.diagnosis import (
     source,
 )
 from keras_gradguard.diagnosis.addends import name_losses
-from keras_gradguard.diagnosis.observer import Observer, Trace, tensors_of
+from keras_gradguard.diagnosis.observer import Observer, tensors_of
+from keras_gradguard.diagnosis.seen import Trace
 from keras_gradguard.diagnosis.trace import optimizers_of
 from keras_gradguard.diagnosis.untouched import untouched
 from keras_gradguard.patch import replaced

@@ -11,7 +11,8 @@ import tensorflow as tf
 from keras_gradguard import capture
 from keras_gradguard.diagnosis import keras_internals
 from keras_gradguard.diagnosis.addends import LOSS, OTHER, addends_of
-from keras_gradguard.diagnosis.observer import Observer, Trace
+from keras_gradguard.diagnosis.observer import Observer
+from keras_gradguard.diagnosis.seen import Trace
 from keras_gradguard.diagnosis.trace import run_forward
 from keras_gradguard.diagnosis.untouched import untouched
 from keras_gradguard.rows import LossReach

@@ -13,9 +13,9 @@ import tensorflow as tf
 
 from keras_gradguard.diagnosis import eager_internals, keras_internals
 from keras_gradguard.diagnosis.liveobserver import LiveObserver
-from keras_gradguard.diagnosis.observer import Trace
 from keras_gradguard.diagnosis.rangraph import RanGraph
 from keras_gradguard.diagnosis.recording import Recording
+from keras_gradguard.diagnosis.seen import Trace
 
 # A longer step is not followed op by op: its values take too much memory.
 _MOST_OPS = 50_000

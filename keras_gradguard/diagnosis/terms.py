@@ -9,7 +9,7 @@ from keras_gradguard.diagnosis.edges import Context, Value, edges
 from keras_gradguard.diagnosis.failure import failure_finding
 from keras_gradguard.diagnosis.flow import Flow
 from keras_gradguard.diagnosis.locate import Location
-from keras_gradguard.diagnosis.observer import Trace
+from keras_gradguard.diagnosis.seen import Trace
 from keras_gradguard.diagnosis.trace import trace_step
 from keras_gradguard.diagnosis.unused import unused_findings
 from keras_gradguard.finding import Finding

@@ -13,12 +13,8 @@ import tensorflow as tf
 from keras_gradguard.diagnosis import internals, keras_internals
 from keras_gradguard.diagnosis.addends import name_losses
 from keras_gradguard.diagnosis.autograph import converted_calls
-from keras_gradguard.diagnosis.observer import (
-    Observer,
-    TapeCall,
-    Trace,
-    tensors_of,
-)
+from keras_gradguard.diagnosis.observer import Observer, tensors_of
+from keras_gradguard.diagnosis.seen import TapeCall, Trace
 from keras_gradguard.patch import replaced
 
 

@@ -114,3 +114,32 @@ def test_cut(mode):
     (found,) = callback.report.diagnoses
     assert marked(hard) == (found.file, found.line)
     assert "_run" != model.train_function.__name__
+
+
+@pytest.mark.parametrize("steps", [1, 5])
+def test_no_further_trace(steps):
+    """A healthy step is traced as often as without the guard.
+
+    Variables made in the first trace cost a second one: those of Adam do so
+    as well, with SGD the guard's alone do.
+    """
+
+    class Counted(keras.Model):
+        """Counts how often its step is called, that is traced."""
+
+        count = 0
+
+        def train_step(self, data):
+            """As Keras' own."""
+            Counted.count += 1
+            return super().train_step(data)
+
+    counts = []
+    for callbacks in ([], [GradHealthCallback(every=1)]):
+        body = classifier("mse")
+        model = Counted(body.inputs, body.outputs)
+        model.compile("adam", "mse", steps_per_execution=steps)
+        Counted.count = 0
+        model.fit(X, Y, batch_size=4, epochs=2, verbose=0, callbacks=callbacks)
+        counts.append(Counted.count)
+    assert counts[0] == counts[1]
