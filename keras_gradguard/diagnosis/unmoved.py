@@ -28,7 +28,7 @@ def still_findings(step, paths, declared):
         A list of `Finding`s, one per cause and layer.
     """
     named = dict(zip(step.paths, step.variables, strict=True))
-    rates = [_rate(optimizer) for optimizer in optimizers_of(step.model)]
+    rates = [r for held in optimizers_of(step.model) for r in _rates(held)]
     groups = collections.defaultdict(list)
     for path in paths:
         layer = path.rpartition("/")[0] or None
@@ -56,9 +56,13 @@ def still_findings(step, paths, declared):
     ]
 
 
-def _rate(optimizer):
+def _rates(optimizer):
+    """The learning rates of an optimizer, or of those that it wraps."""
     optimizer = getattr(optimizer, "inner_optimizer", optimizer)
-    return abs(float(keras.ops.convert_to_numpy(optimizer.learning_rate)))
+    several = getattr(optimizer, "optimizers", None)
+    if several is not None:
+        return [rate for inner in several for rate in _rates(inner)]
+    return [abs(float(keras.ops.convert_to_numpy(optimizer.learning_rate)))]
 
 
 def dropped_findings(step, applied):
