@@ -20,6 +20,7 @@ __all__ = [
     "Diagnosis",
     "Help",
     "LossReach",
+    "OptimizerHealth",
     "Report",
     "VariableHealth",
     "finite",

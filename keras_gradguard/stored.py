@@ -11,6 +11,8 @@ from keras_gradguard.records import (
     STATUSES,
     Diagnosis,
     Help,
+    LossReach,
+    OptimizerHealth,
     Report,
     VariableHealth,
 )
@@ -19,11 +21,16 @@ _NUMBER = (int, float, type(None))
 _WORD = (str, type(None))
 _COUNT = (int, type(None))
 _FIGURES = dict.fromkeys(
-    ("norm", "largest", "mean", "zero_share", "update_ratio"), _NUMBER
+    (
+        *("norm", "largest", "mean", "zero_share", "update_ratio"),
+        *("loss_scale", "clipped_share"),
+    ),
+    _NUMBER,
 )
 _TYPES = {
     **dict.fromkeys(("code", "name", "message", "why", "text"), str),
     **dict.fromkeys(("file", "function", "loss", "op", "layer"), _WORD),
+    **dict.fromkeys(("optimizer", "clipping"), _WORD),
     **dict.fromkeys(("line", "step", "epoch"), _COUNT),
     **_FIGURES,
     "evidence": dict,
@@ -79,6 +86,8 @@ def report_of(values):
         variables=tuple(map(_variable, values.get("variables", ()))),
         global_norm=_number(values.get("global_norm")),
         step=values.get("step"),
+        optimizers=tuple(map(_optimizer, values.get("optimizers", ()))),
+        losses=tuple(map(_loss, values.get("losses", ()))),
     )
 
 
@@ -114,6 +123,20 @@ def _variable(values):
     values["shape"] = tuple(values["shape"])
     _expect("status", values["status"], STATUSES)
     return VariableHealth(**values)
+
+
+def _optimizer(values):
+    values = _known(OptimizerHealth, values)
+    values["variables"] = _words("variables", values["variables"])
+    return OptimizerHealth(**values)
+
+
+def _loss(values):
+    values = _known(LossReach, values)
+    values["reaches"] = tuple(map(bool, values["reaches"]))
+    if values.get("norms") is not None:
+        values["norms"] = tuple(map(_number, values["norms"]))
+    return LossReach(**values)
 
 
 def _known(record, values):

@@ -92,7 +92,10 @@ def test_report_prints_a_stored_report(tmp_path, capsys):
     """What was written as JSON reads as the report itself did."""
     callback, _ = fit(classifier(rounded))
     poisoned, _ = fit(classifier("mse"), x=X * np.float32("nan"))
-    for report in (callback.report, poisoned.report):
+    several, _ = fit(classifier("mse", kernel_regularizer="l2"))
+    assert several.report.losses
+    assert several.report.optimizers
+    for report in (callback.report, poisoned.report, several.report):
         file = tmp_path / "report.json"
         file.write_text(report.to_json(indent=2))
         assert main(["report", str(file)]) == 0
