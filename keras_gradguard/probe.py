@@ -194,6 +194,13 @@ class Probe:
             now = 0 if optimizer is None else optimizer.iterations
         self.latch.mark(is_bad, tf.cast(now, tf.int64))
 
+    def share(self):
+        """Returns the batch of the replica that measures, flat, or `None`.
+
+        That of the last record; kept only where several replicas train.
+        """
+        return None if self._share is None else self._share.read()
+
     def _add_norm(self, is_bad):
         is_left_out = False if self.withhold is None else is_bad
         return self.epoch_norm.add(tf.sqrt(self._step[0]), is_left_out)

@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 from keras_gradguard import GradHealthCallback
+from keras_gradguard.diagnosis.trace import is_examining
 from tests.fitting import X, Y, classifier, marked
 from tests.ways.alike import (
     SEED,
@@ -131,7 +132,8 @@ def test_no_further_trace(steps):
 
         def train_step(self, data):
             """As Keras' own."""
-            Counted.count += 1
+            # To see the losses of such a step the guard looks at it once.
+            Counted.count += not is_examining()
             return super().train_step(data)
 
     counts = []

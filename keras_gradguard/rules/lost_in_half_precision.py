@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 
 
-def loss(y_true, y_pred):
+def small(y_true, y_pred):
     return 1e-6 * tf.reduce_mean(tf.square(y_true - y_pred), axis=-1)
 
 
@@ -21,7 +21,7 @@ def model():
             keras.layers.Dense(3, name="head", **half),
         ]
     )
-    network.compile("adam", loss, auto_scale_loss=False)
+    network.compile("adam", small, auto_scale_loss=False)
     return network
 
 
@@ -30,10 +30,10 @@ EPOCHS = 10
 
 RULE = Rule(
     code="GG261",
-    name="lost-in-float16",
+    name="lost-in-half-precision",
     kind="underflow",
     matches=lambda finding: finding.cause == "float16",
-    message="part of the gradient is too small for float16 and becomes zero",
+    message="small gradients become zero in float16",
     why=(
         "float16 holds nothing between 0 and 6e-8. A larger loss scale brought "
         "these elements back on the same batch."
@@ -56,10 +56,10 @@ RULE = Rule(
     ),
     bad=_BAD,
     good=_BAD.replace(
-        '    network.compile("adam", loss, auto_scale_loss=False)\n',
+        '    network.compile("adam", small, auto_scale_loss=False)\n',
         "    optimizer = keras.optimizers.LossScaleOptimizer(\n"
         "        keras.optimizers.Adam()\n"
         "    )\n"
-        "    network.compile(optimizer, loss)\n",
+        "    network.compile(optimizer, small)\n",
     ),
 )
