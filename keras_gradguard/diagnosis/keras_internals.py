@@ -109,8 +109,20 @@ def compiled_losses(model):
     compiled = getattr(model, "_compile_loss", None)
     if compiled is None:
         return ()
-    flat = compiled._flat_losses if compiled.built else None
-    return None if flat is None else tuple(loss.name for loss in flat)
+    if not compiled.built:
+        return None
+    flat = getattr(compiled, "_flat_losses", None)
+    if flat is not None:
+        return tuple(loss.name for loss in flat)
+    # Keras 3.5 keeps the losses and the names of the outputs apart.
+    losses = getattr(compiled, "flat_losses", None)
+    if losses is None:
+        return None
+    names = compiled.inferred_output_names or ()
+    if len(names) != len(losses):
+        names = [getattr(loss, "name", None) for loss in losses]
+    pairs = zip(names, losses, strict=True)
+    return tuple(name for name, loss in pairs if loss is not None)
 
 
 def variables_of(optimizer):
