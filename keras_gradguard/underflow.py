@@ -37,12 +37,11 @@ class Underflow:
         Returns:
             A list of `Finding`s that are new.
         """
-        step = step_of(None)
-        named = dict(zip(map(id, step.variables), step.paths, strict=True))
         found = [
             finding
             for capture in self._hook.probe.captures.values()
-            for finding in self._falling(capture, named)
+            if capture.treatment.is_scaled
+            for finding in self._falling(capture, step_of)
         ]
         records = [self._limits.patience * times for times in _ASKED_AT]
         is_due = number in records and "lost" not in self._told
@@ -50,11 +49,11 @@ class Underflow:
             found += self._lost(step_of(self._hook.batch()))
         return found
 
-    def _falling(self, capture, named):
+    def _falling(self, capture, step_of):
         """A loss scale that is halved again and again."""
         known, limit = capture.treatment.read(), self._limits.scale_drops
         key = id(capture)
-        if known["num_late"] is None or limit is None or key in self._told:
+        if limit is None or key in self._told:
             return []
         past = self._past[key]
         past.append((self._hook.num_steps, known["num_late"]))
@@ -64,6 +63,8 @@ class Underflow:
         if drops <= limit:
             return []
         self._told.add(key)
+        step = step_of(None)
+        named = dict(zip(map(id, step.variables), step.paths, strict=True))
         return [
             Finding(
                 kind="underflow",

@@ -22,7 +22,7 @@ def lost_elements(step):
 
     Returns:
         A dict of `(lost, kept)` by path of the variable; empty where the
-        step fails, or does not ask its optimizer for the loss scale.
+        step does not ask its optimizer for the loss scale.
     """
     own = _gradients(step, 1.0)
     lost = {path: tf.zeros_like(found) for path, found in own.items()}
@@ -66,10 +66,7 @@ def _gradients(step, factor):
         replaced(optimizer, "scale_loss", scale_loss),
         replaced(optimizer, "apply", apply),
     ):
-        try:
-            flags = function()
-        except Exception:  # noqa: BLE001
-            return {}
+        flags = function()
     if not asked:
         return {}
     paths = dict(zip(map(id, step.variables), step.paths, strict=True))
