@@ -1,6 +1,5 @@
 """The one door at which a fault of the guard itself is caught (GG900)."""
 
-import contextlib
 import os
 import traceback
 import warnings
@@ -25,23 +24,29 @@ class Door:
     def __init__(self):
         self.is_open = True
 
-    @contextlib.contextmanager
     def guarded(self):
         """Catches a fault of the code in the block; lets findings pass."""
-        try:
-            yield
-        except (GradientBreakError, LoopStopped):
-            raise
-        except Exception as fault:
-            if os.environ.get(STRICT) == "1":
-                raise
-            self.is_open = False
-            where = traceback.extract_tb(fault.__traceback__)[-1]
-            file = os.path.basename(where.filename)
-            warnings.warn(
-                "warning[GG900] guard-fault: keras_gradguard itself failed and "
-                f"has switched itself off; training goes on. {file}:"
-                f"{where.lineno}: {type(fault).__name__}: {fault}",
-                GuardFaultWarning,
-                stacklevel=3,
-            )
+        return self
+
+    def __enter__(self):
+        """Opens the block."""
+
+    def __exit__(self, kind, fault, trace):
+        """Tells of a fault, and keeps it from the training."""
+        if kind is None or not issubclass(kind, Exception):
+            return False
+        if issubclass(kind, (GradientBreakError, LoopStopped)):
+            return False
+        if os.environ.get(STRICT) == "1":
+            return False
+        self.is_open = False
+        where = traceback.extract_tb(trace)[-1]
+        file = os.path.basename(where.filename)
+        warnings.warn(
+            "warning[GG900] guard-fault: keras_gradguard itself failed and "
+            f"has switched itself off; training goes on. {file}:"
+            f"{where.lineno}: {kind.__name__}: {fault}",
+            GuardFaultWarning,
+            stacklevel=2,
+        )
+        return True

@@ -4,7 +4,6 @@ Only instances are touched, and only for one step at a time: the model's
 `train_function`, and what `OptimizerHook` names.
 """
 
-import contextlib
 import functools
 import weakref
 
@@ -17,10 +16,10 @@ from keras_gradguard.diagnosis.trace import is_examining, optimizers_of
 from keras_gradguard.door import Door
 from keras_gradguard.logs import Logs
 from keras_gradguard.optimizer_hook import OptimizerHook
-from keras_gradguard.patch import replaced
+from keras_gradguard.patch import Replacement, replaced
 from keras_gradguard.probe import CHANNEL, NORM, Probe
 from keras_gradguard.replicas import is_measured_here, num_replicas
-from keras_gradguard.running import running
+from keras_gradguard.running import Running
 
 _hooks = weakref.WeakKeyDictionary()
 
@@ -65,15 +64,22 @@ class Hook:
         self.num_replicas = num_replicas(model)
         self._fit = None
         self.is_stale = at_hand.has_run(model)
-        self._as_traced = at_hand.changed_since(model) if self.is_stale else []
         self._guarded_step = self._guard(model.train_step)
         self._make_guarded()
         self.door = Door()
-        self._patches = [
-            patch
-            for optimizer in optimizers_of(model)
-            for patch in OptimizerHook(self, optimizer).patches
-        ]
+        self._running = Running(self)
+        # Older Keras looks `train_step` up only when it traces.
+        self._hooked = Replacement(
+            [
+                (model, "train_step", self._guarded_step),
+                *(at_hand.changed_since(model) if self.is_stale else ()),
+                *(
+                    patch
+                    for optimizer in optimizers_of(model)
+                    for patch in OptimizerHook(self, optimizer).patches
+                ),
+            ]
+        )
 
     def _make_guarded(self):
         self._is_built, plain = self.model.built, self.model.train_function
@@ -125,10 +131,11 @@ class Hook:
     def _run(self, iterator):
         """Runs one guarded call; the model is as before when it ends."""
         self.take_back()
+        if not self.has_run:
+            at_hand.note_run(self._plain)
         self.num_steps += self.model.steps_per_execution
-        at_hand.note_run(self._plain)
         try:
-            with running(self), self._hooked():
+            with self._running, self._hooked:
                 logs = self._guarded(iterator)
             self.channel = None
             if isinstance(logs, dict):
@@ -172,16 +179,6 @@ class Hook:
     def has_run(self):
         """Whether a step of this training has begun."""
         return self.num_steps > 0
-
-    @contextlib.contextmanager
-    def _hooked(self):
-        with contextlib.ExitStack() as stack:
-            # Older Keras looks `train_step` up only when it traces.
-            step = replaced(self.model, "train_step", self._guarded_step)
-            stack.enter_context(step)
-            for patch in (*self._as_traced, *self._patches):
-                stack.enter_context(replaced(*patch))
-            yield
 
     def latch(self):
         """Returns `Latch.read`, `None` where nothing was measured."""

@@ -1,9 +1,8 @@
 """Changes one instance for a while: never a class, never a module."""
 
-import contextlib
+_ABSENT = object()
 
 
-@contextlib.contextmanager
 def replaced(instance, name, value):
     """Gives one instance an attribute of its own while the block runs.
 
@@ -13,11 +12,33 @@ def replaced(instance, name, value):
         name: Name of the attribute.
         value: Its value for the time being.
     """
-    names = vars(instance)
-    kept = {name: names[name]} if name in names else {}
-    names[name] = value
-    try:
-        yield
-    finally:
-        names.pop(name, None)
-        names.update(kept)
+    return Replacement([(instance, name, value)])
+
+
+class Replacement:
+    """Gives instances attributes of their own while the block runs.
+
+    It stands around each step, so it is no generator: those cost more.
+
+    Args:
+        patches: `(instance, name, value)`s, see `replaced`.
+    """
+
+    def __init__(self, patches):
+        self._patches = [(vars(i), name, value) for i, name, value in patches]
+        self._kept = []
+
+    def __enter__(self):
+        """Puts the values in place."""
+        self._kept.append([n.get(k, _ABSENT) for n, k, _ in self._patches])
+        for names, name, value in self._patches:
+            names[name] = value
+
+    def __exit__(self, kind, error, traceback):
+        """Puts back what was there, the last one first."""
+        patches = zip(self._patches, self._kept.pop(), strict=True)
+        for (names, name, _), kept in reversed(list(patches)):
+            if kept is _ABSENT:
+                names.pop(name, None)
+            else:
+                names[name] = kept

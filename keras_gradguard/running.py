@@ -1,6 +1,5 @@
 """Step 1: which hooked training step runs in this thread, if any."""
 
-import contextlib
 import threading
 
 _thread = threading.local()
@@ -12,15 +11,22 @@ def running_hook():
     return stack[-1] if stack else None
 
 
-@contextlib.contextmanager
-def running(hook):
+class Running:
     """Makes a hook the running one while the block runs.
 
     Args:
         hook: The `Hook`.
     """
-    _thread.stack = [*getattr(_thread, "stack", ()), hook]
-    try:
-        yield
-    finally:
+
+    def __init__(self, hook):
+        self._hook = hook
+
+    def __enter__(self):
+        """Notes it."""
+        if not hasattr(_thread, "stack"):
+            _thread.stack = []
+        _thread.stack.append(self._hook)
+
+    def __exit__(self, kind, error, traceback):
+        """Takes the note back."""
         _thread.stack.pop()
