@@ -3,13 +3,14 @@
 import tensorflow as tf
 
 from keras_gradguard.diagnosis import internals
-from keras_gradguard.treatment import Treatment
-from keras_gradguard.update import UpdateCapture, num_elements
+from keras_gradguard.update import num_elements
 
 MISSING = -1.0
 UNMEASURED = -2.0
 # The columns of the statistics, in this order.
 COLUMNS = ("norm", "largest", "mean", "zero_share", "num_nonfinite")
+# A square as small as this has lost bits, or all of them.
+_SMALLEST_SQUARE = 1e-30
 
 
 def squared_norm(gradient):
@@ -26,8 +27,13 @@ def squared_norm(gradient):
     """
     if gradient is None:
         return tf.constant(MISSING, tf.float32)
+    return 2.0 * half_square(gradient)
+
+
+def half_square(gradient):
+    """Returns half of `squared_norm` of a gradient that is not missing."""
     # l2_loss is sum(t ** 2) / 2 in one pass over the memory.
-    return tf.cast(2.0 * tf.nn.l2_loss(_real(gradient)), tf.float32)
+    return tf.cast(tf.nn.l2_loss(_real(gradient)), tf.float32)
 
 
 def _real(gradient):
@@ -91,16 +97,60 @@ def statistics(gradients, variables, loss_scale):
         number of elements that are NaN or Inf. `MISSING` for `None`.
     """
     rows = [
-        _statistics(gradient, num_elements(variable), loss_scale)
-        for gradient, variable in zip(gradients, variables, strict=True)
+        (_real(gradient), num_elements(variable), number)
+        for number, (gradient, variable) in enumerate(
+            zip(gradients, variables, strict=True)
+        )
+        if gradient is not None and num_elements(variable)
     ]
-    return tf.stack(rows)
+    found = [
+        tf.fill([len(COLUMNS)], MISSING if num_elements(variable) else 0.0)
+        for variable in variables
+    ]
+    if not rows:
+        return tf.stack(found)
+    sizes = tf.constant([float(size) for _, size, _ in rows])
+    scale = tf.cast(loss_scale, tf.float32)
+    sums = tf.stack([_sums(tf.abs(values)) for values, _, _ in rows])
+    halves, largest, totals, nonzero = tf.unstack(sums, axis=1)
+    known = tf.stack(
+        [
+            tf.sqrt(2.0 * halves) / scale,
+            largest / scale,
+            totals / (sizes * scale),
+            1.0 - nonzero / sizes,
+            tf.zeros_like(halves),
+        ],
+        axis=1,
+    )
+    is_exact = tf.math.is_finite(halves + totals) & (
+        (halves > _SMALLEST_SQUARE) | tf.equal(largest, 0.0)
+    )
+
+    def exactly():
+        return tf.stack([_exact_row(v, n, loss_scale) for v, n, _ in rows])
+
+    measured = internals.rarely(~tf.reduce_all(is_exact), exactly, known)
+    for row, (_, _, number) in zip(tf.unstack(measured), rows, strict=True):
+        found[number] = row
+    return measured if len(rows) == len(found) else tf.stack(found)
 
 
-def _statistics(gradient, size, loss_scale):
-    if gradient is None or not size:
-        return tf.fill([len(COLUMNS)], MISSING if size else 0.0)
-    values = tf.abs(_real(gradient))
+def _sums(values):
+    """Half the square, the largest, the sum and how many are not zero."""
+    nonzero = tf.math.count_nonzero(values, dtype=tf.float32)
+    found = [
+        tf.nn.l2_loss(values),
+        tf.reduce_max(values),
+        tf.reduce_sum(values),
+        nonzero,
+    ]
+    return tf.stack([tf.cast(value, tf.float32) for value in found])
+
+
+def _exact_row(gradient, size, loss_scale):
+    """The statistics of one gradient whose square float32 cannot hold."""
+    values = tf.abs(gradient)
     largest = tf.reduce_max(values)
     is_number = tf.math.is_finite(largest) & (largest > 0)
     unit = tf.where(is_number, largest, tf.ones_like(largest))
@@ -112,83 +162,3 @@ def _statistics(gradient, size, loss_scale):
     row = [norm / scale, largest / scale, mean]
     row = [tf.cast(value, tf.float32) for value in row]
     return tf.stack([*row, 1.0 - nonzero / size, bad])
-
-
-class Capture:
-    """Holds the statistics of one optimizer's steps, outside the graph.
-
-    Args:
-        optimizer: The Keras optimizer that gets the gradients.
-        variables: The variables it trains, in the order of the gradients.
-    """
-
-    def __init__(self, optimizer, variables):
-        self.optimizer = optimizer
-        self.variables = tuple(variables)
-        self.updates = UpdateCapture(self.variables)
-        self.treatment = Treatment(optimizer)
-        shape = [len(self.variables), len(COLUMNS)]
-        with internals.room():
-            empty = tf.fill(shape, UNMEASURED)
-            self._statistics = tf.Variable(empty, trainable=False)
-            # Those of the first bad step, until they have been read.
-            self._bad = tf.Variable(empty, trainable=False)
-
-    def store(self, gradients, due, is_scaled=True):
-        """Adds the ops that measure `gradients` to the step.
-
-        Args:
-            gradients: The gradients as `optimizer.apply` gets them.
-            due: Boolean scalar tensor; whether this step is to be recorded.
-            is_scaled: Whether the optimizer's loss scale is still in them.
-
-        Returns:
-            `(squared norm of all gradients, is_bad)`: a scalar float32
-            tensor, unscaled, and a boolean scalar tensor, whether some
-            element is NaN or Inf that is no overflow of a loss scale that
-            is still finding its level.
-        """
-        one = tf.constant(1.0)
-        loss_scale = tf.cast(self.optimizer.scale_loss(one), tf.float32)
-        scale = loss_scale if is_scaled else one
-        squares = tf.stack([squared_norm(gradient) for gradient in gradients])
-        unscaled = tf.maximum(squares, 0.0) / tf.square(scale)
-        total = tf.reduce_sum(unscaled)
-        self.treatment.store(loss_scale, unscaled, is_scaled)
-        # A square may leave the range of float32, so this is but a suspicion.
-        suspect = ~tf.math.is_finite(tf.reduce_sum(squares))
-
-        def measure():
-            found = statistics(gradients, self.variables, scale)
-            self._statistics.assign(found)
-            if is_scaled:
-                self.treatment.store_largest(found[:, 1])
-            is_bad = tf.reduce_any(found[:, -1] > 0)
-            is_first = is_bad & tf.equal(self._bad[0, 0], UNMEASURED)
-            self._bad.assign(tf.where(is_first, found, self._bad))
-            return is_bad
-
-        is_bad = internals.rarely(due | suspect, measure, False)
-        return total, is_bad & (scale <= 1.0)
-
-    def values(self):
-        """Returns what `read` and `UpdateCapture.read` return, as tensors."""
-        return self._statistics.value(), self.updates.value()
-
-    def read(self):
-        """Returns the last statistics: `[len(variables), len(COLUMNS)]`."""
-        return self._statistics.numpy()
-
-    def clear(self):
-        """Forgets the last statistics: the next step may skip this update."""
-        self._statistics.assign(tf.fill(self._statistics.shape, UNMEASURED))
-
-    def take_bad(self):
-        """Returns the statistics of the first bad step since the last call.
-
-        Returns:
-            As `read`; `UNMEASURED` throughout where there was none.
-        """
-        found = self._bad.numpy()
-        self._bad.assign(tf.fill(found.shape, UNMEASURED))
-        return found

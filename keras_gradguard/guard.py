@@ -62,7 +62,7 @@ class Guard:
         """Starts the mean of the norms anew; looks for bad steps again."""
         if self.is_on and self._hook.probe is not None:
             with self._door.guarded():
-                self._hook.probe.epoch_norm.begin()
+                self._hook.probe.tally.begin()
                 if self._is_latched and self._symptoms.may_rearm():
                     self._rearm()
 
@@ -187,8 +187,7 @@ class Guard:
         """Explains a step whose gradient is not finite, and acts on it."""
         if not self.is_on or self._is_latched:
             return
-        latch = self._hook.latch()
-        if latch is None or latch[0] < 0:
+        if self._hook.latch() is None:
             return
         with self._door.guarded():
             found, severity, step = self._symptoms.bad_step()

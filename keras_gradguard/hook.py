@@ -17,7 +17,7 @@ from keras_gradguard.door import Door
 from keras_gradguard.logs import Logs
 from keras_gradguard.optimizer_hook import OptimizerHook
 from keras_gradguard.patch import Replacement, replaced
-from keras_gradguard.probe import CHANNEL, NORM, Probe
+from keras_gradguard.probe import NORM, Probe
 from keras_gradguard.replicas import is_measured_here, num_replicas
 from keras_gradguard.running import Running
 
@@ -58,7 +58,7 @@ class Hook:
         self.watchers = []
         self.probe = None
         self.data = None
-        self.channel = None
+        self._latch = None
         self.graph = None
         self.num_steps = 0
         self.num_replicas = num_replicas(model)
@@ -137,12 +137,13 @@ class Hook:
         try:
             with self._running, self._hooked:
                 logs = self._guarded(iterator)
-            self.channel = None
+            norm, is_bad = self.probe.take(logs)
+            self._latch = self.probe.latch.read() if is_bad else None
             if isinstance(logs, dict):
-                self.channel = logs.pop(CHANNEL, None)
-                if self.num_replicas > 1:
-                    norm = self.probe.epoch_norm.mean()
-                    logs = ({} if norm is None else {NORM: norm}) | logs
+                if norm is not None and NORM not in logs:
+                    # A tensor, as Keras asks each value whether it is one
+                    # and takes longer to find that a float is not.
+                    logs[NORM] = tf.constant(norm)
                 logs = Logs(self.model, logs, NORM)
             return logs
         except (StopIteration, tf.errors.OutOfRangeError):
@@ -181,14 +182,10 @@ class Hook:
         return self.num_steps > 0
 
     def latch(self):
-        """Returns `Latch.read`, `None` where nothing was measured."""
-        if self.channel is not None:
-            return self.channel[0].numpy()
-        return None if self.probe is None else self.probe.latch.read()
+        """Returns `Latch.read` if the last call had a bad step, or `None`."""
+        return self._latch
 
     def batch(self):
-        """Returns the last batch as the step got it, `None` if not kept."""
-        if self.channel is None:
-            tensors = None if self.probe is None else self.probe.share()
-            return None if tensors is None else packed(self.data, tensors)
-        return packed(self.data, self.channel[1])
+        """Returns `Probe.batch` in the structure that the step got."""
+        tensors = None if self.probe is None else self.probe.batch()
+        return None if tensors is None else packed(self.data, tensors)

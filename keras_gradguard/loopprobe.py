@@ -10,15 +10,16 @@ import numpy as np
 import tensorflow as tf
 
 from keras_gradguard.apart import apart
-from keras_gradguard.capture import COLUMNS, UNMEASURED, Capture
+from keras_gradguard.capture import COLUMNS, UNMEASURED
 from keras_gradguard.diagnosis import internals
 from keras_gradguard.latch import Latch
+from keras_gradguard.optimizer_capture import OptimizerCapture
 
 _MOST_BYTES = 2**20
 _FEWEST_RECORDS, _MOST_RECORDS = 16, 512
 
 
-class LoopCapture(Capture):
+class LoopCapture(OptimizerCapture):
     """Measures one optimizer's updates and keeps the records of some.
 
     Args:
@@ -46,11 +47,15 @@ class LoopCapture(Capture):
         self._num_taken = 0
 
     def before(self, gradients, is_scaled=True):
-        """Measures gradients; returns whether they are bad, and for `after`.
+        """Measures gradients.
 
         Args:
             gradients: As `optimizer.apply` gets them.
             is_scaled: Whether the optimizer's loss scale is still in them.
+
+        Returns:
+            `(is_bad, due)`: boolean scalar tensors, whether they are bad,
+            and what `after` takes.
         """
         is_on = self._is_on.value()
         due = is_on & tf.equal(self._counts[0] % self._every, 0)
@@ -59,23 +64,22 @@ class LoopCapture(Capture):
         def measure():
             return self.store(own, due, is_scaled)[1]
 
-        is_bad = internals.rarely(is_on, measure, False)
-        return is_bad, (due, self.updates.before(gradients, due))
+        is_bad = internals.rarely(is_on, measure, 0.0)
+        return is_bad > 0, due
 
-    def after(self, known, uncounted=0):
+    def after(self, due, uncounted=0):
         """Measures the update and keeps the record, if one is due.
 
         Args:
-            known: The second value that `before` returned.
+            due: The second value that `before` returned.
             uncounted: 1 if the optimizer has not counted the update yet.
         """
-        due, updates = known
-        self.updates.after(updates)
+        self.measure_update(due)
         is_on = self._is_on.value()
 
         def keep():
             place = self._counts[1] % self._room
-            row = tf.concat(self.values(), axis=1)
+            row = self.values()
             self._rows.scatter_update(tf.IndexedSlices(row[None], [place]))
             step = tf.cast(self.optimizer.iterations, tf.int64) + uncounted
             self._steps.scatter_update(tf.IndexedSlices([step], [place]))

@@ -4,6 +4,8 @@ They are copied in the graph, and only when a step is bad; until then they
 take no memory, except under XLA, whose memory is planned before.
 """
 
+import collections
+
 import tensorflow as tf
 
 from keras_gradguard.diagnosis import internals, keras_internals
@@ -35,15 +37,21 @@ class Snapshot:
     def _make_room(self):
         # A model may be built no sooner than in its first step.
         self._variables = keras_internals.state_of(self._model)
-        size = sum(
-            num_elements(v) * tf.as_dtype(v.dtype).size for v in self._variables
-        )
+        sizes = collections.Counter()
+        for variable in self._variables:
+            sizes[tf.as_dtype(variable.dtype)] += num_elements(variable)
+        size = sum(dtype.size * number for dtype, number in sizes.items())
         self.is_possible = not self._is_xla or size <= _MOST_BYTES_XLA
         if self.is_possible:
-            self._weights = [
-                self._room(v.shape, tf.as_dtype(v.dtype))
-                for v in self._variables
-            ]
+            # One for all: each room is one more input of the step.
+            self._weights = {
+                dtype: self._room([number], dtype)
+                for dtype, number in sizes.items()
+            }
+
+    def _of(self, dtype):
+        """The variables of one dtype."""
+        return [v for v in self._variables if tf.as_dtype(v.dtype) == dtype]
 
     def _room(self, shape, dtype):
         is_planned = self._is_xla
@@ -63,11 +71,10 @@ class Snapshot:
             if id(v) not in trained
         }
 
-    def keep(self, is_bad, batch):
+    def keep(self, batch):
         """Adds the ops that keep a bad step, if none is kept already.
 
         Args:
-            is_bad: Boolean scalar tensor.
             batch: The tensors of the batch, flat.
         """
         if self._variables is None:
@@ -77,18 +84,19 @@ class Snapshot:
         rooms = self._rooms_for(batch) if self._is_batch_kept else ()
 
         def store():
-            for room, variable in zip(
-                self._weights, self._variables, strict=True
-            ):
-                begun = self._begun.get(id(variable))
-                value = tf.convert_to_tensor(variable)
-                room.assign(value if begun is None else begun)
+            for dtype, room in self._weights.items():
+                values = [
+                    self._begun.get(id(variable), variable)
+                    for variable in self._of(dtype)
+                ]
+                flat = [tf.reshape(value, [-1]) for value in values]
+                room.assign(tf.concat(flat, axis=0))
             for room, tensor in zip(rooms, batch, strict=False):
                 room.assign(tensor)
             self._state.assign([True, bool(rooms)])
             return tf.constant(0)
 
-        internals.rarely(is_bad & ~self._state[0], store, 0)
+        internals.rarely(~self._state[0], store, 0)
 
     def _rooms_for(self, batch):
         shapes = [tensor.shape for tensor in batch]
@@ -112,12 +120,14 @@ class Snapshot:
         is_kept, has_batch = self._state.numpy()
         weights, batch = (), None
         if is_kept:
-            weights = [
-                (variable, tf.convert_to_tensor(room))
-                for variable, room in zip(
-                    self._variables, self._weights, strict=True
-                )
-            ]
+            values = {}
+            for dtype, room in self._weights.items():
+                own = self._of(dtype)
+                parts = tf.split(room, [num_elements(v) for v in own])
+                for variable, part in zip(own, parts, strict=True):
+                    shape = tuple(variable.shape)
+                    values[id(variable)] = tf.reshape(part, shape)
+            weights = [(v, values[id(v)]) for v in self._variables]
         if has_batch:
             batch = [tf.convert_to_tensor(room) for room in self._batch]
         self._state.assign([False, False])

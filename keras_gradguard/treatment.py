@@ -42,13 +42,13 @@ class Treatment:
             with internals.room():
                 self._state = tf.Variable([0.0] * 6, trainable=False)
 
-    def store(self, scale, squares, is_counted):
+    def store(self, loss_scale, scale, halves, is_counted):
         """Adds the ops that follow one step.
 
         Args:
-            scale: Scalar float32 tensor, the loss scale of this step.
-            squares: Float32 tensor, the squared norm of each gradient,
-                unscaled.
+            loss_scale: Scalar float32 tensor, the loss scale of this step.
+            scale: What of it is still in the gradients.
+            halves: Half the squared norm of each gradient, scalar tensors.
             is_counted: Whether these are the gradients that are clipped.
         """
         if self._state is None:
@@ -58,14 +58,18 @@ class Treatment:
             last, held = known[_SCALE], known[_HELD]
             is_known = last > 0
             # More than one step may have been skipped since.
-            fall = tf.math.log(tf.where(is_known, last, scale) / scale)
+            fall = tf.math.log(
+                tf.where(is_known, last, loss_scale) / loss_scale
+            )
             drops = tf.round(tf.maximum(fall, 0.0) / tf.math.log(2.0))
-            known[_SCALE] = scale
+            known[_SCALE] = loss_scale
             known[_DROPS] += drops
             known[_LATE] += drops * held
             holds = is_known & tf.equal(drops, 0.0)
             known[_HELD] = tf.maximum(held, tf.cast(holds, tf.float32))
-        if self._counts_clips and is_counted and self.clip[0] != CLIPS[2]:
+        is_counted = is_counted and self._counts_clips and bool(halves)
+        if is_counted and self.clip[0] != CLIPS[2]:
+            squares = 2.0 * tf.stack(halves) / tf.square(scale)
             total = tf.reduce_sum(squares)
             largest = total
             if self.clip[0] == CLIPS[1]:

@@ -4,14 +4,16 @@ A variable of many elements is sampled: a copy of all weights would cost more
 than the norms.
 """
 
-import numpy as np
 import tensorflow as tf
 
 from keras_gradguard.diagnosis import internals
 
 UNMEASURED = -2.0
+# The columns of what is found, in this order.
+COLUMNS = ("ratio", "has_moved")
 _MOST_ELEMENTS = 4096
 _MOST_ROWS = 64
+_NO_ROW = -1
 
 
 class UpdateCapture:
@@ -26,84 +28,67 @@ class UpdateCapture:
         self._groups = []
         for number, variable in enumerate(variables):
             self._groups += [number] * _num_sampled(num_elements(variable))
+        self._rooms, self._sparse = {}, ()
         with internals.room():
-            self._last = tf.Variable(
-                tf.fill([len(self._groups)], float("nan")), trainable=False
-            )
+            unknown = tf.fill([len(self._groups)], float("nan"))
+            self._before = tf.Variable(unknown, trainable=False)
+            self._last = tf.Variable(unknown, trainable=False)
             self._found = tf.Variable(
-                tf.fill([len(variables), 2], UNMEASURED), trainable=False
+                tf.fill([len(variables), len(COLUMNS)], UNMEASURED),
+                trainable=False,
             )
 
-    def before(self, gradients, due):
-        """Reads the weights before the update; returns what `after` takes.
+    def before(self, gradients):
+        """Keeps the weights before an update that is to be recorded.
 
         Args:
             gradients: The gradients; of `tf.IndexedSlices` the first rows
                 are looked at.
-            due: Boolean scalar tensor; whether this step is to be recorded.
         """
-        rows = [
-            tf.reshape(g.indices, [-1])[:_MOST_ROWS]
-            for g in gradients
-            if isinstance(g, tf.IndexedSlices)
-        ]
-        sparse = [
+        self._before.assign(self._sample())
+        self._sparse = [
             number
             for number, gradient in enumerate(gradients)
             if isinstance(gradient, tf.IndexedSlices)
         ]
-        nothing = np.zeros([len(self._groups)], np.float32)
-        sample = internals.rarely(due, self._sample, nothing)
-        kept = [
-            tf.cond(
-                due,
-                lambda n=number, r=row: self._rows(n, r),
-                lambda n=number, r=row: self._no_rows(n, r),
+        for number in self._sparse:
+            rows = tf.reshape(gradients[number].indices, [-1])[:_MOST_ROWS]
+            rows = tf.cast(rows, tf.int32)
+            missing = [[0, _MOST_ROWS - tf.size(rows)]]
+            rows = tf.pad(rows, missing, constant_values=_NO_ROW)
+            rows = tf.ensure_shape(rows, [_MOST_ROWS])
+            kept, old = self._rooms_of(number)
+            kept.assign(rows)
+            old.assign(self._rows(number, rows))
+
+    def after(self):
+        """Measures an update that is to be recorded, once it is made."""
+        before, after = self._before.value(), self._sample()
+        squares = self._sums(tf.square(after - before))
+        weights = self._sums(tf.square(before))
+        # NaN, at first and where a weight is NaN, counts as moved.
+        moved = self._sums(tf.cast(~(after == self._last), tf.float32))
+        ratio = tf.math.divide_no_nan(tf.sqrt(squares), tf.sqrt(weights))
+        found = tf.stack([ratio, tf.minimum(moved, 1.0)], axis=1)
+        for number in self._sparse:
+            rows, old = self._rooms_of(number)
+            change = tf.norm(self._rows(number, rows) - old)
+            own = tf.math.divide_no_nan(change, tf.norm(old))
+            is_moved = tf.cast(change > 0, tf.float32)
+            found = tf.tensor_scatter_nd_update(
+                found, [[number]], [tf.stack([own, is_moved])]
             )
-            for number, row in zip(sparse, rows, strict=True)
-        ]
-        return due, sample, sparse, rows, kept
-
-    def after(self, known):
-        """Measures the update; call it once the update has been made.
-
-        Args:
-            known: What `before` returned.
-        """
-        due, before, sparse, rows, kept = known
-
-        def measure():
-            after = self._sample()
-            squares = self._sums(tf.square(after - before))
-            weights = self._sums(tf.square(before))
-            # NaN, at first and where a weight is NaN, counts as moved.
-            moved = self._sums(tf.cast(~(after == self._last), tf.float32))
-            ratio = tf.math.divide_no_nan(tf.sqrt(squares), tf.sqrt(weights))
-            found = tf.stack([ratio, tf.minimum(moved, 1.0)], axis=1)
-            for number, row, old in zip(sparse, rows, kept, strict=True):
-                change = tf.norm(self._rows(number, row) - old)
-                own = tf.math.divide_no_nan(change, tf.norm(old))
-                is_moved = tf.cast(change > 0, tf.float32)
-                found = tf.tensor_scatter_nd_update(
-                    found, [[number]], [tf.stack([own, is_moved])]
-                )
-            self._found.assign(found)
-            self._last.assign(after)
-            return tf.constant(0)
-
-        internals.rarely(due, measure, 0)
+        self._found.assign(found)
+        self._last.assign(after)
 
     def value(self):
-        """Returns what `read` returns, as a tensor."""
-        return self._found.value()
+        """Returns what was found as a float32 tensor.
 
-    def read(self):
-        """Returns float32 `[len(variables), 2]`: ratio, and 1 if it moved.
-
-        The ratio is the L2 norm of the last update over that of the weight;
-        a weight has moved if it differs from the one at the record before.
+        Its shape is `[len(variables), len(COLUMNS)]`: the L2 norm of the
+        last update over that of the weight; and 1 if the weight differs from
+        the one at the record before.
         """
-        return self._found.numpy()
+        return self._found.value()
 
     def _sample(self):
         return tf.concat([_sampled(v) for v in self._variables], axis=0)
@@ -114,12 +99,22 @@ class UpdateCapture:
         return tf.math.unsorted_segment_sum(values, groups, number)
 
     def _rows(self, number, rows):
+        """Some rows of a variable, zeros where there is none."""
         value = tf.convert_to_tensor(self._variables[number])
-        return tf.cast(tf.gather(value, rows), tf.float32)
+        found = tf.cast(tf.gather(value, tf.maximum(rows, 0)), tf.float32)
+        shape = [_MOST_ROWS, *[1] * (len(found.shape) - 1)]
+        is_row = tf.reshape(tf.not_equal(rows, _NO_ROW), shape)
+        return tf.where(is_row, found, tf.zeros_like(found))
 
-    def _no_rows(self, number, rows):
-        shape = tuple(self._variables[number].shape[1:])
-        return tf.zeros([tf.size(rows), *shape], tf.float32)
+    def _rooms_of(self, number):
+        if number not in self._rooms:
+            shape = [_MOST_ROWS, *self._variables[number].shape[1:]]
+            with internals.room():
+                self._rooms[number] = (
+                    tf.Variable(tf.fill([_MOST_ROWS], _NO_ROW), False),
+                    tf.Variable(tf.zeros(shape), trainable=False),
+                )
+        return self._rooms[number]
 
 
 def num_elements(variable):
@@ -140,7 +135,8 @@ def _num_sampled(size):
 
 def _sampled(variable):
     values = tf.reshape(tf.convert_to_tensor(variable), [-1])
-    sample = values[:: _stride(num_elements(variable))]
+    stride = _stride(num_elements(variable))
+    sample = values[::stride] if stride > 1 else values
     if sample.dtype.is_complex:
         sample = tf.abs(sample)
     return tf.cast(sample, tf.float32)

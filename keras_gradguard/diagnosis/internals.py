@@ -11,7 +11,10 @@ import keras.src
 import tensorflow as tf
 from tensorflow.core.framework import attr_value_pb2
 from tensorflow.python.eager import context, record
-from tensorflow.python.ops import resource_variable_ops
+from tensorflow.python.ops import (
+    gen_resource_variable_ops,
+    resource_variable_ops,
+)
 from tensorflow.python.util import tf_stack
 
 TAPE_START = tf.GradientTape._push_tape.__code__
@@ -48,18 +51,54 @@ def rarely(condition, run, result):
     Args:
         condition: Boolean scalar tensor.
         run: Makes the ops of the branch; returns a tensor.
-        result: What `run` returns, for the other case: a Python value.
+        result: What `run` returns, for the other case: a tensor, or a
+            Python value.
 
     Returns:
         A tensor.
     """
-    found = tf.cond(condition, run, lambda: tf.constant(result))
+    found = tf.cond(
+        condition, run, lambda: tf.identity(tf.convert_to_tensor(result))
+    )
     if not tf.executing_eagerly():
         op = found.op if found.op.type in _IFS else found.op.inputs[0].op
         op._set_attr(
             "_lower_using_switch_merge", attr_value_pb2.AttrValue(b=False)
         )
     return found
+
+
+def graph_here():
+    """Returns the graph that ops are added to now, `None` when eager."""
+    if tf.executing_eagerly():
+        return None
+    return tf.compat.v1.get_default_graph()
+
+
+def numbers_in(variable):
+    """Returns the value of a variable of our own as an array.
+
+    `variable.numpy()` takes three times as long, which a training of small
+    steps would notice.
+
+    Args:
+        variable: A `tf.Variable` made in a `room`.
+    """
+    return gen_resource_variable_ops.read_variable_op(
+        variable.handle, variable.dtype
+    ).numpy()
+
+
+def put(variable, value):
+    """Gives a variable of our own a value, as fast as may be.
+
+    Args:
+        variable: A `tf.Variable` made in a `room`.
+        value: A tensor or a Python value of its dtype.
+    """
+    gen_resource_variable_ops.assign_variable_op(
+        variable.handle, tf.convert_to_tensor(value, variable.dtype)
+    )
 
 
 @contextlib.contextmanager

@@ -1,0 +1,89 @@
+"""Step 2 of 5: the steps of an epoch, summed up."""
+
+import operator
+
+import tensorflow as tf
+
+from keras_gradguard.diagnosis import internals
+
+LOSS = "loss"
+
+
+class Tally:
+    """Sums up the norms of the steps, as Keras does with the loss.
+
+    Each output more and each variable to be read costs a training of small
+    steps some percent. So where one call is one step, its figures come along
+    with the loss, as further elements of the same tensor, and are summed up
+    in Python; else a variable sums them up in the graph.
+    """
+
+    def __init__(self):
+        self._is_sent = False
+        self._sums = [0.0, 0.0, 0.0]
+        self._num_bad = 0
+        with internals.room():
+            # The sum of the norms, how many they are, and the bad steps.
+            self._state = tf.Variable([0.0, 0.0, 0.0], trainable=False)
+
+    def begin(self):
+        """Starts anew."""
+        self._num_bad = 0
+        self._sums = [0.0, 0.0, 0.0]
+        self._state.assign(self._sums)
+
+    def add(self, figures, logs=None):
+        """Adds the ops that take in one step.
+
+        Args:
+            figures: What `figures` returned.
+            logs: Dict of the step's logs, if they leave it as they are; the
+                loss in it may be changed.
+        """
+        loss = None if logs is None else logs.get(LOSS)
+        self._is_sent = (
+            tf.is_tensor(loss)
+            and loss.dtype == tf.float32
+            and loss.shape.rank == 0
+        )
+        if self._is_sent:
+            logs[LOSS] = tf.stack([loss, *figures])
+        else:
+            self._state.assign_add(tf.stack(figures))
+
+    def take(self, logs):
+        """Takes in what one call of the train function has found.
+
+        Args:
+            logs: What it returned; the loss in it becomes itself again.
+
+        Returns:
+            `(mean, is_bad)`: the mean of the norms so far, or `None`, and
+            whether there was another bad step.
+        """
+        sums = self._sums
+        if not self._is_sent:
+            sums[:] = internals.numbers_in(self._state).tolist()
+        elif logs[LOSS].shape.rank:
+            loss, *figures = logs[LOSS].numpy().tolist()
+            logs[LOSS] = tf.constant(loss)
+            sums[:] = map(operator.add, sums, figures)
+        total, count, bad = sums
+        is_bad, self._num_bad = bad > self._num_bad, bad
+        return (total / count if count else None), is_bad
+
+
+def figures(norm, is_bad, is_left_out=False):
+    """Returns what `Tally.add` takes of one step, three scalars.
+
+    Args:
+        norm: Scalar float32 tensor, `None` if the step has no gradients.
+        is_bad: Scalar float32 tensor, 1 if it is bad.
+        is_left_out: Whether the norm of a bad step does not count.
+    """
+    if norm is None:
+        return 0.0, 0.0, is_bad
+    if not is_left_out:
+        return norm, 1.0, is_bad
+    is_kept = tf.equal(is_bad, 0.0)
+    return tf.where(is_kept, norm, 0.0), tf.cast(is_kept, tf.float32), is_bad
