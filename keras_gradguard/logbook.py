@@ -1,11 +1,11 @@
 """What is known of one training so far, in memory and in its event file."""
 
 import dataclasses
-import warnings
 
 from keras_gradguard import measure
 from keras_gradguard.capture import MISSING, UNMEASURED
 from keras_gradguard.diagnosis.explain import diagnoses_of
+from keras_gradguard.outbox import Outbox
 from keras_gradguard.records import Report
 from keras_gradguard.update_count import UpdateCount
 
@@ -17,13 +17,16 @@ class Logbook:
         model: The Keras model that trains.
         writer: A `SummaryWriter`, or `None` to write nothing.
         optimizers: See `UpdateCount`.
+
+    Attributes:
+        outbox: The `Outbox`.
     """
 
     def __init__(self, model, writer=None, optimizers=None):
         self.epoch = None
         self.optimizers = optimizers
         self._model = model
-        self._writer = writer
+        self.outbox = Outbox(writer)
         self._diagnoses = {}
         self._rows = {}
         self._losses = self._optimizers = ()
@@ -77,6 +80,9 @@ class Logbook:
         """
         several = losses if len(losses) > 1 else ()
         self._losses = tuple((paths, reach) for reach in several)
+        if several:
+            known = self._losses_in_row_order()
+            self.outbox.losses(self.now(), self.report.variables, known)
 
     def paths_of(self, variables):
         """Returns the unique paths of some variables of the training.
@@ -141,7 +147,7 @@ class Logbook:
         fresh = [d for d in diagnoses if self._is_new(d)]
         for diagnosis in fresh:
             self._diagnoses[diagnosis.key] = diagnosis
-            self._write("write_diagnosis", self.now(), diagnosis)
+            self.outbox.diagnosis(self.now(), diagnosis)
         return tuple(fresh)
 
     def _is_new(self, diagnosis):
@@ -210,38 +216,15 @@ class Logbook:
         """
         rows, moved = self.measure(measured, step)
         if rows:
-            norms = {
-                row.key: row.norm
-                for row in self.report.variables
-                if row.step == self._step
-            }
-            self._write(
-                "write_norms",
-                self._step,
-                self._global_norm,
-                norms,
-                measure.optimizer_numbers(self._optimizers),
-            )
+            numbers = measure.optimizer_numbers(self._optimizers)
+            known = self.report.variables
+            self.outbox.record(known, self._step, self._global_norm, numbers)
         return rows, moved
 
     def flush(self):
         """Puts everything on disk."""
-        self._write("flush")
+        self.outbox.flush()
 
     def close(self):
         """Puts everything on disk and closes the event file."""
-        self._write("close")
-
-    def _write(self, method, *values):
-        if self._writer is None:
-            return
-        try:
-            getattr(self._writer, method)(*values)
-        except OSError as error:
-            self._writer = None
-            warnings.warn(
-                "GradHealthCallback cannot write to its `log_dir`; training "
-                f"goes on without TensorBoard records. {error}",
-                UserWarning,
-                stacklevel=2,
-            )
+        self.outbox.close()

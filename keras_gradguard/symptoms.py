@@ -116,11 +116,12 @@ class Symptoms:
                 )
                 for finding in found
             ]
-            diagnoses = self._logbook.words(found, severity, known.step)
-            records = tuple(diagnosis.to_dict() for diagnosis in diagnoses)
-            incidents.write_incident(
-                folder, dataclasses.replace(known, diagnoses=records)
-            )
+            words = self._logbook.words(found, severity, known.step)
+            records = tuple(diagnosis.to_dict() for diagnosis in words)
+            known = dataclasses.replace(known, diagnoses=records)
+            incidents.write_incident(folder, known)
+            told = incidents.told(folder, known)
+            self._logbook.outbox.incident(known.step, told)
         except OSError as error:
             self._log_dir = None
             warnings.warn(

@@ -1,0 +1,95 @@
+"""Step 5: what goes out to TensorBoard, as long as the disk takes it."""
+
+import warnings
+
+from keras_gradguard.report.schema import Schema
+from keras_gradguard.report.window import record_of
+
+
+class Outbox:
+    """Hands what is known to a writer; the first failure ends it, warned of.
+
+    Args:
+        writer: A `SummaryWriter`, or `None` to write nothing.
+    """
+
+    def __init__(self, writer=None):
+        self._writer = writer
+        self._schema = None
+
+    @property
+    def is_open(self):
+        """Whether anything is written."""
+        return self._writer is not None
+
+    def record(self, rows, step, global_norm, numbers):
+        """Writes the numbers of a step.
+
+        Args:
+            rows: A `VariableHealth` for each variable or update of it; one
+                of another step was not measured in this one.
+            step: The step.
+            global_norm: Norm over all gradients, or `None`.
+            numbers: Further numbers by name.
+        """
+        if self.is_open:
+            schema = self._schema_of(rows)
+            record = record_of(rows, step, global_norm)
+            self._write("write_record", schema, record, numbers)
+
+    def diagnosis(self, step, diagnosis):
+        """Writes a diagnosis.
+
+        Args:
+            step: The step.
+            diagnosis: The `Diagnosis`.
+        """
+        self._write("write_diagnosis", step, diagnosis)
+
+    def losses(self, step, rows, losses):
+        """Writes which loss reaches which variable.
+
+        Args:
+            step: The step.
+            rows: See `record`.
+            losses: `LossReach`s, their columns in the order of `rows`.
+        """
+        self._write("write_losses", step, self._schema_of(rows), losses)
+
+    def incident(self, step, incident):
+        """Writes where a bad step has been kept.
+
+        Args:
+            step: The step.
+            incident: JSON-ready dict, see `incident.told`.
+        """
+        self._write("write_incident", step, incident)
+
+    def flush(self):
+        """Puts everything on disk."""
+        self._write("flush")
+
+    def close(self):
+        """Puts everything on disk and closes the event file."""
+        self._write("close")
+
+    def _schema_of(self, rows):
+        """Returns the `Schema` of rows, the same as long as they are."""
+        keys = tuple(row.key for row in rows)
+        if self._schema is None or self._schema.keys != keys:
+            self._schema = Schema(rows)
+        return self._schema
+
+    def _write(self, method, *values):
+        if not self.is_open:
+            return
+        try:
+            getattr(self._writer, method)(*values)
+        except OSError as error:
+            self._writer = None
+            warnings.warn(
+                "GradHealthCallback cannot write to its `log_dir`; training "
+                f"goes on without TensorBoard records. {error}",
+                UserWarning,
+                stacklevel=3,
+            )
