@@ -145,15 +145,18 @@ class SummaryWriter:
             self._write_of_schema(event.filled(window.step, (), window), window)
 
     def _write_of_schema(self, event, window):
+        """Writes the event of a record; the first one has the schema too."""
         if window is None:
             self._write(event)
             return
+        schema, tags = self._schema, tab.vector_tags(self._schema, window)
         self._file.open()
-        if self._is_new(tag := tab.SCHEMA + self._schema.name):
-            schema = event_pb2.Event(step=event.step)
-            tab.add_text(schema.summary, tag, self._schema.text)
-            self._write(schema, tag)
-        self._write(event, *tab.vector_tags(self._schema, window))
+        tag = tab.SCHEMA + schema.name
+        if self._is_new(tag):
+            event = _copied(event)
+            tab.add_text(event.summary, tag, schema.text)
+            tags = (*tags, tag)
+        self._write(event, *tags)
 
     def _write_list(self, event, tag, items):
         content = {"version": VERSION, "items": list(items)}
@@ -171,9 +174,14 @@ class SummaryWriter:
         self._file.open()
         new = set(filter(self._is_new, tags))
         if new:
-            event, template = event_pb2.Event(), event
-            event.CopyFrom(template)
+            event = _copied(event)
             tab.mark(event.summary, new)
             self._known |= new
         self._file.write(event)
         self._file.flush()
+
+
+def _copied(event):
+    copy = event_pb2.Event()
+    copy.CopyFrom(event)
+    return copy

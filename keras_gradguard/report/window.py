@@ -88,17 +88,12 @@ def record_of(rows, step, global_norm):
         step: The step.
         global_norm: Norm over all gradients, or `None`.
     """
+    ratios = (row.update_ratio for row in rows)
     return Record(
         first_step=step,
         step=step,
-        norms=np.array([_cell(row, step) for row in rows], np.float32),
-        updates=np.array(
-            [
-                UNMEASURED if row.update_ratio is None else row.update_ratio
-                for row in rows
-            ],
-            np.float32,
-        ),
+        norms=_vector(_cell(row, step) for row in rows),
+        updates=_vector(UNMEASURED if r is None else r for r in ratios),
         global_norm=MISSING if global_norm is None else global_norm,
     )
 
@@ -107,3 +102,12 @@ def _cell(row, step):
     if row.step != step:
         return UNMEASURED
     return MISSING if row.norm is None else row.norm
+
+
+def _vector(numbers):
+    """Numbers as float32; one that is too large is not Inf by that."""
+    found = np.array(list(numbers), np.float64)
+    limit = np.finfo(np.float32).max
+    return np.where(np.isinf(found), found, np.minimum(found, limit)).astype(
+        np.float32
+    )

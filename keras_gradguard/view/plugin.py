@@ -20,8 +20,8 @@ from keras_gradguard.report.tab import (
 )
 from keras_gradguard.view import assets
 from keras_gradguard.view.cards import card_of
-from keras_gradguard.view.store import ReadError, Store, check_version
-from keras_gradguard.view.timeline import timeline_of
+from keras_gradguard.view.recorded import timeline_of
+from keras_gradguard.view.store import ReadError, Store, check_version, listed
 
 MOST_COLUMNS = 4000
 _logger = tb_logging.get_logger()
@@ -103,12 +103,12 @@ class GradGuardPlugin(base_plugin.TBPlugin):
         store, run, series = self._one_run(request)
         tags = [t for t in (DIAGNOSES, LOSSES, INCIDENTS) if t in series]
         texts = store.texts(run, tags)
-        cards = texts.get(DIAGNOSES, {}).get("items", [])
+        cards = listed(run, texts.get(DIAGNOSES), "items")
         return {
             "run": run,
             "diagnoses": [card_of(run, values) for values in cards],
             "losses": texts.get(LOSSES),
-            "incidents": texts.get(INCIDENTS, {}).get("items", []),
+            "incidents": listed(run, texts.get(INCIDENTS), "items"),
         }
 
     def _one_run(self, request):
@@ -130,11 +130,14 @@ def _counts(store, run, series):
     tags = [t for t in (DIAGNOSES, LOSSES, INCIDENTS) if t in series]
     texts = store.texts(run, tags)
     norms = [known for tag, known in series.items() if tag.startswith(NORMS)]
+    counted = (
+        ("num_diagnoses", DIAGNOSES, "items"),
+        ("num_losses", LOSSES, "terms"),
+        ("num_incidents", INCIDENTS, "items"),
+    )
     return {
         "last_step": max((known.max_step for known in norms), default=None),
-        "num_diagnoses": len(texts.get(DIAGNOSES, {}).get("items", ())),
-        "num_losses": len(texts.get(LOSSES, {}).get("terms", ())),
-        "num_incidents": len(texts.get(INCIDENTS, {}).get("items", ())),
+        **{n: len(listed(run, texts.get(tag), k)) for n, tag, k in counted},
     }
 
 

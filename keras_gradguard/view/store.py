@@ -71,6 +71,23 @@ class Store:
         return found.get(run, {})
 
 
+def listed(run, content, name):
+    """Returns a list that stands in a JSON value; of no value an empty one.
+
+    Args:
+        run: Name of the run.
+        content: What `Store.texts` tells of a tag, or `None`.
+        name: Name of the list.
+
+    Raises:
+        ReadError: If it is none.
+    """
+    items = [] if content is None else content.get(name)
+    if not isinstance(items, list):
+        raise ReadError(f"run {run!r} holds a broken record: no list {name!r}")
+    return items
+
+
 def check_version(run, series):
     """Checks that this version can read a run.
 
@@ -107,7 +124,7 @@ def _check(run, version):
 def _parsed(run, tag, value):
     try:
         content = json.loads(value.item())
-        version = content["version"]
+        version = int(content["version"])
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ReadError(
             f"run {run!r} holds a broken record: {tag!r} cannot be read "
