@@ -105,16 +105,9 @@ class Symptoms:
         try:
             known = incidents.bounded(known)
             folder = incidents.new_folder(self._log_dir, known.step)
+            notes = (*known.notes, incidents.again(folder))
             found = [
-                dataclasses.replace(
-                    finding,
-                    notes=(
-                        *finding.notes,
-                        *known.notes,
-                        incidents.again(folder),
-                    ),
-                )
-                for finding in found
+                dataclasses.replace(f, notes=(*f.notes, *notes)) for f in found
             ]
             words = self._logbook.words(found, severity, known.step)
             records = tuple(diagnosis.to_dict() for diagnosis in words)

@@ -14,9 +14,7 @@ from keras_gradguard.report import message
 from keras_gradguard.report.schema import VERSION
 
 PLUGIN = "keras_gradguard"
-SCHEMA, NORMS, UPDATES = (
-    f"gradguard/{kind}/" for kind in ("schema", "norms", "updates")
-)
+SCHEMA, RECORD = "gradguard/schema/", "gradguard/record/"
 WINDOW = "gradguard/window"
 DIAGNOSES = "gradguard/diagnoses"
 LOSSES = "gradguard/losses"
@@ -26,24 +24,30 @@ INCIDENTS = "gradguard/incidents"
 def add_record(summary, schema, record):
     """Adds the numbers of a record to a summary.
 
+    They are one float32 tensor `[2, variables]`: the norms and the update
+    ratios. A window of several records has a float64 vector too: its first
+    step, how many records it holds, and the worst norm over all gradients.
+
     Args:
         summary: A `Summary` of TensorBoard.
         schema: The `Schema` of its variables.
         record: A `Record`.
     """
-    vectors = [record.norms, record.updates]
-    if record.number > 1:
-        vectors.append([record.first_step, record.number, record.global_norm])
-    tags = vector_tags(schema, record)
-    for tag, numbers in zip(tags, vectors, strict=True):
-        # A step may be too large for float32.
-        is_window = tag == WINDOW
-        content = np.asarray(numbers, "<f8" if is_window else "<f4")
-        kind = types_pb2.DT_DOUBLE if is_window else types_pb2.DT_FLOAT
-        value = summary.value.add(tag=tag)
-        value.tensor.dtype = kind
-        value.tensor.tensor_shape.dim.add(size=len(content))
-        value.tensor.tensor_content = content.tobytes()
+    tag, *window = vector_tags(schema, record)
+    cells = np.array([record.norms, record.updates], "<f4")
+    _add_numbers(summary, tag, cells, types_pb2.DT_FLOAT)
+    if window:
+        whole = (record.first_step, record.number, record.global_norm)
+        numbers = np.array(whole, "<f8")
+        _add_numbers(summary, *window, numbers, types_pb2.DT_DOUBLE)
+
+
+def _add_numbers(summary, tag, numbers, kind):
+    value = summary.value.add(tag=tag)
+    value.tensor.dtype = kind
+    for size in numbers.shape:
+        value.tensor.tensor_shape.dim.add(size=size)
+    value.tensor.tensor_content = numbers.tobytes()
 
 
 def vector_tags(schema, record):
@@ -53,8 +57,8 @@ def vector_tags(schema, record):
         schema: The `Schema`.
         record: The `Record`.
     """
-    tags = [NORMS + schema.name, UPDATES + schema.name]
-    return (*tags, WINDOW) if record.number > 1 else tuple(tags)
+    tag = RECORD + schema.name
+    return (tag, WINDOW) if record.number > 1 else (tag,)
 
 
 def add_text(summary, tag, text):

@@ -15,8 +15,8 @@ from keras_gradguard.report.tab import (
     DIAGNOSES,
     INCIDENTS,
     LOSSES,
-    NORMS,
     PLUGIN,
+    RECORD,
 )
 from keras_gradguard.view import assets
 from keras_gradguard.view.cards import card_of
@@ -129,14 +129,14 @@ class GradGuardPlugin(base_plugin.TBPlugin):
 def _counts(store, run, series):
     tags = [t for t in (DIAGNOSES, LOSSES, INCIDENTS) if t in series]
     texts = store.texts(run, tags)
-    norms = [known for tag, known in series.items() if tag.startswith(NORMS)]
+    records = [known for tag, known in series.items() if tag.startswith(RECORD)]
     counted = (
         ("num_diagnoses", DIAGNOSES, "items"),
         ("num_losses", LOSSES, "terms"),
         ("num_incidents", INCIDENTS, "items"),
     )
     return {
-        "last_step": max((known.max_step for known in norms), default=None),
+        "last_step": max((known.max_step for known in records), default=None),
         **{n: len(listed(run, texts.get(tag), k)) for n, tag, k in counted},
     }
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from keras_gradguard.cells import UNMEASURED
-from keras_gradguard.report.tab import NORMS, SCHEMA, UPDATES, WINDOW
+from keras_gradguard.report.tab import RECORD, SCHEMA, WINDOW
 from keras_gradguard.view.store import ReadError
 from keras_gradguard.view.timeline import Timeline
 
@@ -22,33 +22,25 @@ def timeline_of(store, run, tags):
     Raises:
         ReadError: If the records cannot be read.
     """
-    names = [tag.removeprefix(NORMS) for tag in tags if tag.startswith(NORMS)]
+    names = [t.removeprefix(RECORD) for t in tags if t.startswith(RECORD)]
     # A run that is being written may not have its schema on disk yet.
     names = [name for name in names if SCHEMA + name in tags]
     texts = store.texts(run, [SCHEMA + name for name in names])
     sets = {n: _variables(run, texts.get(SCHEMA + n)) for n in names}
-    wanted = [kind + name for name in names for kind in (NORMS, UPDATES)]
+    wanted = [RECORD + name for name in names]
     points = store.points(run, [*wanted, *({WINDOW} & set(tags))])
     records = _last_told(
         (point, name)
         for name in names
-        for point in points.get(NORMS + name, ())
+        for point in points.get(RECORD + name, ())
     )
     rows = _union(sets[name] for name in dict.fromkeys(n for _, n in records))
     order = {row["key"]: number for number, row in enumerate(rows)}
     places = {n: [order.get(row["key"]) for row in sets[n]] for n in names}
-    updates = {
-        (_when(point), name): point
-        for name in names
-        for point in points.get(UPDATES + name, ())
-    }
     cells = np.full((2, len(records), len(rows)), UNMEASURED, np.float32)
     for number, (point, name) in enumerate(records):
-        own = (point, updates.get((_when(point), name)))
-        for table, known in zip(cells, own, strict=True):
-            if known is not None:
-                vector = _vector(run, known.numpy, sets[name])
-                table[number, places[name]] = vector
+        numbers = _numbers(run, point.numpy, sets[name])
+        cells[:, number, places[name]] = numbers
     windows = {_when(point): point.numpy for point in points.get(WINDOW, ())}
     columns, global_norm = _columns(records, windows, cells[0])
     return Timeline(rows, columns, *cells, global_norm)
@@ -120,8 +112,8 @@ def _union(sets):
     return tuple(found)
 
 
-def _vector(run, numbers, rows):
-    if numbers.shape != (len(rows),) or numbers.dtype.kind != "f":
+def _numbers(run, numbers, rows):
+    if numbers.shape != (2, len(rows)) or numbers.dtype.kind != "f":
         raise ReadError(
             f"run {run!r} holds a broken record: {numbers.shape} "
             f"{numbers.dtype} numbers for {len(rows)} variables"

@@ -89,7 +89,7 @@ def test_broken_diagnosis(good, item):
 def test_broken_schema(good, rows):
     content = json.dumps({"version": 1, "variables": rows})
     write(
-        good, 1, **{tab.SCHEMA + NAME: content, tab.NORMS + NAME: "no numbers"}
+        good, 1, **{tab.SCHEMA + NAME: content, tab.RECORD + NAME: "no numbers"}
     )
     served, _ = runs(good)
     assert "its variables" in served.refused("norms", run="bad", columns=9)
@@ -98,7 +98,7 @@ def test_broken_schema(good, rows):
 def test_text_where_numbers_are_due(good):
     content = schema_of(("a/k",)).text
     write(
-        good, 1, **{tab.SCHEMA + NAME: content, tab.NORMS + NAME: "no numbers"}
+        good, 1, **{tab.SCHEMA + NAME: content, tab.RECORD + NAME: "no numbers"}
     )
     served, _ = runs(good)
     assert "for 1 variables" in served.refused("norms", run="bad")
@@ -106,7 +106,7 @@ def test_text_where_numbers_are_due(good):
 
 def test_half_written_run(good):
     """Numbers are on disk, and what they stand for is not yet."""
-    write(good, 1, **{tab.NORMS + NAME: "no numbers"})
+    write(good, 1, **{tab.RECORD + NAME: "no numbers"})
     served, bad = runs(good)
     assert bad["error"] is None
     assert [] == served.table("bad")["columns"]
