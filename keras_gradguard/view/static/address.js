@@ -58,3 +58,11 @@ export function write(values, defaults) {
   const wanted = [...(others.length ? others : [PLUGIN]), ...parts].join("&");
   outer.history.replaceState(outer.history.state, "", `#${wanted}`);
 }
+
+/** Tells of a new address, such as another link into this tab. */
+export function followAddress(onChange) {
+  outerWindow()?.addEventListener("hashchange", () => {
+    const [plugin] = outerWindow().location.hash.slice(1).split("&");
+    if (plugin === PLUGIN) onChange();
+  });
+}

@@ -46,6 +46,7 @@ export class Options {
     const text = isBad
       ? "This is no regular expression; all rows are shown." : "";
     if (this.fault.textContent !== text) this.fault.textContent = text;
+    if (this.filter !== document.activeElement) this.filter.value = state.filter;
     for (const {input, name} of this.selects) {
       const rows = state.isOpen(null, mostVariables) ? "variables" : "layers";
       input.value = name === "rows" ? state.rows ?? rows : state[name];

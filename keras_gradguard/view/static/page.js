@@ -1,5 +1,6 @@
 /** The page: asks for what is chosen, and hands it to its parts. */
 
+import {followAddress} from "./address.js";
 import * as api from "./api.js";
 import {newestFirst} from "./cards.js";
 import {Details} from "./details.js";
@@ -15,6 +16,9 @@ import {Tip} from "./tip.js";
 import {Zoom} from "./zoom.js";
 
 const WIDTH = 4000;
+// Pixels of a heatmap that scrolls, and of what stands around it.
+const LEAST = 180;
+const AROUND = 56;
 
 /** All of the tab. */
 export class Page {
@@ -42,6 +46,7 @@ export class Page {
     this.root = element("div", {class: "page"}, side, this.main,
       this.details.root, this.tip.root);
     state.listeners.push((changes) => this.follow(changes));
+    followAddress(() => state.reread());
     new ResizeObserver(() => this.resize()).observe(this.main);
   }
 
@@ -169,7 +174,7 @@ export class Page {
   resize() {
     const height = this.list.clientHeight;
     const number = Math.max(1, this.shown.length);
-    const each = Math.max(number === 1 ? 120 : 190, height / number - 64);
+    const each = Math.max(LEAST, height / number - AROUND);
     this.list.style.setProperty("--height", `${Math.floor(each)}px`);
     for (const run of this.shown) this.panels.get(run).draw();
     if (this.all) this.pins.update(

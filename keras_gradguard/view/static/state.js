@@ -31,6 +31,14 @@ export class State {
     for (const listener of this.listeners) listener(changes);
   }
 
+  /** Takes over what the address says now, another link for example. */
+  reread() {
+    const known = read(DEFAULTS);
+    const changed = Object.entries(known).filter(
+      ([name, value]) => JSON.stringify(value) !== JSON.stringify(this[name]));
+    if (changed.length) this.set(Object.fromEntries(changed));
+  }
+
   /** Adds what is not in a list, and takes away what is. */
   toggle(name, item) {
     const known = this[name];
