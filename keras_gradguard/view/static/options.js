@@ -18,6 +18,8 @@ export class Options {
     this.selects = [
       this.select("Rows", "rows", [
         ["layers", "layers, folded"], ["variables", "all variables"]]),
+      this.select("Height", "height", [
+        ["line", "a line each"], ["all", "all in view"]]),
       this.select("Values", "values", [
         ["norms", "gradient norm"], ["updates", "update / weight"]]),
       this.select("View", "shape", [["heatmap", "heatmap"], ["table", "table"]]),
