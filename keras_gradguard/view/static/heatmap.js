@@ -44,7 +44,8 @@ export class Heatmap {
     this.axis = new Axis();
     const area = element(
       "div", {class: "area"}, this.canvas, this.band, this.cross);
-    this.sheet = element("div", {class: "sheet"}, area, this.marks, this.labels.root);
+    this.sheet = element(
+      "div", {class: "sheet"}, area, this.marks, this.labels.root);
     this.scroller = element("div", {class: "scroller"}, this.sheet);
     this.root = element(
       "div", {class: "heatmap"}, this.scroller, this.axis.root);

@@ -59,8 +59,9 @@ export class Labels {
       (code) => element("span", {class: "badge code"}, code));
     const fold = element("span", {class: "fold", "aria-hidden": "true"},
       isLayer ? (row.isOpen ? "▾" : "▸") : "");
-    const name = element("span", {class: "name"},
-      element("bdi", {}, this.height < LINE ? row.layer ?? row.keys[0] : row.label));
+    // Where the layer's label may have no room, the whole path is told.
+    const text = this.height < LINE ? row.layer ?? row.keys[0] : row.label;
+    const name = element("span", {class: "name"}, element("bdi", {}, text));
     return element("div", {
       class: classes.join(" "), id: this.idOf(place), role: "row",
       style: `top: ${place * this.height}px`, "data-place": place,
