@@ -1,6 +1,6 @@
 /** The curve of one pinned variable, a line for each run. */
 
-import {NAMES, SIGNS, kindOf} from "./cells.js";
+import {NAMES, SIGNS, kindOf, stepsOf} from "./cells.js";
 import {button, drawn, element} from "./element.js";
 
 const HEIGHT = 110;
@@ -96,10 +96,11 @@ function bands({cells, columns}, top, {x}) {
     if (SIGNS.includes(kind)) {
       const left = x(columns[start][0]);
       const right = x(columns[end - 1][1]);
+      const steps = stepsOf([columns[start][0], columns[end - 1][1], 0]);
       found.push(drawn("rect", {
         class: `band-${kind}`, x: left - 1, y: top, height: BAND,
         width: Math.max(3, right - left + 2),
-      }));
+      }, drawn("title", {}, `${NAMES[kind]}, ${steps}`)));
     }
     start = end;
   }

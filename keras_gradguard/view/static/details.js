@@ -1,7 +1,7 @@
 /** Beside the heatmaps: diagnoses, incidents and losses of each run. */
 
 import {card, newestFirst} from "./cards.js";
-import {alert, element} from "./element.js";
+import {element} from "./element.js";
 import {incident} from "./incidents.js";
 import {matrix} from "./matrix.js";
 
@@ -23,7 +23,7 @@ export class Details {
   /**
    * Draws what has changed.
    *
-   * @param {Object[]} runs `run`, `details` (or null) and `fault` of each.
+   * @param {Object[]} runs `run` and `details` (or null) of each.
    */
   update(runs) {
     const content = JSON.stringify([runs, this.state.card, [...this.whole]]);
@@ -53,10 +53,8 @@ export class Details {
       .find(({dataset}) => dataset.card === id);
   }
 
-  section({details, fault, run}, isNamed) {
-    const parts = [];
-    if (fault) parts.push(alert(fault));
-    if (details) parts.push(...this.parts(run, details));
+  section({details, run}, isNamed) {
+    const parts = details ? this.parts(run, details) : [];
     return element("section", {"aria-label": `Diagnoses of ${run}`},
       isNamed ? element("h2", {class: "run-name"}, run) : null, ...parts);
   }

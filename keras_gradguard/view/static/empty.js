@@ -14,5 +14,5 @@ export function empty() {
     element("pre", {tabindex: 0, "aria-label": "Code to add"}, CODE),
     element("p", {}, "Then start TensorBoard on the same folder, ",
       element("code", {}, "tensorboard --logdir logs"),
-      ", and press its reload button once the first steps have run."));
+      ". The gradients appear here once the first steps have run."));
 }

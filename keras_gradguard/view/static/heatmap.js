@@ -4,7 +4,7 @@ import {Axis} from "./axis.js";
 import {NAMES, stepsOf} from "./cells.js";
 import {element, setAttribute} from "./element.js";
 import {Keys} from "./keys.js";
-import {Labels, ROW} from "./labels.js";
+import {LINE, Labels} from "./labels.js";
 import {DECADES, paint} from "./scale.js";
 
 const DRAG = 5;
@@ -19,6 +19,7 @@ const DRAG = 5;
  * @property {Set<string>} marked Ids of rows that the open card names.
  * @property {string[]} pins Keys of pinned variables.
  * @property {(string|null)[]} signs What to mark each row with.
+ * @property {boolean} isWhole Whether all rows are to fit in `height` pixels.
  * @property {string[][]} codes Codes of the diagnoses that name each row.
  */
 
@@ -37,11 +38,14 @@ export class Heatmap {
     this.canvas = element("canvas", {class: "map", role: "img"});
     this.band = element("div", {class: "band", hidden: true});
     this.cross = element("div", {class: "cross", hidden: true});
+    this.marks = element("div", {class: "marks", "aria-hidden": "true"});
+    this.row = LINE;
     this.labels = new Labels(`Rows of ${name}: arrows move, Enter chooses`);
     this.axis = new Axis();
     const area = element(
       "div", {class: "area"}, this.canvas, this.band, this.cross);
-    this.sheet = element("div", {class: "sheet"}, area, this.labels.root);
+    this.sheet = element(
+      "div", {class: "sheet"}, area, this.marks, this.labels.root);
     this.scroller = element("div", {class: "scroller"}, this.sheet);
     this.root = element(
       "div", {class: "heatmap"}, this.scroller, this.axis.root);
@@ -62,7 +66,11 @@ export class Heatmap {
     this.cursor.column = Math.max(
       0, Math.min(this.cursor.column, columns.length - 1));
     paint(this.canvas, cells, rows.length, columns.length, DECADES[values]);
-    this.sheet.style.height = `${Math.max(1, rows.length) * ROW}px`;
+    this.leave();
+    this.row = picture.isWhole
+      ? Math.min(LINE, picture.height / rows.length) : LINE;
+    this.sheet.style.height = `${rows.length * this.row}px`;
+    this.drawMarks();
     setAttribute(this.canvas, "data-columns", columns.length);
     setAttribute(this.canvas, "data-rows", rows.length);
     setAttribute(this.canvas, "aria-label", this.summary());
@@ -87,16 +95,32 @@ export class Heatmap {
 
   drawLabels() {
     const {scrollTop, clientHeight} = this.scroller;
-    this.labels.draw(this.picture, scrollTop, clientHeight, this.cursor);
+    const view = {top: scrollTop, height: clientHeight, row: this.row};
+    this.labels.draw(this.picture, view, this.cursor);
+  }
+
+  /** Marks the rows that the open card names, neighbours by one mark. */
+  drawMarks() {
+    const {marked, rows} = this.picture;
+    const marks = [];
+    rows.forEach(({id}, place) => {
+      if (!marked.has(id)) return;
+      if (marks.at(-1)?.end === place) marks.at(-1).end += 1;
+      else marks.push({start: place, end: place + 1});
+    });
+    this.marks.replaceChildren(...marks.map(({end, start}) => element("div", {
+      style: `top: ${start * this.row}px; ` +
+        `height: ${(end - start) * this.row}px`,
+    })));
   }
 
   /** Scrolls to a row if it is out of view. */
   reveal(place) {
     const {scrollTop, clientHeight} = this.scroller;
-    const top = place * ROW;
+    const top = place * this.row;
     if (top < scrollTop) this.scroller.scrollTop = top;
-    else if (top + ROW > scrollTop + clientHeight) {
-      this.scroller.scrollTop = top + ROW - clientHeight;
+    else if (top + this.row > scrollTop + clientHeight) {
+      this.scroller.scrollTop = top + this.row - clientHeight;
     }
   }
 
@@ -104,7 +128,8 @@ export class Heatmap {
   point(place, column) {
     const number = this.picture.columns.length;
     this.cross.hidden = false;
-    this.cross.style.top = `${place * ROW}px`;
+    this.cross.style.top = `${place * this.row}px`;
+    this.cross.style.height = `${this.row}px`;
     this.cross.style.left = `${100 * column / number}%`;
     this.cross.style.width = `max(2px, ${100 / number}%)`;
   }
@@ -113,7 +138,7 @@ export class Heatmap {
   cellAt(x, y) {
     const box = this.canvas.getBoundingClientRect();
     const {columns, rows} = this.picture;
-    const place = Math.floor((y - box.top) / ROW);
+    const place = Math.floor((y - box.top) / this.row);
     if (place < 0 || place >= rows.length || !columns.length) return null;
     const share = (x - box.left) / box.width;
     const column = Math.floor(share * columns.length);

@@ -3,7 +3,8 @@
 import {NAMES, UNMEASURED, stepsOf, textOf} from "./cells.js";
 import {element, setAttribute} from "./element.js";
 
-export const ROW = 16;
+/** Pixels of a row, where each has its own line. */
+export const LINE = 16;
 const BEYOND = 4;
 let count = 0;
 
@@ -23,24 +24,18 @@ export class Labels {
   }
 
   /**
-   * Draws the labels in view.
+   * Draws the labels in view, as many as have room.
    *
    * @param {Object} picture What the heatmap shows.
-   * @param {number} top Pixels that are scrolled out above.
-   * @param {number} height Pixels in view.
+   * @param {Object} view `top` and `height`, pixels in view, and `row`, those
+   *     of a row.
    * @param {Object} cursor `row` and `column` of the keyboard.
    */
-  draw(picture, top, height, cursor) {
-    const first = Math.max(0, Math.floor(top / ROW) - BEYOND);
-    const end = Math.min(
-      picture.rows.length, Math.ceil((top + height) / ROW) + BEYOND);
-    const places = [];
-    for (let place = first; place < end; place++) places.push(place);
-    // The row that the keyboard is on stays, also out of view.
-    if (cursor.row < first) places.unshift(cursor.row);
-    if (cursor.row >= end && cursor.row < picture.rows.length) {
-      places.push(cursor.row);
-    }
+  draw(picture, {height, row, top}, cursor) {
+    this.height = row;
+    const first = Math.max(0, Math.floor(top / row) - BEYOND);
+    const end = Math.ceil((top + height) / row) + BEYOND;
+    const places = withRoom(picture, first, end, cursor.row, row);
     this.root.replaceChildren(
       ...places.map((place) => this.row(picture, place, cursor)));
     setAttribute(this.root, "aria-rowcount", picture.rows.length);
@@ -53,7 +48,6 @@ export class Labels {
     const row = picture.rows[place];
     const isLayer = row.isOpen !== null;
     const classes = ["row", `level${row.level}`];
-    if (picture.marked.has(row.id)) classes.push("marked");
     if (row.keys.some((key) => picture.pins.includes(key)) && !isLayer) {
       classes.push("pinned");
     }
@@ -65,11 +59,12 @@ export class Labels {
       (code) => element("span", {class: "badge code"}, code));
     const fold = element("span", {class: "fold", "aria-hidden": "true"},
       isLayer ? (row.isOpen ? "▾" : "▸") : "");
-    const name = element("span", {class: "name"},
-      element("bdi", {}, row.label));
+    // Where the layer's label may have no room, the whole path is told.
+    const text = this.height < LINE ? row.layer ?? row.keys[0] : row.label;
+    const name = element("span", {class: "name"}, element("bdi", {}, text));
     return element("div", {
       class: classes.join(" "), id: this.idOf(place), role: "row",
-      style: `top: ${place * ROW}px`, "data-place": place,
+      style: `top: ${place * this.height}px`, "data-place": place,
       "aria-rowindex": place + 1, "aria-level": row.level,
       "aria-expanded": isLayer ? String(row.isOpen) : null,
       "aria-selected": String(place === cursor.row),
@@ -80,6 +75,31 @@ export class Labels {
       role: "gridcell", class: "unseen", "aria-colindex": cursor.column + 2,
     }, told(picture, place, cursor.column)));
   }
+}
+
+/**
+ * Returns the rows that get a label: the keyboard's wherever it is, then those
+ * with a sign, then layers, then what has room.
+ */
+function withRoom({rows, signs}, first, end, current, height) {
+  const every = Math.ceil(LINE / height);
+  const taken = new Set();
+  const take = (place) => {
+    for (let near = place - every + 1; near < place + every; near++) {
+      if (taken.has(near)) return;
+    }
+    taken.add(place);
+  };
+  if (current < rows.length) take(current);
+  for (const isWanted of [
+    (place) => signs[place] !== null, (place) => rows[place].level === 1,
+    () => true,
+  ]) {
+    for (let place = first; place < Math.min(end, rows.length); place++) {
+      if (isWanted(place)) take(place);
+    }
+  }
+  return [...taken].sort((one, other) => one - other);
 }
 
 /** Returns what a cell says, in words. */

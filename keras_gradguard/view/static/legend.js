@@ -25,3 +25,18 @@ export function legend(values) {
         (decade) => element("span", {}, `1e${decade}`))),
     element("ul", {}, ...signs, blank));
 }
+
+const WAYS = [
+  "Click a layer: its variables. Click a variable: its curve, and the card "
+    + "of what is wrong with it.",
+  "Drag over steps: zoom in.",
+  "Keys: arrows move (with Shift ten steps), Enter chooses, + and − zoom, "
+    + "0 shows all steps.",
+];
+
+/** Returns what mouse and keyboard do. */
+export function ways() {
+  return element("details", {class: "keys"},
+    element("summary", {}, "Mouse and keys"),
+    element("ul", {}, ...WAYS.map((text) => element("li", {}, text))));
+}

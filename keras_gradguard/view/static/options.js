@@ -18,9 +18,12 @@ export class Options {
     this.selects = [
       this.select("Rows", "rows", [
         ["layers", "layers, folded"], ["variables", "all variables"]]),
+      this.select("Height", "height", [
+        ["line", "a line each"], ["all", "all in view"]]),
       this.select("Values", "values", [
         ["norms", "gradient norm"], ["updates", "update / weight"]]),
-      this.select("View", "shape", [["heatmap", "heatmap"], ["table", "table"]]),
+      this.select("View", "shape", [
+        ["heatmap", "heatmap"], ["table", "table"]]),
     ];
     this.root = element("section", {class: "options", "aria-label": "Options"},
       element("label", {for: "filter"}, "Filter (regular expression)"),
@@ -46,7 +49,9 @@ export class Options {
     const text = isBad
       ? "This is no regular expression; all rows are shown." : "";
     if (this.fault.textContent !== text) this.fault.textContent = text;
-    if (this.filter !== document.activeElement) this.filter.value = state.filter;
+    if (this.filter !== document.activeElement) {
+      this.filter.value = state.filter;
+    }
     for (const {input, name} of this.selects) {
       const rows = state.isOpen(null, mostVariables) ? "variables" : "layers";
       input.value = name === "rows" ? state.rows ?? rows : state[name];

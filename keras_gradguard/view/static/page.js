@@ -6,7 +6,7 @@ import {newestFirst} from "./cards.js";
 import {Details} from "./details.js";
 import {alert, element} from "./element.js";
 import {empty} from "./empty.js";
-import {legend} from "./legend.js";
+import {legend, ways} from "./legend.js";
 import {Options} from "./options.js";
 import {Panel} from "./panel.js";
 import {Pins} from "./pins.js";
@@ -16,9 +16,15 @@ import {Tip} from "./tip.js";
 import {Zoom} from "./zoom.js";
 
 const WIDTH = 4000;
+// Of the page's middle, what the cells take beside their labels.
+const SHARE = 0.65;
+// So much wider it must be, to ask for more columns.
+const WIDER = 1.2;
 // Pixels of a heatmap that scrolls, and of what stands around it.
 const LEAST = 180;
 const AROUND = 56;
+// Milliseconds until the next look where there is no run.
+const AGAIN = 3000;
 
 /** All of the tab. */
 export class Page {
@@ -38,11 +44,12 @@ export class Page {
       this.pins.root);
     this.shown = [];
     this.panels = new Map();
-    this.known = new Map(); // by run: table, details, faults
+    this.known = new Map(); // by run: table, details
     this.asked = 0;
     const side = element("div", {
       class: "side", role: "region", "aria-label": "Choices",
-    }, this.options.root, this.runs.root, this.key);
+    }, element("h1", {class: "unseen"}, "Gradients"),
+    this.options.root, this.runs.root, this.key, ways());
     this.root = element("div", {class: "page"}, side, this.main,
       this.details.root, this.tip.root);
     state.listeners.push((changes) => this.follow(changes));
@@ -60,6 +67,8 @@ export class Page {
       return;
     }
     await this.ask();
+    // TensorBoard reads its folder while it serves already.
+    if (!this.all.length) setTimeout(() => this.load(), AGAIN);
   }
 
   async ask() {
@@ -67,7 +76,12 @@ export class Page {
     const turn = this.asked;
     const names = chosen(this.all, this.state);
     this.runs.update(this.all);
+    // Healthy runs need the room for their heatmaps.
+    this.details.root.hidden = !this.all.some((known) =>
+      names.includes(known.run) && (known.num_diagnoses ||
+        known.num_incidents || known.num_losses > 1));
     this.show(names);
+    this.columns = this.numColumns();
     await Promise.all(names.map((run) => this.askRun(run, turn)));
   }
 
@@ -75,14 +89,14 @@ export class Page {
     const {first, last} = this.state;
     const {error} = this.all.find((known) => known.run === run);
     const faults = error === null ? [] : [error];
-    const known = {...this.known.get(run), faults, fault: null};
+    const known = {...this.known.get(run)};
     if (error === null) {
       const told = (fault) => {
         faults.push(fault.message);
         return null;
       };
       const [table, details] = await Promise.all([
-        api.table(run, this.numColumns(), first, last).catch(told),
+        api.table(run, this.columns, first, last).catch(told),
         api.details(run).catch(told),
       ]);
       if (table) known.table = table;
@@ -101,7 +115,7 @@ export class Page {
   /** A column must not be narrower than a pixel. */
   numColumns() {
     const canvas = this.list.querySelector("canvas");
-    const width = canvas?.clientWidth || this.main.clientWidth / 2;
+    const width = canvas?.clientWidth || this.main.clientWidth * SHARE;
     return Math.max(50, Math.min(WIDTH, Math.floor(width)));
   }
 
@@ -141,7 +155,7 @@ export class Page {
   drawAround() {
     const shown = this.shown.map((run) => ({run, ...this.known.get(run)}));
     this.details.update(shown.map(
-      ({details = null, fault = null, run}) => ({run, details, fault})));
+      ({details = null, run}) => ({run, details})));
     this.pins.update(shown);
     const steps = shown.flatMap(({table}) => table && table.lastStep !== null
       ? [table.firstStep, table.lastStep] : []);
@@ -176,8 +190,14 @@ export class Page {
     const number = Math.max(1, this.shown.length);
     const each = Math.max(LEAST, height / number - AROUND);
     this.list.style.setProperty("--height", `${Math.floor(each)}px`);
-    for (const run of this.shown) this.panels.get(run).draw();
-    if (this.all) this.pins.update(
+    for (const run of this.shown) {
+      const panel = this.panels.get(run);
+      panel.height = each - 2; // its border
+      panel.draw();
+    }
+    if (!this.all) return;
+    this.pins.update(
       this.shown.map((run) => ({run, ...this.known.get(run)})));
+    if (this.numColumns() > WIDER * this.columns) this.ask();
   }
 }

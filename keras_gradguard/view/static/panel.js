@@ -19,6 +19,7 @@ export class Panel {
     this.actions = actions;
     this.table = null;
     this.diagnoses = [];
+    this.height = 0; // pixels that its rows may take
     this.heatmap = new Heatmap(run, tip, {
       ...actions, choose: (row) => this.choose(row),
     });
@@ -52,6 +53,7 @@ export class Panel {
       `${number} ${name}${number === 1 ? "" : "s"}`;
     this.told.textContent = [
       counted(variables.length, "variable"), counted(numRecords, "record"),
+      ...(this.diagnoses.length ? [] : ["no broken gradient found"]),
     ].join(", ");
     if (!columns.length) {
       this.body.replaceChildren(element("p", {class: "note"}, variables.length
@@ -84,6 +86,7 @@ export class Panel {
     const open = this.openNames();
     return {
       rows, columns, rawNorms, rawUpdates, values, pins,
+      height: this.height, isWhole: this.state.height === "all",
       signs: rows.map((_, place) => signOf(cells.subarray(
         place * columns.length, (place + 1) * columns.length))),
       codes: rows.map((row) => [...new Set(this.diagnoses

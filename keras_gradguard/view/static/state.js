@@ -7,6 +7,7 @@ const DEFAULTS = {
   filter: "", // a regular expression
   rows: null, // "layers", "variables", or null: by their number
   toggled: [], // layers that are folded other than `rows` says
+  height: "line", // of a row; or "all": all rows are in view
   shape: "heatmap", // or "table"
   values: "norms", // or "updates"
   first: null, // step, or null: from the start

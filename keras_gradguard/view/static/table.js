@@ -4,7 +4,7 @@ import {NAMES, UNMEASURED, kindOf, textOf} from "./cells.js";
 import {button, element} from "./element.js";
 
 const MOST_ROWS = 50;
-const MOST_COLUMNS = 8;
+const MOST_COLUMNS = 6;
 
 /** A table of a run, the last steps first shown. */
 export class Grid {
