@@ -67,9 +67,11 @@ class GradHealthCallback(keras.callbacks.Callback):
             `"preset"` in it names the one that they change. See
             `keras_gradguard.thresholds.Thresholds`.
         scalars: Which curves TensorBoard's own pages get: `"variables"` (the
-            norm of each gradient), `"layers"` (one for each layer) or
+            norm of each gradient), `"layers"` (one for each layer),
             `"global"` (the norm over all, and how many gradients are missing,
-            zero or not finite). The Gradients tab has them all, whichever.
+            zero or not finite), or `"histograms"` (the first, and the spread
+            of each gradient: slow, and much to write). The Gradients tab has
+            all norms, whichever.
 
     Raises:
         ValueError: If an argument is not as described.

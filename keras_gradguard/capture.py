@@ -27,11 +27,16 @@ def squared_norm(gradient):
     if gradient is None:
         return tf.constant(MISSING, tf.float32)
     # l2_loss is sum(t ** 2) / 2 in one pass over the memory.
-    return tf.cast(2.0 * tf.nn.l2_loss(_real(gradient)), tf.float32)
+    return tf.cast(2.0 * tf.nn.l2_loss(real(gradient)), tf.float32)
 
 
-def _real(gradient):
-    """A gradient as a real tensor of at least 32 bits, its rows added up."""
+def real(gradient):
+    """Returns a gradient as a real tensor of at least 32 bits.
+
+    Args:
+        gradient: A tensor, or `tf.IndexedSlices`: rows of the same index
+            are added up, without making it dense.
+    """
     if isinstance(gradient, tf.IndexedSlices):
         gradient = _summed_rows(gradient)
     gradient = tf.convert_to_tensor(gradient)
@@ -100,7 +105,7 @@ def statistics(gradients, variables, loss_scale):
 def _statistics(gradient, size, loss_scale):
     if gradient is None or not size:
         return tf.fill([len(COLUMNS)], MISSING if size else 0.0)
-    values = tf.abs(_real(gradient))
+    values = tf.abs(real(gradient))
     largest = tf.reduce_max(values)
     is_number = tf.math.is_finite(largest) & (largest > 0)
     unit = tf.where(is_number, largest, tf.ones_like(largest))

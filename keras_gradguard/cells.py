@@ -27,11 +27,15 @@ def worst(cells, starts=None):
     Returns:
         A float32 array `[windows, ...]`.
     """
-    ranked = np.array(cells, np.float64)
+    cells = np.asarray(cells, np.float32)
+    starts = [0] if starts is None else starts
+    if np.isfinite(cells).all() and not (cells == MISSING).any():
+        return np.maximum.reduceat(cells, starts)
+    ranked = cells.astype(np.float64)
     for value, rank in _RANKS:
         is_it = np.isnan(ranked) if np.isnan(value) else ranked == value
         ranked[is_it] = rank
-    found = np.maximum.reduceat(ranked, [0] if starts is None else starts)
+    found = np.maximum.reduceat(ranked, starts)
     for value, rank in _RANKS:
         found[found == rank] = value
     return found.astype(np.float32)

@@ -73,7 +73,7 @@ def watch(
         optimizer: The Keras optimizer of the loop, or a list of them. By
             default all that are alive as the block begins, and those that
             are made in it before the first step is done.
-        scalars: As for `GradHealthCallback`.
+        scalars: As for `GradHealthCallback`, but for `"histograms"`.
 
     Returns:
         A `Watch`, to be used in a `with` statement.
@@ -99,7 +99,7 @@ def watch(
         Expected(expect),
         thresholds_of(thresholds),
         optimizer,
-        checked_level(scalars),
+        checked_level(scalars, has_histograms=False),
     )
 
 

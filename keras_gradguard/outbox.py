@@ -46,6 +46,21 @@ class Outbox:
         """
         self._write("write_diagnosis", step, diagnosis)
 
+    @property
+    def has_histograms(self):
+        """Whether histograms are to be written."""
+        return self.is_open and self._writer.has_histograms
+
+    def histograms(self, step, keys, histograms):
+        """Writes the histograms of gradients.
+
+        Args:
+            step: The step.
+            keys: What tells each variable from all others.
+            histograms: See `distribution.histogram`.
+        """
+        self._write("write_histograms", step, keys, histograms)
+
     def losses(self, step, rows, losses):
         """Writes which loss reaches which variable.
 

@@ -8,28 +8,32 @@ from keras_gradguard.cells import MISSING, UNMEASURED
 
 RUN = "gradients"
 LEVELS = ("variables", "layers", "global")
+HISTOGRAMS = "histograms"
 LARGEST = 3.4028234e38  # of float32, which is what a scalar holds
 _COUNTS = ("count_missing", "count_zero", "count_nonfinite")
 
 
-def checked_level(scalars):
-    """Returns `scalars` if it is one of `LEVELS`.
+def checked_level(scalars, has_histograms=True):
+    """Returns `scalars` if it is one of `LEVELS`, or `HISTOGRAMS`.
 
     Args:
         scalars: What the user has given.
+        has_histograms: Whether `HISTOGRAMS` may be given.
 
     Raises:
         ValueError: If it is none of them.
     """
-    if scalars not in LEVELS:
-        raise ValueError(
-            "`scalars` says how many curves TensorBoard's own pages get: "
-            '"variables" (the norm of each gradient), "layers" (one for each '
-            'layer) or "global" (the norm over all, and how many gradients '
-            "are missing, zero or not finite). The Gradients tab has them "
-            f"all, whichever it is. Received: scalars={scalars!r}"
-        )
-    return scalars
+    if scalars in LEVELS or (has_histograms and scalars == HISTOGRAMS):
+        return scalars
+    more = ', or "histograms" (the first, and the spread of each gradient)'
+    raise ValueError(
+        "`scalars` says how many curves TensorBoard's own pages get: "
+        '"variables" (the norm of each gradient), "layers" (one for each '
+        'layer), "global" (the norm over all, and how many gradients are '
+        f"missing, zero or not finite){more if has_histograms else ''}. The "
+        "Gradients tab has all norms, whichever it is. Received: "
+        f"scalars={scalars!r}"
+    )
 
 
 def scalar_tags(schema, level, measured, others=()):

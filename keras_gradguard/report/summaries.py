@@ -8,8 +8,10 @@ from tensorboard.plugins.text import metadata as text_metadata
 from keras_gradguard.cells import UNMEASURED
 from keras_gradguard.report import tab
 from keras_gradguard.report.eventfile import EventFile
+from keras_gradguard.report.histograms import add_histograms
 from keras_gradguard.report.recordevent import RecordEvent
 from keras_gradguard.report.scalars import (
+    HISTOGRAMS,
     RUN,
     checked_level,
     scalar_tags,
@@ -31,8 +33,11 @@ class SummaryWriter:
     Args:
         log_dir: Folder given to `tensorboard --logdir`; the file goes into
             its run folder `gradients`.
-        scalars: Which curves TensorBoard's own pages get, one of
-            `scalars.LEVELS`.
+        scalars: Which curves TensorBoard's own pages get, see
+            `scalars.checked_level`.
+
+    Attributes:
+        has_histograms: Whether it is to get histograms too.
 
     Raises:
         ValueError: If `scalars` is none of them.
@@ -48,7 +53,8 @@ class SummaryWriter:
 
     def __init__(self, log_dir, scalars="variables"):
         self.folder = os.path.join(os.fspath(log_dir), RUN)
-        self._level = checked_level(scalars)
+        self.has_histograms = checked_level(scalars) == HISTOGRAMS
+        self._level = "variables" if self.has_histograms else scalars
         self._file = EventFile(self.folder)
         self._window = Window()
         self._schema, self._events = None, {}
@@ -94,6 +100,19 @@ class SummaryWriter:
         value.metadata.CopyFrom(metadata)
         self._diagnoses[diagnosis.key] = tab.diagnosis_record(diagnosis)
         self._write_list(event, tab.DIAGNOSES, self._diagnoses.values())
+
+    def write_histograms(self, step, keys, histograms):
+        """Writes the histograms of gradients, for TensorBoard's own page.
+
+        Args:
+            step: Training step.
+            keys: What tells each variable from all others.
+            histograms: Float array `[variables, 2 + bins]`, see
+                `distribution.histogram`.
+        """
+        event = event_pb2.Event(step=step)
+        add_histograms(event.summary, keys, histograms)
+        self._write(event)
 
     def write_losses(self, step, schema, losses):
         """Writes which loss reaches which variable.

@@ -1,0 +1,98 @@
+/** The labels of a heatmap's rows: only those in view are in the page. */
+
+import {NAMES, UNMEASURED, stepsOf, textOf} from "./cells.js";
+import {element, setAttribute} from "./element.js";
+
+export const ROW = 16;
+const BEYOND = 4;
+let count = 0;
+
+/** A tree grid whose rows are the heatmap's and whose columns are steps. */
+export class Labels {
+  constructor(name) {
+    this.name = `grid${count++}`;
+    this.root = element("div", {
+      class: "labels", role: "treegrid", tabindex: 0, "aria-label": name,
+    });
+    this.range = "";
+  }
+
+  /** Returns the id of a row's element. */
+  idOf(place) {
+    return `${this.name}-${place}`;
+  }
+
+  /**
+   * Draws the labels in view.
+   *
+   * @param {Object} picture What the heatmap shows.
+   * @param {number} top Pixels that are scrolled out above.
+   * @param {number} height Pixels in view.
+   * @param {Object} cursor `row` and `column` of the keyboard.
+   */
+  draw(picture, top, height, cursor) {
+    const first = Math.max(0, Math.floor(top / ROW) - BEYOND);
+    const end = Math.min(
+      picture.rows.length, Math.ceil((top + height) / ROW) + BEYOND);
+    const places = [];
+    for (let place = first; place < end; place++) places.push(place);
+    // The row that the keyboard is on stays, also out of view.
+    if (cursor.row < first) places.unshift(cursor.row);
+    if (cursor.row >= end && cursor.row < picture.rows.length) {
+      places.push(cursor.row);
+    }
+    this.root.replaceChildren(
+      ...places.map((place) => this.row(picture, place, cursor)));
+    setAttribute(this.root, "aria-rowcount", picture.rows.length);
+    setAttribute(this.root, "aria-colcount", picture.columns.length + 1);
+    setAttribute(this.root, "aria-activedescendant",
+      picture.rows.length ? this.idOf(cursor.row) : null);
+  }
+
+  row(picture, place, cursor) {
+    const row = picture.rows[place];
+    const isLayer = row.isOpen !== null;
+    const classes = ["row", `level${row.level}`];
+    if (picture.marked.has(row.id)) classes.push("marked");
+    if (row.keys.some((key) => picture.pins.includes(key)) && !isLayer) {
+      classes.push("pinned");
+    }
+    if (place === cursor.row) classes.push("current");
+    const sign = picture.signs[place];
+    const badge = sign && element(
+      "span", {class: `badge ${sign}`}, NAMES[sign]);
+    const codes = picture.codes[place].map(
+      (code) => element("span", {class: "badge code"}, code));
+    const fold = element("span", {class: "fold", "aria-hidden": "true"},
+      isLayer ? (row.isOpen ? "▾" : "▸") : "");
+    const name = element("span", {class: "name"},
+      element("bdi", {}, row.label));
+    return element("div", {
+      class: classes.join(" "), id: this.idOf(place), role: "row",
+      style: `top: ${place * ROW}px`, "data-place": place,
+      "aria-rowindex": place + 1, "aria-level": row.level,
+      "aria-expanded": isLayer ? String(row.isOpen) : null,
+      "aria-selected": String(place === cursor.row),
+    },
+    element("span", {role: "rowheader", class: "head"},
+      fold, name, ...codes, badge),
+    element("span", {
+      role: "gridcell", class: "unseen", "aria-colindex": cursor.column + 2,
+    }, told(picture, place, cursor.column)));
+  }
+}
+
+/** Returns what a cell says, in words. */
+export function told(picture, place, column) {
+  const {columns, rows, rawUpdates} = picture;
+  if (!columns.length) return "no record";
+  const at = place * columns.length + column;
+  const parts = [
+    `${stepsOf(columns[column])}: norm ${textOf(picture.rawNorms[at], 3)}`];
+  if (rawUpdates[at] !== UNMEASURED) {
+    parts.push(`update ratio ${textOf(rawUpdates[at], 3)}`);
+  }
+  const number = rows[place].members.length;
+  if (number > 1) parts.push(`the worst of ${number} variables`);
+  return parts.join(", ");
+}
