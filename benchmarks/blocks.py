@@ -66,3 +66,21 @@ class Rounding(keras.layers.Layer):
     def call(self, x):
         """Rounds to tenths."""
         return keras.ops.round(10.0 * x) / 10.0
+
+
+class Chain(keras.layers.Layer):
+    """A number of operations in a row.
+
+    Args:
+        number: How many.
+    """
+
+    def __init__(self, number, **kwargs):
+        super().__init__(**kwargs)
+        self.number = number
+
+    def call(self, x):
+        """Takes the hyperbolic tangent over and over."""
+        for _ in range(self.number):
+            x = keras.ops.tanh(x)
+        return x

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 
-from benchmarks.blocks import Encoder, ManyWeights
+from benchmarks.blocks import Chain, Encoder, ManyWeights, Rounding
 
 NUM_BATCHES = 4
 
@@ -59,17 +59,6 @@ def resnet50(**compiled):
     return compile_model(model, **compiled)
 
 
-def layers(num_variables, **compiled):
-    """A stack of small dense layers, of two variables each."""
-    hidden = [
-        keras.layers.Dense(16, activation="tanh")
-        for _ in range(num_variables // 2 - 1)
-    ]
-    return _compiled(
-        [keras.Input((16,)), *hidden, keras.layers.Dense(10)], **compiled
-    )
-
-
 def embedding(**compiled):
     """100,000 rows, of which a batch reads a few."""
     return _compiled(
@@ -85,9 +74,37 @@ def embedding(**compiled):
 
 def weights(num_variables):
     """As little as possible around a number of variables."""
+    small = ManyWeights(num_variables - 2)
     return _compiled(
-        [keras.Input((16,)), ManyWeights(num_variables), keras.layers.Dense(2)],
+        [keras.Input((16,)), small, keras.layers.Dense(10)], optimizer="sgd"
+    )
+
+
+def chain(num_operations):
+    """Many operations in a row, cut in the middle."""
+    half = num_operations // 2
+    return _compiled(
+        [
+            keras.Input((16,)),
+            keras.layers.Dense(16),
+            Chain(half),
+            Rounding(),
+            Chain(half),
+            keras.layers.Dense(10),
+        ],
         optimizer="sgd",
+    )
+
+
+def cut_resnet50():
+    """ResNet-50 whose front half gets no gradient."""
+
+    def call(layer, *args, **kwargs):
+        out = layer(*args, **kwargs)
+        return Rounding()(out) if layer.name == "conv4_block1_out" else out
+
+    return compile_model(
+        keras.models.clone_model(resnet50(), call_function=call)
     )
 
 

@@ -102,9 +102,10 @@ def _against_guards(peer, guards):
     if peer.value is None or not known:
         return peer
     slower = [guard.what for guard in known if guard.value >= peer.value]
-    note = "; ".join(
-        filter(None, [peer.note, *(f"{name} is slower" for name in slower)])
-    )
+    notes = [peer.note, *(f"{name} is slower" for name in slower)]
     return dataclasses.replace(
-        peer, bar="guard faster", met=not slower, note=note
+        peer,
+        bar="guard faster",
+        met=not slower,
+        note="; ".join(filter(None, notes)),
     )
