@@ -11,6 +11,7 @@ from keras_gradguard.guard import Guard
 from keras_gradguard.logbook import Logbook
 from keras_gradguard.records import Report
 from keras_gradguard.replicas import num_replicas
+from keras_gradguard.report.scalars import checked_level
 from keras_gradguard.report.summaries import SummaryWriter
 from keras_gradguard.schedule import Schedule
 from keras_gradguard.symptoms import Symptoms
@@ -65,6 +66,12 @@ class GradHealthCallback(keras.callbacks.Callback):
             `"deepchecker"`, or a dict of figures such as `{"patience": 3}`;
             `"preset"` in it names the one that they change. See
             `keras_gradguard.thresholds.Thresholds`.
+        scalars: Which curves TensorBoard's own pages get: `"variables"` (the
+            norm of each gradient), `"layers"` (one for each layer),
+            `"global"` (the norm over all, and how many gradients are missing,
+            zero or not finite), or `"histograms"` (the first, and the spread
+            of each gradient: slow, and much to write). The Gradients tab has
+            all norms, whichever.
 
     Raises:
         ValueError: If an argument is not as described.
@@ -85,6 +92,7 @@ class GradHealthCallback(keras.callbacks.Callback):
         on_nonfinite="warn",
         expect=(),
         thresholds="default",
+        scalars="variables",
     ):
         super().__init__()
         self.every = every
@@ -95,6 +103,7 @@ class GradHealthCallback(keras.callbacks.Callback):
         self.log_dir = log_dir
         self.expect = expect
         self.thresholds = thresholds
+        self.scalars = checked_level(scalars)
         self._schedule = Schedule(every)
         self._thresholds = thresholds_of(thresholds)
         self._expected = Expected(expect)
@@ -112,7 +121,9 @@ class GradHealthCallback(keras.callbacks.Callback):
         """Hooks the training step and starts a new report."""
         self.on_train_end()
         self._warn_of_replicas()
-        writer = SummaryWriter(self.log_dir) if self.log_dir else None
+        writer = None
+        if self.log_dir:
+            writer = SummaryWriter(self.log_dir, self.scalars)
         self._num_steps = 0
         self._is_due, self._has_looked = False, False
         with Door().guarded():

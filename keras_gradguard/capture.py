@@ -33,11 +33,16 @@ def squared_norm(gradient):
 def half_square(gradient):
     """Returns half of `squared_norm` of a gradient that is not missing."""
     # l2_loss is sum(t ** 2) / 2 in one pass over the memory.
-    return tf.cast(tf.nn.l2_loss(_real(gradient)), tf.float32)
+    return tf.cast(tf.nn.l2_loss(real(gradient)), tf.float32)
 
 
-def _real(gradient):
-    """A gradient as a real tensor of at least 32 bits, its rows added up."""
+def real(gradient):
+    """Returns a gradient as a real tensor of at least 32 bits.
+
+    Args:
+        gradient: A tensor, or `tf.IndexedSlices`: rows of the same index
+            are added up, without making it dense.
+    """
     if isinstance(gradient, tf.IndexedSlices):
         gradient = _summed_rows(gradient)
     gradient = tf.convert_to_tensor(gradient)
@@ -97,7 +102,7 @@ def statistics(gradients, variables, loss_scale):
         number of elements that are NaN or Inf. `MISSING` for `None`.
     """
     rows = [
-        (_real(gradient), num_elements(variable), number)
+        (real(gradient), num_elements(variable), number)
         for number, (gradient, variable) in enumerate(
             zip(gradients, variables, strict=True)
         )

@@ -1,5 +1,6 @@
 """One look at a compiled model and one batch, without training."""
 
+import collections
 import contextlib
 import dataclasses
 
@@ -71,9 +72,8 @@ def diagnose(model, x, y=None, sample_weight=None):
     if known and dropped:
         step = _step(model, data, dropped, logbook)
         logbook.add(examine.explain_dropped(step), "warning")
-    rows, _ = logbook.measure(applied)
-    bad = [path for path, row in rows.items() if row.status == "nonfinite"]
-    zero = [path for path, row in rows.items() if row.status == "zero"]
+    rows = logbook.measure(applied)
+    bad, zero = _bad_and_zero(logbook.report.variables)
     if bad:
         step = _step(model, data, model.trainable_variables, logbook)
         logbook.add(
@@ -84,6 +84,15 @@ def diagnose(model, x, y=None, sample_weight=None):
         step = _step(model, data, model.trainable_variables, logbook)
         _add_zeros(replay.explain_zeros(step, zero), logbook, len(rows))
     return logbook.report
+
+
+def _bad_and_zero(rows):
+    """The paths whose gradient is not finite, and those where it is zero."""
+    statuses = collections.defaultdict(set)
+    for row in rows:
+        statuses[row.path].add(row.status)
+    bad = [path for path, known in statuses.items() if "nonfinite" in known]
+    return bad, [path for path, known in statuses.items() if known == {"zero"}]
 
 
 def _add_zeros(findings, logbook, num_variables):

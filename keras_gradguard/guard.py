@@ -212,7 +212,7 @@ class Guard:
                 self._hook.probe.named_captures(), self._hook.num_replicas
             )
             measured = self._hook.probe.read()
-            rows, moved = self._logbook.record(measured)
+            figures = self._logbook.record(measured)
             if check_first:
                 self._first.look(self._hook, self._symptoms, self._step)
                 for findings, severity in second_look(
@@ -221,7 +221,7 @@ class Guard:
                     self._response.act(
                         self._response.add_broken(findings, severity)
                     )
-            for finding in self._symptoms.of_record(rows, moved):
+            for finding in self._symptoms.of_record(figures):
                 everything = self._model.trainable_variables
                 is_all = len(finding.variables) == len(everything)
                 # Between the steps that it skips a model still learns.

@@ -110,7 +110,7 @@ class Hook:
                 # A conditional must not hold what the replicas do together.
                 known = []
             self.probe = Probe(self.model, self.num_replicas, *known[:1])
-        elif self.probe.withhold and self.model.built and not self._is_built:
+        elif self.probe.withholds and self.model.built and not self._is_built:
             # The first trace knew nothing of the statistics of layers.
             self._make_guarded()
         names = vars(self.model)

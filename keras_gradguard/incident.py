@@ -14,8 +14,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_gradguard.batch import flat
 from keras_gradguard.packing import loaded, packed, stored, unpacked
 from keras_gradguard.records import SCHEMA, finite
+from keras_gradguard.report import message
 
 FOLDER = "incidents"
 MOST = 3
@@ -201,7 +203,39 @@ def again(folder):
     Args:
         folder: The folder of the incident.
     """
-    return (
-        f"run it again: python -m keras_gradguard replay {folder} "
-        "--model FILE.py:FUNCTION"
-    )
+    return f"run it again: {_command(folder)}"
+
+
+def _command(folder):
+    return f"python -m keras_gradguard replay {folder} --model FILE.py:FUNCTION"
+
+
+def told(folder, incident):
+    """Returns what TensorBoard shows of an incident.
+
+    Args:
+        folder: The folder of the incident.
+        incident: The `Incident`.
+
+    Returns:
+        JSON-ready dict: `step`, `epoch`, `folder`, `command` (runs it once
+        more), `samples` (rows of the batch that are not finite, at most 10)
+        and `num_samples` (how many are), `None` where it is not known which;
+        `batch_size`, `variables` (paths), `message`, `notes`.
+    """
+    folder = message.seen_from_here(folder)
+    evidence = [known["evidence"] for known in incident.diagnoses]
+    samples = next((e for e in evidence if "samples" in e), {})
+    shapes = [tuple(tensor.shape) for tensor in flat(incident.batch)]
+    return {
+        "step": incident.step,
+        "epoch": incident.epoch,
+        "folder": folder,
+        "command": _command(folder),
+        "samples": samples.get("samples"),
+        "num_samples": samples.get("num_samples"),
+        "batch_size": next((shape[0] for shape in shapes if shape), None),
+        "variables": list(incident.hit),
+        "message": next((d["message"] for d in incident.diagnoses), None),
+        "notes": list(incident.notes),
+    }

@@ -1,11 +1,15 @@
 """What is known of one training so far, in memory and in its event file."""
 
 import dataclasses
-import warnings
+
+import numpy as np
 
 from keras_gradguard import measure
 from keras_gradguard.capture import MISSING, UNMEASURED
 from keras_gradguard.diagnosis.explain import diagnoses_of
+from keras_gradguard.figures import figures_of, merged
+from keras_gradguard.ledger import Ledger
+from keras_gradguard.outbox import Outbox
 from keras_gradguard.records import Report
 from keras_gradguard.update_count import UpdateCount
 
@@ -17,15 +21,19 @@ class Logbook:
         model: The Keras model that trains.
         writer: A `SummaryWriter`, or `None` to write nothing.
         optimizers: See `UpdateCount`.
+
+    Attributes:
+        outbox: The `Outbox`.
     """
 
     def __init__(self, model, writer=None, optimizers=None):
         self.epoch = None
         self.optimizers = optimizers
         self._model = model
-        self._writer = writer
+        self.outbox = Outbox(writer)
         self._diagnoses = {}
-        self._rows = {}
+        self._ledger = Ledger()
+        self._paths, self._health = {}, {}
         self._losses = self._optimizers = ()
         self._global_norm = self._step = None
         self._count = UpdateCount(model, optimizers)
@@ -36,11 +44,7 @@ class Logbook:
         """All that is known, as a `Report`."""
         return Report(
             diagnoses=tuple(self._diagnoses.values()),
-            variables=tuple(
-                row if len(rows) == 1 else dataclasses.replace(row, optimizer=n)
-                for rows in self._rows.values()
-                for n, row in rows.items()
-            ),
+            variables=self._ledger.rows(),
             global_norm=self._global_norm,
             step=self._step,
             optimizers=self._optimizers,
@@ -48,7 +52,7 @@ class Logbook:
         )
 
     def _losses_in_row_order(self):
-        wanted = [path for path, rows in self._rows.items() for _ in rows]
+        wanted = [row.path for row in self._ledger.rows()]
         return tuple(
             reach.in_order(paths, wanted) for paths, reach in self._losses
         )
@@ -60,12 +64,13 @@ class Logbook:
             captures: Name and `Capture` of each update of a step.
             num_replicas: How many replicas train.
         """
-        self._optimizers = tuple(
-            measure.optimizer_health(
-                name, capture, self.paths_of(capture.variables), num_replicas
-            )
-            for name, capture in captures
-        )
+        for name, capture in captures:
+            if capture not in self._health or capture.treatment.changes:
+                paths = self._paths_of_all(capture.variables)
+                self._health[capture] = measure.optimizer_health(
+                    name, capture, paths, num_replicas
+                )
+        self._optimizers = tuple(self._health[c] for _, c in captures)
 
     def reach(self, paths, losses):
         """Takes in which term of the loss reaches which variable.
@@ -77,6 +82,9 @@ class Logbook:
         """
         several = losses if len(losses) > 1 else ()
         self._losses = tuple((paths, reach) for reach in several)
+        if several:
+            known = self._losses_in_row_order()
+            self.outbox.losses(self.now(), self.report.variables, known)
 
     def paths_of(self, variables):
         """Returns the unique paths of some variables of the training.
@@ -88,14 +96,20 @@ class Logbook:
         paths = measure.unique_paths(known)
         names = dict(zip(map(id, known), paths, strict=True))
         for variable in known:
-            path = names[id(variable)]
-            if path not in self._rows:
-                self._rows[path] = {None: measure.health(variable, path)}
+            self._ledger.expect(variable, names[id(variable)])
         own = measure.unique_paths(variables)
         return tuple(
             names.get(id(variable), path)
             for variable, path in zip(variables, own, strict=True)
         )
+
+    def _paths_of_all(self, variables):
+        """The paths of what one optimizer trains, looked up once."""
+        known = self._paths.get(id(variables))
+        if known is None or known[0] is not variables:
+            known = variables, self.paths_of(variables)
+            self._paths[id(variables)] = known
+        return known[1]
 
     def add(self, findings, severity, step=None):
         """Puts findings into words and keeps what is new of them.
@@ -129,7 +143,7 @@ class Logbook:
         return tuple(map(self._in_model_order, found))
 
     def _in_model_order(self, diagnosis):
-        order = {path: number for number, path in enumerate(self._rows)}
+        order = self._ledger.order
         paths = sorted(diagnosis.variables, key=lambda p: order.get(p, -1))
         return dataclasses.replace(diagnosis, variables=tuple(paths))
 
@@ -141,12 +155,17 @@ class Logbook:
         fresh = [d for d in diagnoses if self._is_new(d)]
         for diagnosis in fresh:
             self._diagnoses[diagnosis.key] = diagnosis
-            self._write("write_diagnosis", self.now(), diagnosis)
+            self.outbox.diagnosis(self.now(), diagnosis)
         return tuple(fresh)
 
     def _is_new(self, diagnosis):
         known = self._diagnoses.get(diagnosis.key)
         return known is None or "note" == known.severity != diagnosis.severity
+
+    @property
+    def step(self):
+        """Number of the last record's step, `None` if it is not known."""
+        return self._step
 
     def now(self):
         """Returns the number of updates made so far."""
@@ -154,8 +173,7 @@ class Logbook:
 
     def lose(self, variable, path):
         """Notes that a variable gets no gradient."""
-        row = measure.health(variable, path, MISSING, self.now())
-        self._rows[path] = {None: row}
+        self._ledger.lose(variable, path, self.now())
 
     def measure(self, measured, step=None):
         """Takes in the statistics of a step.
@@ -165,38 +183,30 @@ class Logbook:
             step: Its number; by default the number of updates so far.
 
         Returns:
-            `(rows, moved)`: the `VariableHealth` of each variable that was
-            measured, the largest norm where it has several updates, and
-            whether it has moved, both by path in model order.
+            The `Figures` of the variables that were measured, or `None`.
         """
         self._step = self.now() if step is None else step
-        rows, moved = {}, {}
-        for variables, figures, updates, name in measured:
-            paths = self.paths_of(variables)
-            for number, path in enumerate(paths):
-                if figures[number][0] == UNMEASURED:
-                    continue
-                ratio = None if updates is None else updates[number][0]
-                if ratio is not None and ratio != UNMEASURED:
-                    has_moved = bool(updates[number][1])
-                    moved[path] = moved.get(path, False) or has_moved
-                row = measure.health(
-                    variables[number], path, figures[number], self._step, ratio
-                )
-                rows.setdefault(path, {})[name] = row
-        for path, found in rows.items():
-            known = self._rows.setdefault(path, {})
-            known.pop(None, None)
-            known.update(found)
-        if rows:
-            norms = [row.norm for f in rows.values() for row in f.values()]
-            self._global_norm = measure.global_norm(norms)
-        largest = {
-            path: max(rows[path].values(), key=measure.size_of)
-            for path in self._rows
-            if path in rows
-        }
-        return largest, moved
+        found, norms = [], []
+        for variables, statistics, updates, name in measured:
+            paths = self._paths_of_all(variables)
+            is_there = statistics[:, 0] != UNMEASURED
+            if not is_there.any():
+                continue
+            if not is_there.all():
+                places = np.flatnonzero(is_there)
+                variables = tuple(variables[n] for n in places)
+                paths = tuple(paths[n] for n in places)
+                statistics = statistics[places]
+                updates = None if updates is None else updates[places]
+            self._ledger.take(
+                name, variables, paths, statistics, updates, self._step
+            )
+            found.append(figures_of(paths, statistics, updates))
+            norms += statistics[statistics[:, 0] != MISSING, 0].tolist()
+        if not found:
+            return None
+        self._global_norm = measure.global_norm(norms)
+        return merged(found, self._ledger.order)
 
     def record(self, measured, step=None):
         """Takes in the statistics of a step and writes them as one record.
@@ -208,40 +218,20 @@ class Logbook:
         Returns:
             What `measure` returns.
         """
-        rows, moved = self.measure(measured, step)
-        if rows:
-            norms = {
-                row.key: row.norm
-                for row in self.report.variables
-                if row.step == self._step
-            }
-            self._write(
-                "write_norms",
+        figures = self.measure(measured, step)
+        if figures is not None and self.outbox.is_open:
+            self.outbox.record(
+                self._ledger,
                 self._step,
                 self._global_norm,
-                norms,
                 measure.optimizer_numbers(self._optimizers),
             )
-        return rows, moved
+        return figures
 
     def flush(self):
         """Puts everything on disk."""
-        self._write("flush")
+        self.outbox.flush()
 
     def close(self):
         """Puts everything on disk and closes the event file."""
-        self._write("close")
-
-    def _write(self, method, *values):
-        if self._writer is None:
-            return
-        try:
-            getattr(self._writer, method)(*values)
-        except OSError as error:
-            self._writer = None
-            warnings.warn(
-                "GradHealthCallback cannot write to its `log_dir`; training "
-                f"goes on without TensorBoard records. {error}",
-                UserWarning,
-                stacklevel=2,
-            )
+        self.outbox.close()

@@ -202,8 +202,8 @@ class LoopGuard(Guard):
                 captures = self._hook.probe.named_captures()
                 self._logbook.see_optimizers(captures, self._hook.num_replicas)
             for step, measured in records:
-                rows, moved = self._logbook.record(measured, step)
-                for finding in self._symptoms.of_record(rows, moved):
+                figures = self._logbook.record(measured, step)
+                for finding in self._symptoms.of_record(figures):
                     number = len(self._model.trainable_variables)
                     is_all = len(finding.variables) == number
                     self._tell([finding], "error" if is_all else "warning")

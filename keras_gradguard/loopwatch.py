@@ -14,6 +14,7 @@ from keras_gradguard.logbook import Logbook
 from keras_gradguard.loopguard import LoopGuard
 from keras_gradguard.loophook import live_optimizers
 from keras_gradguard.records import Report
+from keras_gradguard.report.scalars import checked_level
 from keras_gradguard.report.summaries import SummaryWriter
 from keras_gradguard.symptoms import Symptoms
 from keras_gradguard.thresholds import thresholds_of
@@ -28,6 +29,7 @@ def watch(
     expect=(),
     thresholds="default",
     optimizer=None,
+    scalars="variables",
 ):
     """Gives a custom training loop what `GradHealthCallback` gives `fit`.
 
@@ -71,6 +73,7 @@ def watch(
         optimizer: The Keras optimizer of the loop, or a list of them. By
             default all that are alive as the block begins, and those that
             are made in it before the first step is done.
+        scalars: As for `GradHealthCallback`, but for `"histograms"`.
 
     Returns:
         A `Watch`, to be used in a `with` statement.
@@ -96,6 +99,7 @@ def watch(
         Expected(expect),
         thresholds_of(thresholds),
         optimizer,
+        checked_level(scalars, has_histograms=False),
     )
 
 
@@ -111,6 +115,7 @@ class Watch:
         expected: The `Expected` variables without a gradient.
         thresholds: The `Thresholds`.
         optimizer: An optimizer, several, or `None` to find them.
+        scalars: Which curves are written.
 
     Attributes:
         stopped: Whether `"stop"` has ended the block.
@@ -126,6 +131,7 @@ class Watch:
         expected,
         thresholds,
         optimizer,
+        scalars,
     ):
         self.stopped = False
         self._model = model
@@ -135,6 +141,7 @@ class Watch:
         self._expected = expected
         self._thresholds = thresholds
         self._optimizer = optimizer
+        self._scalars = scalars
         self._guard = self._logbook = None
 
     @property
@@ -163,7 +170,7 @@ class Watch:
             is_chief = _is_chief(self._model)
             writer = None
             if self._log_dir and is_chief:
-                writer = SummaryWriter(self._log_dir)
+                writer = SummaryWriter(self._log_dir, self._scalars)
             self._logbook = Logbook(self._model, writer, optimizers=[])
             self._guard = LoopGuard(
                 self._model,

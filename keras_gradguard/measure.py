@@ -106,11 +106,6 @@ def optimizer_numbers(optimizers):
     return numbers
 
 
-def size_of(row):
-    """Returns by how much a `VariableHealth` outweighs others, a float."""
-    return math.inf if row.num_nonfinite else row.norm or 0.0
-
-
 def global_norm(norms):
     """Returns the L2 norm over all gradients that are there, or `None`.
 

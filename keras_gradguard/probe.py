@@ -5,18 +5,16 @@ import collections
 import tensorflow as tf
 
 from keras_gradguard.apart import apart
+from keras_gradguard.badstep import BadStep
 from keras_gradguard.batch import flat
 from keras_gradguard.carry import Carry
 from keras_gradguard.diagnosis import internals, keras_internals
 from keras_gradguard.diagnosis.trace import named_optimizers
-from keras_gradguard.latch import Latch
 from keras_gradguard.optimizer_capture import OptimizerCapture
 from keras_gradguard.share import Share
-from keras_gradguard.snapshot import Snapshot
 from keras_gradguard.tally import Tally, figures
+from keras_gradguard.withholding import Withholding
 
-# Key of the batch among a step's logs, on its way out.
-CHANNEL = "gradguard"
 NORM = "grad_norm"
 # A float32 tells as many records apart.
 _MOST_RECORDS = 2**24 - 1
@@ -36,7 +34,6 @@ class Probe:
     Attributes:
         captures: The `OptimizerCapture` of each update that a step makes.
         is_due: Whether the next step is to be recorded.
-        withhold: As given.
         latch: The `Latch` of the first bad step.
         tally: The `Tally` of the steps.
     """
@@ -45,27 +42,32 @@ class Probe:
         self.captures = {}
         self._model = model
         self._names, self._calls = {}, collections.Counter()
-        self.withhold = withhold
-        self._batch, self._before, self._num_seen = [], [], 0
-        self._loss = self._now = self._taken = self._sent = None
+        self._batch, self._num_seen = [], 0
+        self._loss = None
         self._has_loss = self._is_measuring = False
         # A step of the user's own may do anything anywhere.
         self._is_own = not keras_internals.is_default_step(model)
         is_xla = bool(model.jit_compile) and not model.run_eagerly
-        # XLA would compile a second time for a room that takes another shape.
-        self._share = None if is_xla else Share()
-        self._snapshot = Snapshot(model, is_xla, model.steps_per_execution > 1)
-        self._is_alone = num_replicas == 1
-        self._is_single = self._is_alone and model.steps_per_execution == 1
+        is_alone = num_replicas == 1
+        self._share = Share(is_xla, is_alone)
+        self._bad_step = BadStep(model, self._is_own, is_xla)
+        self._is_single = is_alone and model.steps_per_execution == 1
         self.is_due, self._number = False, 0
         with internals.room():
             # Number of the record that is due, 0 for none.
             self._due = tf.Variable(0.0, trainable=False)
-        self.latch, self.tally, self._carry = Latch(), Tally(), Carry()
+        self.latch = self._bad_step.latch
+        self.tally, self._carry = Tally(), Carry()
+        self._withholding = Withholding(model, withhold, self.latch)
+
+    @property
+    def withholds(self):
+        """Whether it leaves out what a bad step would do."""
+        return self._withholding.what is not None
 
     def expect(self, is_due):
         """Says whether the next call of the train function is recorded."""
-        self._taken = None
+        self._bad_step.forget()
         if is_due:
             self._number = self._number % _MOST_RECORDS + 1
             internals.put(self._due, float(self._number))
@@ -82,17 +84,12 @@ class Probe:
         self._batch = flat(data)
         self._num_seen = 0
         self._calls.clear()
-        self._has_loss, self._loss, self._now = False, None, None
+        self._has_loss, self._loss = False, None
         self._carry.begin(is_shared=self._is_own)
-        self._snapshot.begin()
-        if self._share is not None and self._is_own:
+        self._bad_step.begin(self._batch)
+        self._withholding.begin()
+        if self._is_own:
             self._share.keep(self._batch)
-        if self.withhold is not None:
-            kept = [
-                *self._model.non_trainable_weights,
-                *self._model.metrics_variables,
-            ]
-            self._before = [(v, tf.identity(v)) for v in kept]
 
     def see_loss(self, loss):
         """Marks the step as bad if its loss is NaN or Inf.
@@ -136,38 +133,15 @@ class Probe:
             is_scaled,
             loss,
             look=self._keep_batch,
-            keep=self._keeper(optimizer),
+            keep=self._bad_step.keeper(optimizer),
         )
         self._is_measuring = False
         self._carry.add(*found)
-        held = None
-        if self.withhold is not None:
-            held = self._carry.is_bad()
-        if self.withhold == "after":
-            held |= self.latch.is_set()
-        return capture, held, due, number
+        return capture, self._withholding.held(self._carry), due, number
 
     def _keep_batch(self):
-        if self._share is not None and not self._is_own:
+        if not self._is_own:
             self._share.keep(self._batch)
-
-    def _keeper(self, optimizer):
-        """Returns what makes the ops that keep a bad step."""
-        here, now = internals.graph_here(), None
-        if self._is_own:
-            # By its second update a step has been counted already.
-            if self._now is None or self._now[0] is not here:
-                self._now = here, tf.identity(optimizer.iterations)
-            now = self._now[1]
-
-        def keep():
-            self._mark(optimizer.iterations if now is None else now)
-            self._snapshot.keep(self._batch)
-
-        return keep
-
-    def _mark(self, now):
-        self.latch.mark(tf.constant(True), tf.cast(now, tf.int64))
 
     def _capture(self, optimizer, variables):
         """Returns the capture of this update, the same one in each step."""
@@ -189,17 +163,7 @@ class Probe:
             apply: Makes it.
         """
         capture, held, *_ = known
-        if held is None:
-            return apply()
-        if not capture.optimizer.built:
-            capture.optimizer.build(capture.variables)
-
-        def make():
-            apply()
-            return tf.constant(0)
-
-        tf.cond(held, lambda: tf.constant(0), make)
-        return None
+        return self._withholding.apply(capture, held, apply)
 
     def after_apply(self, known):
         """Measures how far the update has moved the weights."""
@@ -215,18 +179,20 @@ class Probe:
         is_known = isinstance(logs, (dict, type(None)))
         logs = dict(logs or {}) if is_known else logs
         square, is_bad = self._carry.total()
-        if self.withhold is not None and is_known:
-            logs = self._restored(logs, is_bad > 0)
+        if is_known:
+            logs = self._withholding.restored(logs, is_bad > 0)
         loss = None if self._num_seen else self._loss
         if not self._has_loss and is_known:
             loss = logs.get("loss")
         if tf.is_tensor(loss) and loss.dtype.is_floating:
-            is_bad += self._mark_late(~tf.math.is_finite(loss) & (is_bad <= 0))
+            is_bad += self._bad_step.mark_late(
+                ~tf.math.is_finite(loss) & (is_bad <= 0)
+            )
         norm = tf.sqrt(square) if self._num_seen else None
-        found = figures(norm, is_bad, self.withhold is not None)
+        found = figures(norm, is_bad, self.withholds)
         self.tally.add(found, logs if self._is_single and is_known else None)
-        if self._share is None and self._is_alone and is_known:
-            logs[CHANNEL] = tuple(self._batch)
+        if is_known:
+            self._share.send(self._batch, logs)
         return logs
 
     def take(self, logs):
@@ -238,23 +204,9 @@ class Probe:
         Returns:
             What `Tally.take` returns.
         """
-        self._sent = None
         if isinstance(logs, dict):
-            self._sent = logs.pop(CHANNEL, None)
+            self._share.take(logs)
         return self.tally.take(logs)
-
-    def _mark_late(self, is_bad):
-        """Latches a step whose loss alone is known to be bad."""
-        optimizer = getattr(self._model, "optimizer", None)
-        now = 0 if optimizer is None else optimizer.iterations
-        if self._now is not None and self._now[0] is internals.graph_here():
-            now = self._now[1]
-
-        def mark():
-            self._mark(now)
-            return tf.constant(1.0)
-
-        return internals.rarely(is_bad, mark, 0.0)
 
     def batch(self):
         """Returns the batch of the last step that was looked at, flat.
@@ -262,19 +214,7 @@ class Probe:
         That is one that was recorded, or bad. Of several replicas it is that
         of the one that measures. `None` if it was not kept.
         """
-        return self._sent if self._share is None else self._share.read()
-
-    def _restored(self, logs, is_bad):
-        """Leaves statistics and metrics as they were before a bad step."""
-
-        def restore():
-            for variable, value in self._before:
-                variable.assign(value)
-            return tf.constant(0)
-
-        tf.cond(is_bad, restore, lambda: tf.constant(0))
-        now = self._model.get_metrics_result()
-        return now if now.keys() == logs.keys() else logs
+        return self._share.read()
 
     def read(self):
         """Returns the last record, update by update.
@@ -293,17 +233,5 @@ class Probe:
         return [(self._names[key], c) for key, c in self.captures.items()]
 
     def bad_step(self):
-        """Returns what was kept of the bad step of the last call.
-
-        Returns:
-            `(weights, batch, measured)`: see `Snapshot.take`, and
-            `(variables, statistics)` of each optimizer; the same for every
-            watcher.
-        """
-        if self._taken is None:
-            measured = [
-                (capture.variables, capture.take_bad())
-                for capture in self.captures.values()
-            ]
-            self._taken = (*self._snapshot.take(), measured)
-        return self._taken
+        """Returns `BadStep.take`."""
+        return self._bad_step.take(self.captures.values())

@@ -1,20 +1,29 @@
-"""Step 2: the batch of a step, kept until the next one."""
+"""Step 2: the batch of a step, kept until Python asks for it."""
 
 import tensorflow as tf
 
 from keras_gradguard.diagnosis import internals
 
+# Key of the batch among a step's logs, on its way out.
+CHANNEL = "gradguard"
+
 
 class Share:
-    """Keeps the last batch, or one replica's share of it.
+    """Keeps a batch, or one replica's share of it.
 
-    A variable takes a tensor without copying it, so this costs next to
-    nothing; as an output of the step each tensor would cost Keras some
-    30 microseconds to unpack.
+    A variable takes a tensor without copying it; as an output of the step
+    each tensor would cost Keras some 30 microseconds to unpack. XLA takes
+    the output: for a room of another shape it would compile once more.
+
+    Args:
+        is_xla: Whether the step is compiled by XLA.
+        is_alone: Whether one replica trains.
     """
 
-    def __init__(self):
-        self._rooms = None
+    def __init__(self, is_xla, is_alone):
+        self._is_room = not is_xla
+        self._is_sent = is_xla and is_alone
+        self._rooms = self._taken = None
 
     def keep(self, batch):
         """Adds the ops that keep a batch.
@@ -22,20 +31,37 @@ class Share:
         Args:
             batch: The tensors of the batch, flat.
         """
+        if not self._is_room:
+            return
         dtypes = [tensor.dtype for tensor in batch]
         if self._rooms is None or dtypes != [r.dtype for r in self._rooms]:
             with internals.room():
-                self._rooms = [self._room(dtype) for dtype in dtypes]
+                self._rooms = [_room(dtype) for dtype in dtypes]
         for room, tensor in zip(self._rooms, batch, strict=True):
             room.assign(tensor)
 
-    @staticmethod
-    def _room(dtype):
-        empty, shape = tf.zeros([0], dtype), tf.TensorShape(None)
-        return tf.Variable(empty, shape=shape, trainable=False)
+    def send(self, batch, logs):
+        """Adds a batch to the logs of its step, if that is its way out.
+
+        Args:
+            batch: The tensors of the batch, flat.
+            logs: A dict.
+        """
+        if self._is_sent:
+            logs[CHANNEL] = tuple(batch)
+
+    def take(self, logs):
+        """Takes a batch out of what the train function has returned."""
+        if self._is_sent:
+            self._taken = logs.pop(CHANNEL, None)
 
     def read(self):
         """Returns the tensors of the batch, flat, or `None` before it."""
         if self._rooms is None:
-            return None
+            return self._taken
         return [tf.convert_to_tensor(room) for room in self._rooms]
+
+
+def _room(dtype):
+    empty, shape = tf.zeros([0], dtype), tf.TensorShape(None)
+    return tf.Variable(empty, shape=shape, trainable=False)

@@ -82,7 +82,7 @@ def report_of(values):
     if not isinstance(values.get("diagnoses"), list):
         raise TypeError("it has no list of `diagnoses`")
     return Report(
-        diagnoses=tuple(map(_diagnosis, values["diagnoses"])),
+        diagnoses=tuple(map(diagnosis_of, values["diagnoses"])),
         variables=tuple(map(_variable, values.get("variables", ()))),
         global_norm=_number(values.get("global_norm")),
         step=values.get("step"),
@@ -105,7 +105,15 @@ def _check_schema(values, what):
         )
 
 
-def _diagnosis(values):
+def diagnosis_of(values):
+    """Makes a `Diagnosis` of what `Diagnosis.to_dict` returns.
+
+    Args:
+        values: A dict.
+
+    Raises:
+        KeyError, TypeError, ValueError: If the dict is not one of a diagnosis.
+    """
     _check_schema(values, "diagnosis")
     values = _known(Diagnosis, values)
     _expect("kind", values["kind"], KINDS)

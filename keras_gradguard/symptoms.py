@@ -12,7 +12,7 @@ from keras_gradguard.diagnosis import keras_internals, replay, unmoved
 from keras_gradguard.diagnosis.declared import declared_place
 from keras_gradguard.diagnosis.ways import Step
 from keras_gradguard.finding import Finding, Place
-from keras_gradguard.trend import Numbers, Trends
+from keras_gradguard.trend import Trends
 from keras_gradguard.underflow import Underflow
 
 # A set of variables that changes from record to record is not replayed for
@@ -105,22 +105,16 @@ class Symptoms:
         try:
             known = incidents.bounded(known)
             folder = incidents.new_folder(self._log_dir, known.step)
+            notes = (*known.notes, incidents.again(folder))
             found = [
-                dataclasses.replace(
-                    finding,
-                    notes=(
-                        *finding.notes,
-                        *known.notes,
-                        incidents.again(folder),
-                    ),
-                )
-                for finding in found
+                dataclasses.replace(f, notes=(*f.notes, *notes)) for f in found
             ]
-            diagnoses = self._logbook.words(found, severity, known.step)
-            records = tuple(diagnosis.to_dict() for diagnosis in diagnoses)
-            incidents.write_incident(
-                folder, dataclasses.replace(known, diagnoses=records)
-            )
+            words = self._logbook.words(found, severity, known.step)
+            records = tuple(diagnosis.to_dict() for diagnosis in words)
+            known = dataclasses.replace(known, diagnoses=records)
+            incidents.write_incident(folder, known)
+            told = incidents.told(folder, known)
+            self._logbook.outbox.incident(known.step, told)
         except OSError as error:
             self._log_dir = None
             warnings.warn(
@@ -145,30 +139,17 @@ class Symptoms:
             for variable in self._model.trainable_variables
         )
 
-    def of_record(self, rows, moved):
+    def of_record(self, figures):
         """Says what a record and those before it show.
 
         Args:
-            rows: The `VariableHealth` of each variable, by path.
-            moved: Whether each has moved since the last record, by path.
+            figures: The `Figures` of the variables, or `None`.
 
         Returns:
             A list of `Finding`s that are new.
         """
-        now = self._logbook.now()
         self._num_records += 1
-        self._trends.add(
-            {
-                path: Numbers(
-                    row.norm,
-                    row.largest or 0.0,
-                    row.mean or 0.0,
-                    moved.get(path),
-                    now,
-                )
-                for path, row in rows.items()
-            }
-        )
+        self._trends.add(figures, self._logbook.step)
         found = self._underflow.of_record(self._num_records, self._step)
         lost = (f.variables for f in found if f.cause == "float16")
         self._lost |= {path for paths in lost for path in paths}
@@ -189,9 +170,11 @@ class Symptoms:
         noise = None if self._lost else self._trends.noise()
         if noise is not None and not zero:
             zero, noise = list(self._step(None).paths), 10.0 * noise
-        batch = self._hook.batch()
         is_new = bool(set(zero) - self._asked)
-        if not is_new or batch is None or self._num_replays >= _MOST_REPLAYS:
+        if not is_new or self._num_replays >= _MOST_REPLAYS:
+            return []
+        batch = self._hook.batch()
+        if batch is None:
             return []
         self._num_replays += 1
         self._asked |= set(zero)
@@ -221,6 +204,8 @@ class Symptoms:
 
     def _still(self):
         still = [p for p in self._trends.still() if p not in self._told]
+        if not still:
+            return []
         self._told |= set(still)
         step = self._step(None)
         return unmoved.still_findings(step, still, self._declared)

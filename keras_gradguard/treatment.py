@@ -42,6 +42,11 @@ class Treatment:
             with internals.room():
                 self._state = tf.Variable([0.0] * 6, trainable=False)
 
+    @property
+    def changes(self):
+        """Whether `read` says something else as the training goes on."""
+        return self._state is not None
+
     def store(self, loss_scale, scale, halves, is_counted):
         """Adds the ops that follow one step.
 

@@ -1,15 +1,22 @@
-"""Step 3 of 5: what the records of several steps show, in plain Python."""
+"""Step 3 of 5: what the records of several steps show.
+
+Each record is taken in as arrays and counted: how long has a variable been
+zero, still, small? Only what lasts is looked at one by one.
+"""
 
 import collections
 import dataclasses
-import itertools
 import math
 
+import numpy as np
+
+from keras_gradguard.cells import MISSING
 from keras_gradguard.fading import exploding, vanishing
 
 # An update by gradients below these is lost in float32 without any harm.
 _AT_REST = 1e-6
 _SETTLED = 1e-3
+_COUNTS = ("seen", "zero", "still", "noisy", "low", "high")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,28 +25,11 @@ class Numbers:
 
     Args:
         norm: L2 norm of the gradient, `None` where it is missing.
-        largest: Largest absolute value.
         mean: Mean absolute value.
-        has_moved: Whether the weight differs from that of the last record;
-            `None` if that is not known.
-        num_updates: Updates made so far.
     """
 
     norm: float | None
-    largest: float = 0.0
     mean: float = 0.0
-    has_moved: bool | None = None
-    num_updates: int | None = None
-
-    @property
-    def is_alive(self):
-        """Whether there is a gradient, finite and not zero throughout."""
-        return self.norm is not None and 0 < self.norm < math.inf
-
-    @property
-    def is_zero(self):
-        """Whether there is a gradient, and it is zero throughout."""
-        return self.norm == 0 and self.largest == 0
 
 
 class Trends:
@@ -52,35 +42,100 @@ class Trends:
     def __init__(self, thresholds):
         self._limits = thresholds
         self._window = thresholds.patience
-        self._past = {}
-        self._peak = {}
+        self._paths, self._places = (), {}
+        self._layers, self._layer_of = [], np.zeros([0], int)
+        self._peak = np.zeros([0])
+        # How many records in a row, the last one included, each has been so.
+        self._counts = {name: np.zeros([0], int) for name in _COUNTS}
+        self._past = collections.deque(maxlen=self._window)
+        self._num_updates, self._num_updated = None, 0
 
-    def add(self, numbers):
+    def add(self, figures, num_updates=None):
         """Takes in one record.
 
         Args:
-            numbers: `Numbers` by path of the variable, in model order.
+            figures: The `Figures` of the variables; `None` for none.
+            num_updates: How many updates have been made, `None` if that is
+                not known.
         """
-        for path, found in numbers.items():
-            empty = collections.deque(maxlen=self._window + 1)
-            self._past.setdefault(path, empty).append(found)
-            if found.is_alive:
-                peak = self._peak.get(path, 0.0)
-                self._peak[path] = max(peak, found.norm)
-        for path in self._past.keys() - numbers.keys():
-            self._past[path].clear()
+        is_more = None not in (num_updates, self._num_updates) and (
+            num_updates > self._num_updates
+        )
+        is_known = num_updates is not None
+        self._num_updated = self._num_updated + 1 if is_more else int(is_known)
+        self._num_updates = num_updates
+        if figures is None:
+            self._count(np.zeros([len(self._paths)], bool), None)
+            return
+        if figures.paths != self._paths:
+            figures, is_there = self._in_place(figures)
+        else:
+            is_there = np.ones([len(figures)], bool)
+        self._count(is_there, figures)
+        self._past.append(figures)
+
+    def _in_place(self, figures):
+        """Puts the columns in the order that is known, or becomes known."""
+        new = [path for path in figures.paths if path not in self._places]
+        self._paths += tuple(new)
+        self._places = {path: n for n, path in enumerate(self._paths)}
+        layers = [path.rpartition("/")[0] for path in self._paths]
+        self._layers = list(dict.fromkeys(layers))
+        known = {layer: number for number, layer in enumerate(self._layers)}
+        self._layer_of = np.array([known[layer] for layer in layers], int)
+        self._peak = np.pad(self._peak, (0, len(new)))
+        for name in _COUNTS:
+            self._counts[name] = np.pad(self._counts[name], (0, len(new)))
+        places = [self._places[path] for path in figures.paths]
+        is_there = np.zeros([len(self._paths)], bool)
+        is_there[places] = True
+        columns = {}
+        for name in ("norm", "largest", "mean", "moved"):
+            whole = np.full([len(self._paths)], MISSING)
+            whole[places] = getattr(figures, name)
+            columns[name] = whole
+        known = dataclasses.replace(figures, paths=self._paths, **columns)
+        return known, is_there
+
+    def _count(self, is_there, figures):
+        limits, counts = self._limits, self._counts
+        holds = {name: np.zeros_like(is_there) for name in _COUNTS}
+        holds["seen"] = is_there
+        if figures is not None:
+            norm, mean = figures.norm, figures.mean
+            is_alive = is_there & (norm > 0) & (norm < math.inf)
+            peak = np.where(is_alive, norm, 0.0)
+            self._peak = np.maximum(self._peak, peak)
+            is_zero = (norm == 0) & (figures.largest == 0)
+            holds["zero"] = is_there & is_zero
+            holds["still"] = is_alive & (figures.moved == 0)
+            # What `fading` asks for at the least.
+            is_low = norm == MISSING
+            if limits.vanishing_mean is not None:
+                is_small = mean < limits.vanishing_mean
+                holds["noisy"] = is_alive & is_small
+                is_low |= is_small
+            if limits.vanishing_norm is not None:
+                is_low |= norm < limits.vanishing_norm
+            holds["low"] = is_there & is_low
+            if limits.exploding_mean is not None:
+                holds["high"] = is_there & (mean > limits.exploding_mean)
+        for name in _COUNTS:
+            counts[name] = np.where(holds[name], counts[name] + 1, 0)
 
     def zero(self):
         """Returns the paths whose gradient stayed zero throughout."""
-        return self._lasting(lambda n: n.is_zero)
+        return self._lasting("zero")
 
     def still(self):
         """Returns the paths that get a gradient and do not move."""
-        lasting = self._lasting(lambda n: n.is_alive and n.has_moved is False)
+        lasting, seen = self._lasting("still"), self._counts["seen"]
+        longest = self._window + 1
         return [
             path
             for path in lasting
-            if self._was_updated(path) and not self._has_settled(path)
+            if self._num_updated >= min(seen[self._places[path]], longest)
+            and not self._has_settled(self._places[path])
         ]
 
     def noise(self):
@@ -89,50 +144,60 @@ class Trends:
         Returns:
             A float, `None` if some gradient is more than that.
         """
-        limit = self._limits.vanishing_mean
-        if limit is None or not self._past:
+        counts = self._counts["noisy"]
+        if not counts.size or counts.min() < self._window:
             return None
-        lasting = self._lasting(lambda n: n.is_alive and n.mean < limit)
-        if len(lasting) < len(self._past):
-            return None
-        return max(past[-1].largest for past in self._past.values())
+        return float(self._past[-1].largest.max())
 
     def signs(self):
         """Returns the `Sign`s of vanishing and exploding gradients."""
-        lengths = [len(past) for past in self._past.values()]
-        if not lengths or min(lengths) < self._window:
+        seen = self._counts["seen"]
+        if not seen.size or seen.min() < self._window:
+            return []
+        is_low = self._counts["low"] >= self._window
+        others = self._layer_of[~is_low]
+        may_vanish = 0 in np.bincount(others, minlength=len(self._layers))
+        may_explode = (
+            self._counts["high"].max() >= self._window or self._is_first_high()
+        )
+        if not (may_vanish or may_explode):
             return []
         records = self._records()
-        found = vanishing(records, self._limits)
-        return [*found, *exploding(records, self._limits)]
+        found = vanishing(records, self._limits) if may_vanish else []
+        if may_explode:
+            found += exploding(records, self._limits)
+        return found
 
-    def _lasting(self, holds):
-        return [
-            path
-            for path, past in self._past.items()
-            if len(past) >= self._window
-            and all(map(holds, list(past)[-self._window :]))
-        ]
+    def _is_first_high(self):
+        limits = self._limits
+        if limits.exploding_ratio is None or len(self._layers) < 2:
+            return False
+        norms = self._past[-1].norm[self._layer_of == 0]
+        return bool((norms > limits.exploding_norm).any())
 
-    def _has_settled(self, path):
+    def _lasting(self, name):
+        places = np.flatnonzero(self._counts[name] >= self._window)
+        return [self._paths[number] for number in places]
+
+    def _has_settled(self, place):
         """Whether the gradient is as small as it gets at a minimum."""
-        last = self._past[path][-1]
-        return last.mean < _AT_REST or last.norm < _SETTLED * self._peak[path]
-
-    def _was_updated(self, path):
-        counts = [numbers.num_updates for numbers in self._past[path]]
-        known = None not in counts
-        return known and all(a < b for a, b in itertools.pairwise(counts))
+        last = self._past[-1]
+        is_at_rest = last.mean[place] < _AT_REST
+        return is_at_rest or last.norm[place] < _SETTLED * self._peak[place]
 
     def _records(self):
         """The last records, each with the layers in model order."""
-        layers = collections.defaultdict(list)
-        for path in self._past:
-            layers[path.rpartition("/")[0]].append(path)
-        return [
-            {
-                layer: {path: self._past[path][-back] for path in paths}
-                for layer, paths in layers.items()
-            }
-            for back in range(self._window, 0, -1)
-        ]
+        records = []
+        for figures in self._past:
+            record = {layer: {} for layer in self._layers}
+            for path, layer, norm, mean in zip(
+                self._paths,
+                self._layer_of.tolist(),
+                figures.norm.tolist(),
+                figures.mean.tolist(),
+                strict=True,
+            ):
+                norm = None if norm == MISSING else norm
+                record[self._layers[layer]][path] = Numbers(norm, mean)
+            records.append(record)
+        return records

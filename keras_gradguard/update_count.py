@@ -15,7 +15,10 @@ class UpdateCount:
 
     def __init__(self, model, optimizers=None):
         self._model = model
+        # Those that are hooked are the ones that it holds now.
         self._optimizers = optimizers
+        if optimizers is None:
+            self._optimizers = optimizers_of(model)
         self._begun = self._counts()
 
     def now(self):
@@ -31,7 +34,4 @@ class UpdateCount:
         return max(moved, default=counts.get(id(own), first))
 
     def _counts(self):
-        optimizers = self._optimizers
-        if optimizers is None:
-            optimizers = optimizers_of(self._model)
-        return {id(o): num_updates(o) for o in optimizers}
+        return {id(o): num_updates(o) for o in self._optimizers}

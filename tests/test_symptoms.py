@@ -9,8 +9,9 @@ import pytest
 import tensorflow as tf
 
 from keras_gradguard import GradHealthCallback, GradientBreakError
+from keras_gradguard.figures import figures_of
 from keras_gradguard.thresholds import PRESETS, Thresholds, thresholds_of
-from keras_gradguard.trend import Numbers, Trends
+from keras_gradguard.trend import Trends
 from tests.fitting import MODES, NAMES, X, Y, classifier, fit, marked
 
 
@@ -163,10 +164,13 @@ def test_dead_layer_is_one_message():
 
 def record(**norms):
     """One record of layers, given by the norm of their kernels."""
-    return {
-        f"{layer}/kernel": Numbers(norm, norm, norm / 10)
-        for layer, norm in norms.items()
-    }
+    paths = [f"{layer}/kernel" for layer in norms]
+    return figures_of(paths, statistics_of(norms.values()))
+
+
+def statistics_of(norms):
+    """Statistics of gradients with these norms, as the step gives them."""
+    return np.array([[n, n, n / 10, 0.0, 0.0] for n in norms], "float32")
 
 
 def test_fading_needs_level_ratio_and_patience():
@@ -206,13 +210,8 @@ def test_a_bias_alone_does_not_fade():
     """The key bias of attention has no effect in exact arithmetic."""
     trends = Trends(Thresholds(patience=2))
     for _ in range(4):
-        trends.add(
-            {
-                "key/kernel": Numbers(1.0, 1.0, 0.1),
-                "key/bias": Numbers(1e-9, 1e-9, 1e-10),
-                "head/kernel": Numbers(1.0, 1.0, 0.1),
-            }
-        )
+        paths = ["key/kernel", "key/bias", "head/kernel"]
+        trends.add(figures_of(paths, statistics_of([1.0, 1e-9, 1.0])))
     assert [] == trends.signs()
 
 

@@ -58,7 +58,8 @@ def test_card_of_a_fit_that_ends_by_an_exception(guarded, eager, tmp_path):
     _, error = fit(classifier(loss, eager), log_dir=tmp_path)
     assert error is not None
     (event,) = events(tmp_path)
-    (card,) = event.summary.value
+    card, for_tab = event.summary.value
+    assert "gradguard/diagnoses" == for_tab.tag
     assert "text" == card.metadata.plugin_data.plugin_name
     text = tensor_util.make_ndarray(card.tensor).item().decode()
     line = marked(compiled_helper.python_function)[1]

@@ -26,8 +26,10 @@ def norm_tags(folder):
     found = {}
     for path in pathlib.Path(folder).rglob("events*"):
         for event in EventFileLoader(str(path)).Load():
-            if event.summary.value and event.step not in found:
-                found[event.step] = len(event.summary.value)
+            tags = [v.tag for v in event.summary.value]
+            number = sum(tag.startswith("gradients/") for tag in tags)
+            if number and event.step not in found:
+                found[event.step] = number
     return found
 
 

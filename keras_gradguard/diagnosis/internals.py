@@ -76,13 +76,13 @@ def graph_here():
 
 
 def numbers_in(variable):
-    """Returns the value of a variable of our own as an array.
+    """Returns the value of a variable as an array.
 
     `variable.numpy()` takes three times as long, which a training of small
     steps would notice.
 
     Args:
-        variable: A `tf.Variable` made in a `room`.
+        variable: A `tf.Variable` that is on one device.
     """
     return gen_resource_variable_ops.read_variable_op(
         variable.handle, variable.dtype
@@ -190,7 +190,10 @@ def _parts(variable):
 def num_updates(optimizer):
     """Returns how many updates an optimizer has made, an int."""
     with tf.init_scope():
-        return int(_parts(optimizer.iterations)[0].numpy())
+        (count, *_) = _parts(optimizer.iterations)
+        # One that adds up several gradients computes it.
+        is_variable = hasattr(count, "handle")
+        return int(numbers_in(count) if is_variable else count.numpy())
 
 
 @contextlib.contextmanager

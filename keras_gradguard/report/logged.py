@@ -2,7 +2,7 @@
 
 import pathlib
 
-from keras_gradguard.report.summaries import RUN
+from keras_gradguard.report.scalars import RUN
 
 
 def logged_cards(folder):

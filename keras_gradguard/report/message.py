@@ -18,12 +18,22 @@ def headline(diagnosis):
 
 def place(diagnosis):
     """Returns `file:line in function`, the file as seen from here."""
-    path = pathlib.Path(diagnosis.file)
-    if path.is_absolute() and path.is_relative_to(pathlib.Path.cwd()):
-        path = path.relative_to(pathlib.Path.cwd())
+    path = seen_from_here(diagnosis.file)
     line = "" if diagnosis.line is None else f":{diagnosis.line}"
     function = diagnosis.function
     return f"{path}{line}" + (f" in {function}" if function else "")
+
+
+def seen_from_here(path):
+    """Returns a path relative to the present folder if it lies below it.
+
+    Args:
+        path: A path as text.
+    """
+    known, here = pathlib.Path(path), pathlib.Path.cwd()
+    if known.is_absolute() and known.is_relative_to(here):
+        return str(known.relative_to(here))
+    return str(known)
 
 
 def snippet(diagnosis):

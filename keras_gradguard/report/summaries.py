@@ -1,26 +1,25 @@
-"""Step 5 of 5, TensorBoard: numbers and text cards into an event file.
+"""Step 5 of 5, TensorBoard: numbers, text cards and what the tab reads."""
 
-Records go out from Python, without TensorFlow operations, so that a write is
-safe while a `tf.function` is being traced, and without a thread of its own.
-"""
-
-import contextlib
-import itertools
-import math
 import os
-import socket
-import time
 
-from tensorboard.compat.proto import event_pb2, summary_pb2, types_pb2
+from tensorboard.compat.proto import event_pb2
 from tensorboard.plugins.text import metadata as text_metadata
 
+from keras_gradguard.cells import UNMEASURED
+from keras_gradguard.report import tab
+from keras_gradguard.report.eventfile import EventFile
+from keras_gradguard.report.histograms import add_histograms
+from keras_gradguard.report.recordevent import RecordEvent
+from keras_gradguard.report.scalars import (
+    HISTOGRAMS,
+    RUN,
+    checked_level,
+    scalar_tags,
+    scalar_values,
+)
+from keras_gradguard.report.schema import VERSION
 from keras_gradguard.report.text import render_markdown
-
-RUN = "gradients"
-FLUSH_SECONDS = 5.0
-LARGEST = 3.4028234e38  # of float32, which is what a scalar holds
-
-_file_numbers = itertools.count()
+from keras_gradguard.report.window import Window
 
 
 class SummaryWriter:
@@ -29,81 +28,125 @@ class SummaryWriter:
     The event file is made at the first write, so that nothing appears on
     disk when nothing was recorded. After `close()`, the next write begins a
     new file. Whatever fails on the way to the disk is raised as `OSError` in
-    the caller's thread.
+    the caller's thread. What was written is on disk when a method returns.
 
     Args:
         log_dir: Folder given to `tensorboard --logdir`; the file goes into
             its run folder `gradients`.
+        scalars: Which curves TensorBoard's own pages get, see
+            `scalars.checked_level`.
+
+    Attributes:
+        has_histograms: Whether it is to get histograms too.
+
+    Raises:
+        ValueError: If `scalars` is none of them.
 
     Example:
     ```python
     writer = SummaryWriter("logs")
-    writer.write_norms(0, 1.5, {"dense/kernel": 1.5, "dense/bias": None})
+    schema = Schema(report.variables)
+    writer.write_record(schema, record_of(report.variables, 0, 1.5))
     writer.close()
     ```
     """
 
-    def __init__(self, log_dir):
+    def __init__(self, log_dir, scalars="variables"):
         self.folder = os.path.join(os.fspath(log_dir), RUN)
-        self._records = None
-        self._next_flush = 0.0
-        self._tags = {}
+        self.has_histograms = checked_level(scalars) == HISTOGRAMS
+        self._level = "variables" if self.has_histograms else scalars
+        self._file = EventFile(self.folder)
+        self._window = Window()
+        self._schema, self._events = None, {}
+        self._known, self._number = set(), 0
+        self._tags, self._diagnoses, self._incidents = {}, {}, []
 
-    def write_norms(self, step, global_norm, norms, numbers=None):
+    def write_record(self, schema, record, numbers=None):
         """Writes one record: a single event that holds every value.
 
         Args:
-            step: Training step.
-            global_norm: Norm over all gradients, or `None`.
-            norms: Norm of each variable's gradient by path; `None` where
-                the gradient is missing. TensorBoard marks such a step, and
-                one with NaN or Inf, with a triangle instead of a point;
-                `count_missing` and `count_nonfinite` tell which it was.
-            numbers: Further numbers by tag, or `None`.
+            schema: The `Schema` of the variables; the same object as long
+                as they are the same.
+            record: The `Record` of one step.
+            numbers: Further numbers by name, or `None`.
         """
-        summary = summary_pb2.Summary()
-        values = {"global_norm": global_norm, **_counts(norms)}
-        values |= {**(numbers or {}), **norms}
-        for name, value in values.items():
-            summary.value.add(
-                tag=f"{RUN}/{name}", simple_value=_drawable(value)
-            )
-        self._write(step, summary)
-        if time.monotonic() >= self._next_flush:
-            self.flush()
+        if schema is not self._schema:
+            self._write_pending()
+            self._schema, self._events = schema, {}
+        window = self._window.add(record)
+        numbers = numbers or {}
+        measured = record.norms != UNMEASURED
+        key = (tuple(numbers), measured.tobytes(), window is not None)
+        if key not in self._events:
+            tags = scalar_tags(schema, self._level, measured, numbers)
+            self._events[key] = RecordEvent(tags, schema, window is not None)
+        values = scalar_values(schema, self._level, record, numbers.values())
+        event = self._events[key].filled(record.step, values, window)
+        self._write_of_schema(event, window)
 
     def write_diagnosis(self, step, diagnosis):
-        """Writes a diagnosis as a card of the Text tab, at once to disk.
+        """Writes a diagnosis: a card of the Text tab, and all for our tab.
 
         Args:
             step: Training step.
             diagnosis: The `Diagnosis` to show.
         """
+        self._write_pending()
+        event = event_pb2.Event(step=step)
+        value = tab.add_text(
+            event.summary, self._tag(diagnosis), render_markdown(diagnosis)
+        )
         metadata = text_metadata.create_summary_metadata(None, None)
-        summary = summary_pb2.Summary()
-        value = summary.value.add(tag=self._tag(diagnosis), metadata=metadata)
-        value.tensor.dtype = types_pb2.DT_STRING
-        value.tensor.tensor_shape.SetInParent()
-        text = render_markdown(diagnosis)
-        value.tensor.string_val.append(text.encode(errors="replace"))
-        self._write(step, summary)
-        self.flush()
+        value.metadata.CopyFrom(metadata)
+        self._diagnoses[diagnosis.key] = tab.diagnosis_record(diagnosis)
+        self._write_list(event, tab.DIAGNOSES, self._diagnoses.values())
+
+    def write_histograms(self, step, keys, histograms):
+        """Writes the histograms of gradients, for TensorBoard's own page.
+
+        Args:
+            step: Training step.
+            keys: What tells each variable from all others.
+            histograms: Float array `[variables, 2 + bins]`, see
+                `distribution.histogram`.
+        """
+        event = event_pb2.Event(step=step)
+        add_histograms(event.summary, keys, histograms)
+        self._write(event)
+
+    def write_losses(self, step, schema, losses):
+        """Writes which loss reaches which variable.
+
+        Args:
+            step: Training step.
+            schema: The `Schema` of the variables.
+            losses: `LossReach`s, their columns in the order of the schema.
+        """
+        event = event_pb2.Event(step=step)
+        known = tab.losses_record(schema, losses)
+        tab.add_text(event.summary, tab.LOSSES, tab.json_of(known))
+        self._write(event, tab.LOSSES)
+
+    def write_incident(self, step, incident):
+        """Writes where a step that was not finite has been kept.
+
+        Args:
+            step: Training step.
+            incident: What is told of it, JSON-ready, see `incident.told`.
+        """
+        self._incidents.append(incident)
+        event = event_pb2.Event(step=step)
+        self._write_list(event, tab.INCIDENTS, self._incidents)
 
     def flush(self):
         """Puts everything that was written on disk."""
-        if self._records is None:
-            return
-        with _disk_errors(self.folder):
-            self._records.flush()
-        self._next_flush = time.monotonic() + FLUSH_SECONDS
+        self._file.flush()
 
     def close(self):
         """Flushes and closes the file; does nothing when none is open."""
-        records, self._records = self._records, None
-        if records is None:
-            return
-        with _disk_errors(self.folder):
-            records.close()
+        if self._file.is_open:
+            self._write_pending()
+        self._file.close()
 
     def _tag(self, diagnosis):
         """Returns the tag of a card: one per diagnosis, whatever the step."""
@@ -113,61 +156,51 @@ class SummaryWriter:
             self._tags[diagnosis.key] = f"{tag}#{count}" if count > 1 else tag
         return self._tags[diagnosis.key]
 
-    def _write(self, step, summary):
-        if self._records is None:
-            self._open()
-        self._write_event(step=step, summary=summary)
+    def _write_pending(self):
+        """Writes a window that is not full yet."""
+        window = self._window.take()
+        if window is not None:
+            event = RecordEvent((), self._schema, True)
+            self._write_of_schema(event.filled(window.step, (), window), window)
 
-    def _write_event(self, **fields):
-        event = event_pb2.Event(wall_time=time.time(), **fields)
-        with _disk_errors(self.folder):
-            self._records.write(event.SerializeToString())
+    def _write_of_schema(self, event, window):
+        """Writes the event of a record; the first one has the schema too."""
+        if window is None:
+            self._write(event)
+            return
+        schema, tags = self._schema, tab.vector_tags(self._schema, window)
+        self._file.open()
+        tag = tab.SCHEMA + schema.name
+        if self._is_new(tag):
+            event = _copied(event)
+            tab.add_text(event.summary, tag, schema.text)
+            tags = (*tags, tag)
+        self._write(event, *tags)
 
-    def _open(self):
-        import tensorflow as tf
+    def _write_list(self, event, tag, items):
+        content = {"version": VERSION, "items": list(items)}
+        tab.add_text(event.summary, tag, tab.json_of(content))
+        self._write(event, tag)
 
-        name = ".".join(
-            (
-                "events.out.tfevents",
-                f"{int(time.time()):010d}",
-                socket.gethostname(),
-                str(os.getpid()),
-                str(next(_file_numbers)),
-                "gradguard",
-            )
-        )
-        with _disk_errors(self.folder):
-            tf.io.gfile.makedirs(self.folder)
-            path = os.path.join(self.folder, name)
-            self._records = tf.io.TFRecordWriter(path)
-        self._write_event(file_version="brain.Event:2")
+    def _is_new(self, tag):
+        """Whether the present file has no value of this tag yet."""
+        if self._file.number != self._number:
+            self._known, self._number = set(), self._file.number
+        return tag not in self._known
 
-
-def _counts(norms):
-    """Returns how many gradients are missing, zero and not finite."""
-    present = [norm for norm in norms.values() if norm is not None]
-    return {
-        "count_missing": len(norms) - len(present),
-        "count_zero": sum(norm == 0 for norm in present),
-        "count_nonfinite": sum(not math.isfinite(norm) for norm in present),
-    }
-
-
-def _drawable(value):
-    """Returns NaN for what is no finite number: Inf ruins a whole chart."""
-    if value is None or not math.isfinite(value):
-        return math.nan
-    return min(value, LARGEST)
+    def _write(self, event, *tags):
+        """Writes an event; `tags` are those of it that our tab reads."""
+        self._file.open()
+        new = set(filter(self._is_new, tags))
+        if new:
+            event = _copied(event)
+            tab.mark(event.summary, new)
+            self._known |= new
+        self._file.write(event)
+        self._file.flush()
 
 
-@contextlib.contextmanager
-def _disk_errors(folder):
-    """Turns what TensorFlow says of a file system into an `OSError`."""
-    import tensorflow as tf
-
-    try:
-        yield
-    except tf.errors.OpError as error:
-        raise OSError(
-            f"cannot write TensorBoard summaries to {folder!r}: {error.message}"
-        ) from error
+def _copied(event):
+    copy = event_pb2.Event()
+    copy.CopyFrom(event)
+    return copy

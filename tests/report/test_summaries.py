@@ -25,7 +25,9 @@ from tensorboard.compat.proto import summary_pb2
 from tensorboard.context import RequestContext
 
 from keras_gradguard.records import Diagnosis, Help
-from keras_gradguard.report.summaries import LARGEST, SummaryWriter
+from keras_gradguard.report.scalars import LARGEST
+from keras_gradguard.report.summaries import SummaryWriter
+from tests.report.records import write_norms
 
 DIAGNOSIS = Diagnosis(
     code="GG102",
@@ -68,8 +70,12 @@ def events(writer):
 
 
 def scalars(event):
-    """Returns the values of one event by tag."""
-    return {v.tag: v.tensor.float_val[0] for v in event.summary.value}
+    """Returns the scalars of one event by tag."""
+    return {
+        v.tag: v.tensor.float_val[0]
+        for v in event.summary.value
+        if not v.tag.startswith("gradguard/")
+    }
 
 
 def accumulate(writer):
@@ -98,8 +104,8 @@ def test_nothing_recorded_leaves_nothing_on_disk(tmp_path, writer):
 
 def test_one_event_holds_the_whole_record(writer):
     norms = {"dense/kernel": 3.0, "dense/bias": 4.0}
-    writer.write_norms(7, 5.0, norms)
-    writer.write_norms(17, 50.0, norms)
+    write_norms(writer, 7, 5.0, norms)
+    write_norms(writer, 17, 50.0, norms)
     writer.flush()
     first, second = events(writer)
     assert (7, 17) == (first.step, second.step)
@@ -116,7 +122,7 @@ def test_one_event_holds_the_whole_record(writer):
 
 def test_missing_gradient_is_written_and_counted(writer):
     """A missing gradient is a value of its tag at every step."""
-    writer.write_norms(0, None, {"a": None, "b": None, "c": 1.0})
+    write_norms(writer, 0, None, {"a": None, "b": None, "c": 1.0})
     writer.flush()
     (event,) = events(writer)
     values = scalars(event)
@@ -130,7 +136,7 @@ def test_missing_gradient_is_written_and_counted(writer):
 
 def test_zero_and_nonfinite_are_counted(writer):
     norms = {"a": 0.0, "b": math.inf, "c": math.nan, "d": 0.0, "e": 2.0}
-    writer.write_norms(0, math.nan, norms)
+    write_norms(writer, 0, math.nan, norms)
     writer.flush()
     (event,) = events(writer)
     values = scalars(event)
@@ -146,7 +152,7 @@ def test_zero_and_nonfinite_are_counted(writer):
     [(np.float32(0.5), 0.5), (np.float64(2.0), 2.0), (1e300, LARGEST), (3, 3)],
 )
 def test_any_number_becomes_a_finite_scalar(writer, norm, written):
-    writer.write_norms(np.int64(1), norm, {"a": norm})
+    write_norms(writer, np.int64(1), norm, {"a": norm})
     writer.flush()
     (event,) = events(writer)
     assert np.float32(written) == scalars(event)["gradients/a"]
@@ -155,9 +161,8 @@ def test_any_number_becomes_a_finite_scalar(writer, norm, written):
 def test_tabs_get_every_point(writer, provide):
     """TensorBoard's own provider has all tags, also a NaN-only series."""
     for step in range(20):
-        writer.write_norms(
-            step, 1.0, {"dense/kernel": step, "dense/bias": None}
-        )
+        norms = {"dense/kernel": step, "dense/bias": None}
+        write_norms(writer, step, 1.0, norms)
     writer.close()
     points = provide().read_scalars(
         RequestContext(),
@@ -178,7 +183,8 @@ def test_diagnosis_is_a_text_card(writer, provide):
     """The card shows the message, the guilty line and the remedy."""
     writer.write_diagnosis(3, DIAGNOSIS)
     tag = "gradients/diagnoses/GG102"
-    assert [tag] == accumulate(writer).Tags()["tensors"]
+    tags = [tag, "gradguard/diagnoses"]
+    assert tags == accumulate(writer).Tags()["tensors"]
     (card,) = provide().read_tensors(
         RequestContext(),
         experiment_id="",
@@ -227,12 +233,12 @@ def test_source_that_is_no_utf8_is_shown_all_the_same(writer):
 
 def test_card_and_first_record_are_on_disk_at_once(writer):
     """Another process sees them although the writer stays open."""
-    writer.write_norms(0, 1.0, {"a": 1.0})
+    write_norms(writer, 0, 1.0, {"a": 1.0})
     assert len(events(writer)) == 1
-    writer.write_norms(1, 1.0, {"a": 1.0})
+    write_norms(writer, 1, 1.0, {"a": 1.0})
     writer.write_diagnosis(1, DIAGNOSIS)
     assert len(events(writer)) == 3
-    writer.write_norms(2, 1.0, {"a": 1.0})
+    write_norms(writer, 2, 1.0, {"a": 1.0})
     writer.flush()
     assert len(events(writer)) == 4
 
@@ -242,7 +248,7 @@ def test_write_while_a_function_is_traced(writer):
 
     @tf.function
     def step(x):
-        writer.write_norms(0, 1.0, {"a": 1.0})
+        write_norms(writer, 0, 1.0, {"a": 1.0})
         writer.write_diagnosis(0, DIAGNOSIS)
         return x + 1.0
 
@@ -254,11 +260,11 @@ def test_write_while_a_function_is_traced(writer):
 
 def test_close_twice_then_go_on(writer, provide):
     """A write after `close` begins a new file of the same run."""
-    writer.write_norms(0, 1.0, {"a": 1.0})
+    write_norms(writer, 0, 1.0, {"a": 1.0})
     writer.close()
     writer.close()
     writer.flush()
-    writer.write_norms(1, 2.0, {"a": 2.0})
+    write_norms(writer, 1, 2.0, {"a": 2.0})
     writer.close()
     assert len(files(writer)) == 2
     assert [0, 1] == [event.step for event in events(writer)]
@@ -266,21 +272,21 @@ def test_close_twice_then_go_on(writer, provide):
 
 def test_two_writers_do_not_share_a_file(writer, tmp_path):
     other = SummaryWriter(tmp_path / "logs")
-    writer.write_norms(0, 1.0, {"a": 1.0})
-    other.write_norms(1, 1.0, {"a": 1.0})
+    write_norms(writer, 0, 1.0, {"a": 1.0})
+    write_norms(other, 1, 1.0, {"a": 1.0})
     other.close()
     assert len(files(writer)) == 2
 
 
-def write_norms(writer):
-    writer.write_norms(0, 1.0, {"a": 1.0})
+def write_a_record(writer):
+    write_norms(writer, 0, 1.0, {"a": 1.0})
 
 
-def write_diagnosis(writer):
+def write_a_diagnosis(writer):
     writer.write_diagnosis(0, DIAGNOSIS)
 
 
-@pytest.mark.parametrize("write", [write_norms, write_diagnosis])
+@pytest.mark.parametrize("write", [write_a_record, write_a_diagnosis])
 @pytest.mark.parametrize("below", ["", "deeper"])
 def test_log_dir_is_a_file(tmp_path, write, below):
     """The first write says so, each time; closing stays quiet."""
@@ -302,7 +308,7 @@ def test_log_dir_is_a_file(tmp_path, write, below):
 def test_log_dir_is_read_only(tmp_path):
     tmp_path.chmod(0o500)
     with pytest.raises(OSError, match="cannot write TensorBoard"):
-        write_norms(SummaryWriter(tmp_path / "logs"))
+        write_a_record(SummaryWriter(tmp_path / "logs"))
 
 
 def test_disk_fails_while_training(writer, monkeypatch):
@@ -314,9 +320,9 @@ def test_disk_fails_while_training(writer, monkeypatch):
 
         flush = close = lambda self: self.write(b"")
 
-    write_norms(writer)
-    monkeypatch.setattr(writer, "_records", FullDisk())
-    for action in (write_norms, SummaryWriter.flush, SummaryWriter.close):
+    write_a_record(writer)
+    monkeypatch.setattr(writer._file, "_records", FullDisk())
+    for action in (write_a_record, SummaryWriter.flush, SummaryWriter.close):
         with pytest.raises(OSError, match="disk full"):
             action(writer)
     writer.close()

@@ -1,0 +1,98 @@
+"""Step 2 of 5: the first bad step, kept in the graph."""
+
+import tensorflow as tf
+
+from keras_gradguard.diagnosis import internals
+from keras_gradguard.latch import Latch
+from keras_gradguard.snapshot import Snapshot
+
+
+class BadStep:
+    """Keeps the number, the weights and the batch of the first bad step.
+
+    Args:
+        model: The Keras model.
+        is_own: Whether its training step is one of the user's own.
+        is_xla: Whether that step is compiled by XLA.
+
+    Attributes:
+        latch: The `Latch`.
+    """
+
+    def __init__(self, model, is_own, is_xla):
+        self.latch = Latch()
+        self._model = model
+        self._is_own = is_own
+        self._snapshot = Snapshot(model, is_xla, model.steps_per_execution > 1)
+        self._batch, self._now, self._taken = [], None, None
+
+    def begin(self, batch):
+        """Reads what a step changes by itself: call it before the step.
+
+        Args:
+            batch: The tensors of its batch, flat.
+        """
+        self._batch, self._now = batch, None
+        self._snapshot.begin()
+
+    def keeper(self, optimizer):
+        """Returns what adds the ops that keep this step.
+
+        Args:
+            optimizer: The optimizer that is to make an update.
+        """
+        here, now = internals.graph_here(), None
+        if self._is_own:
+            # By its second update a step has been counted already.
+            if self._now is None or self._now[0] is not here:
+                self._now = here, tf.identity(optimizer.iterations)
+            now = self._now[1]
+
+        def keep():
+            self._mark(optimizer.iterations if now is None else now)
+            self._snapshot.keep(self._batch)
+
+        return keep
+
+    def mark_late(self, is_bad):
+        """Latches a step of which no more than the loss is known to be bad.
+
+        Args:
+            is_bad: Boolean scalar tensor.
+
+        Returns:
+            Scalar float32 tensor, 1 if it is bad.
+        """
+        optimizer = getattr(self._model, "optimizer", None)
+        now = 0 if optimizer is None else optimizer.iterations
+        if self._now is not None and self._now[0] is internals.graph_here():
+            now = self._now[1]
+
+        def mark():
+            self._mark(now)
+            return tf.constant(1.0)
+
+        return internals.rarely(is_bad, mark, 0.0)
+
+    def _mark(self, now):
+        self.latch.mark(tf.constant(True), tf.cast(now, tf.int64))
+
+    def forget(self):
+        """Lets `take` read anew: another call of the train function begins."""
+        self._taken = None
+
+    def take(self, captures):
+        """Returns what was kept of the bad step of the last call.
+
+        Args:
+            captures: The `OptimizerCapture`s.
+
+        Returns:
+            `(weights, batch, measured)`: see `Snapshot.take`, and
+            `(variables, statistics)` of each optimizer; the same for every
+            watcher.
+        """
+        if self._taken is None:
+            measured = [(c.variables, c.take_bad()) for c in captures]
+            self._taken = (*self._snapshot.take(), measured)
+        return self._taken

@@ -1,0 +1,119 @@
+"""Step 5 of 5: what everyone sees of a record, without our own tab."""
+
+import math
+
+import numpy as np
+
+from keras_gradguard.cells import MISSING, UNMEASURED
+
+RUN = "gradients"
+LEVELS = ("variables", "layers", "global")
+HISTOGRAMS = "histograms"
+LARGEST = 3.4028234e38  # of float32, which is what a scalar holds
+_COUNTS = ("count_missing", "count_zero", "count_nonfinite")
+
+
+def checked_level(scalars, has_histograms=True):
+    """Returns `scalars` if it is one of `LEVELS`, or `HISTOGRAMS`.
+
+    Args:
+        scalars: What the user has given.
+        has_histograms: Whether `HISTOGRAMS` may be given.
+
+    Raises:
+        ValueError: If it is none of them.
+    """
+    if scalars in LEVELS or (has_histograms and scalars == HISTOGRAMS):
+        return scalars
+    more = ', or "histograms" (the first, and the spread of each gradient)'
+    raise ValueError(
+        "`scalars` says how many curves TensorBoard's own pages get: "
+        '"variables" (the norm of each gradient), "layers" (one for each '
+        'layer), "global" (the norm over all, and how many gradients are '
+        f"missing, zero or not finite){more if has_histograms else ''}. The "
+        "Gradients tab has all norms, whichever it is. Received: "
+        f"scalars={scalars!r}"
+    )
+
+
+def scalar_tags(schema, level, measured, others=()):
+    """Returns the tags of the scalars of a record, unique, in order.
+
+    Args:
+        schema: The `Schema`.
+        level: One of `LEVELS`.
+        measured: For each row of the schema whether it was measured.
+        others: Names of further numbers.
+    """
+    names = ["global_norm", *_COUNTS, *others]
+    names += [name for name, _ in _shown(schema, level, measured)]
+    tags = {}
+    for name in names:
+        tag, number = f"{RUN}/{name}", 1
+        while tag in tags:
+            number += 1
+            tag = f"{RUN}/{name}#{number}"
+        tags[tag] = None
+    return tuple(tags)
+
+
+def scalar_values(schema, level, record, others=()):
+    """Returns the values of the scalars, in the order of `scalar_tags`.
+
+    What is no finite number is NaN: TensorBoard marks such a step with a
+    triangle instead of a point, while Inf would ruin the whole chart. The
+    counts tell which it was.
+
+    Args:
+        schema: The `Schema`.
+        level: One of `LEVELS`.
+        record: The `Record` of one step.
+        others: Further numbers.
+    """
+    norms = np.asarray(record.norms, np.float64)
+    is_missing, is_zero = norms == MISSING, norms == 0
+    values = [
+        drawable(record.global_norm),
+        float(is_missing.sum()),
+        float(is_zero.sum()),
+        float((~np.isfinite(norms)).sum()),
+        *map(drawable, others),
+    ]
+    if level == "variables":
+        norms = norms[norms != UNMEASURED]
+        is_drawn = np.isfinite(norms) & (norms >= 0)
+        drawn = np.where(is_drawn, np.minimum(norms, LARGEST), np.nan)
+        return [*values, *drawn.tolist()]
+    shown = _shown(schema, level, norms != UNMEASURED)
+    return values + [_norm_of_layer(norms[rows]) for _, rows in shown]
+
+
+def drawable(value):
+    """Returns a value as a chart can show it.
+
+    Args:
+        value: A number, `MISSING` or `None`.
+    """
+    if value is None or not math.isfinite(value) or value == MISSING:
+        return math.nan
+    return float(min(value, LARGEST))
+
+
+def _shown(schema, level, measured):
+    """Name and rows of each series that is drawn."""
+    if level == "variables":
+        rows = enumerate(schema.keys)
+        return [(key, [n]) for n, key in rows if measured[n]]
+    if level == "layers":
+        groups = schema.groups.items()
+        kept = [(k, [n for n in rows if measured[n]]) for k, rows in groups]
+        return [(layer, rows) for layer, rows in kept if rows]
+    return []
+
+
+def _norm_of_layer(norms):
+    """The norm over the gradients of a layer that are there."""
+    present = norms[norms != MISSING]
+    if not present.size or not np.isfinite(present).all():
+        return math.nan
+    return min(math.hypot(*present.tolist()), LARGEST)

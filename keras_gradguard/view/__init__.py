@@ -1,0 +1,1 @@
+"""Step 6 of 6: the Gradients tab of TensorBoard; no TensorFlow, no Keras."""

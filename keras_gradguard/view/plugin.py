@@ -1,0 +1,199 @@
+"""Step 6 of 6: the plugin and its routes."""
+
+import base64
+import functools
+
+import numpy as np
+import werkzeug.wrappers
+from tensorboard import plugin_util
+from tensorboard.backend import http_util
+from tensorboard.plugins import base_plugin
+from tensorboard.util import tb_logging
+
+from keras_gradguard.report.schema import VERSION
+from keras_gradguard.report.tab import (
+    DIAGNOSES,
+    INCIDENTS,
+    LOSSES,
+    PLUGIN,
+    RECORD,
+)
+from keras_gradguard.view import assets
+from keras_gradguard.view.cards import card_of
+from keras_gradguard.view.recorded import timeline_of
+from keras_gradguard.view.store import ReadError, Store, check_version, listed
+
+MOST_COLUMNS = 4000
+_logger = tb_logging.get_logger()
+
+
+class GradGuardPlugin(base_plugin.TBPlugin):
+    """Serves the Gradients tab.
+
+    Args:
+        context: A `TBContext`.
+    """
+
+    plugin_name = PLUGIN
+
+    def __init__(self, context):
+        self._provider = context.data_provider
+
+    def get_plugin_apps(self):
+        """Returns the WSGI application of each route."""
+        routes = {
+            "/runs": _answered(self._runs),
+            "/norms": _answered(self._norms),
+            "/details": _answered(self._details),
+        }
+        for name in assets.names():
+            routes[f"/{name}"] = functools.partial(_serve_asset, name)
+        return routes
+
+    def is_active(self):
+        """Returns False: TensorBoard itself looks for data of our name."""
+        return False
+
+    def frontend_metadata(self):
+        """Returns what TensorBoard is to load, and the name of the tab."""
+        return base_plugin.FrontendMetadata(
+            es_module_path=f"/{assets.INDEX}", tab_name="Gradients"
+        )
+
+    def _store(self, request):
+        context = plugin_util.context(request.environ)
+        experiment = plugin_util.experiment_id(request.environ)
+        return Store(self._provider, context, experiment)
+
+    def _runs(self, request):
+        """All runs that have something to show."""
+        store = self._store(request)
+        runs = []
+        for run, series in store.runs().items():
+            known = {"run": run, "error": None}
+            try:
+                check_version(run, series)
+                known |= _counts(store, run, series)
+            except ReadError as error:
+                known["error"] = str(error)
+            runs.append(known)
+        return {"version": VERSION, "runs": runs}
+
+    def _norms(self, request):
+        """The table of one run: variables x steps."""
+        most = _number(request, "columns", 1, MOST_COLUMNS)
+        steps = [_number(request, name) for name in ("first", "last")]
+        store, run, series = self._one_run(request)
+        whole = timeline_of(store, run, series)
+        shown = whole.between(*steps).merged(most or MOST_COLUMNS)
+        return {
+            "run": run,
+            "variables": list(shown.variables),
+            "columns": shown.columns.tolist(),
+            "norms": _packed(shown.norms.T),
+            "updates": _packed(shown.updates.T),
+            "global_norm": _packed(shown.global_norm),
+            "first_step": _edge(whole.columns, 0, 0),
+            "last_step": _edge(whole.columns, -1, 1),
+            "num_records": int(whole.columns[:, 2].sum()),
+        }
+
+    def _details(self, request):
+        """Diagnoses, losses and incidents of one run."""
+        store, run, series = self._one_run(request)
+        tags = [t for t in (DIAGNOSES, LOSSES, INCIDENTS) if t in series]
+        texts = store.texts(run, tags)
+        cards = listed(run, texts.get(DIAGNOSES), "items")
+        return {
+            "run": run,
+            "diagnoses": [card_of(run, values) for values in cards],
+            "losses": texts.get(LOSSES),
+            "incidents": listed(run, texts.get(INCIDENTS), "items"),
+        }
+
+    def _one_run(self, request):
+        run = request.args.get("run")
+        if run is None:
+            raise ValueError("the request names no run: add ?run=NAME")
+        store = self._store(request)
+        runs = store.runs()
+        if run not in runs:
+            known = ", ".join(map(repr, runs)) or "none"
+            raise ValueError(
+                f"there is no run {run!r} with gradients; there is: {known}"
+            )
+        check_version(run, runs[run])
+        return store, run, runs[run]
+
+
+def _counts(store, run, series):
+    tags = [t for t in (DIAGNOSES, LOSSES, INCIDENTS) if t in series]
+    texts = store.texts(run, tags)
+    records = [known for tag, known in series.items() if tag.startswith(RECORD)]
+    counted = (
+        ("num_diagnoses", DIAGNOSES, "items"),
+        ("num_losses", LOSSES, "terms"),
+        ("num_incidents", INCIDENTS, "items"),
+    )
+    return {
+        "last_step": max((known.max_step for known in records), default=None),
+        **{n: len(listed(run, texts.get(tag), k)) for n, tag, k in counted},
+    }
+
+
+def _number(request, name, least=0, most=2**62):
+    text = request.args.get(name)
+    if text is None:
+        return None
+    if not text.isascii() or not text.isdecimal():
+        raise ValueError(f"`{name}` is no whole number: {text!r}")
+    if not least <= int(text) <= most:
+        raise ValueError(f"`{name}` is not from {least} to {most}: {text}")
+    return int(text)
+
+
+def _packed(numbers):
+    content = np.ascontiguousarray(numbers, "<f4").tobytes()
+    return base64.b64encode(content).decode()
+
+
+def _edge(columns, row, place):
+    return int(columns[row, place]) if len(columns) else None
+
+
+def _answered(route):
+    """Makes a WSGI application of a function of a request."""
+
+    @werkzeug.wrappers.Request.application
+    def application(request):
+        if request.method not in ("GET", "HEAD"):
+            return _sentence(request, f"{request.method} is not served", 405)
+        try:
+            content = route(request)
+        except ValueError as error:
+            return _sentence(request, str(error), 400)
+        except Exception as error:
+            # One bad run must not take the words from the page.
+            _logger.exception("keras_gradguard: a request has failed")
+            fault = f"{type(error).__name__}: {error}"
+            text = f"keras_gradguard failed to read the records: {fault}"
+            return _sentence(request, text, 500)
+        # To compress what goes to the same machine takes longer than to send.
+        return http_util.Respond(
+            request, content, "application/json", content_encoding="identity"
+        )
+
+    return application
+
+
+def _serve_asset(name, environ, start_response):
+    request = werkzeug.wrappers.Request(environ)
+    try:
+        response = http_util.Respond(request, *assets.read(name))
+    except LookupError as error:
+        response = _sentence(request, str(error), 404)
+    return response(environ, start_response)
+
+
+def _sentence(request, text, code):
+    return http_util.Respond(request, text, "text/plain", code=code)

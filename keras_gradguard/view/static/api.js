@@ -1,0 +1,54 @@
+/** What the server tells, see `keras_gradguard/view/plugin.py`. */
+
+async function ask(route, known = {}) {
+  const query = new URLSearchParams(
+    Object.entries(known).filter(([, value]) => value != null));
+  let answer;
+  try {
+    answer = await fetch(`./${route}?${query}`);
+  } catch (error) {
+    throw new Error(`TensorBoard does not answer (${error.message})`);
+  }
+  if (!answer.ok) {
+    const text = (await answer.text()).trim();
+    throw new Error(text || `TensorBoard answered ${answer.status}`);
+  }
+  return answer.json();
+}
+
+/** Returns float32 numbers out of base64. */
+function numbersOf(text) {
+  const bytes = Uint8Array.from(atob(text), (one) => one.charCodeAt(0));
+  return new Float32Array(bytes.buffer);
+}
+
+/** Returns all runs, sorted by name. */
+export async function runs() {
+  return (await ask("runs")).runs;
+}
+
+/**
+ * Returns the table of a run, variables x columns.
+ *
+ * @param {string} run Name of the run.
+ * @param {number} columns The most columns that are wanted.
+ * @param {?number} first First step that is wanted.
+ * @param {?number} last Last step that is wanted.
+ */
+export async function table(run, columns, first, last) {
+  const known = await ask("norms", {run, columns, first, last});
+  return {
+    variables: known.variables,
+    columns: known.columns,
+    norms: numbersOf(known.norms),
+    updates: numbersOf(known.updates),
+    firstStep: known.first_step,
+    lastStep: known.last_step,
+    numRecords: known.num_records,
+  };
+}
+
+/** Returns diagnoses, losses and incidents of a run. */
+export function details(run) {
+  return ask("details", {run});
+}

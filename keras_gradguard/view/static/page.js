@@ -1,0 +1,203 @@
+/** The page: asks for what is chosen, and hands it to its parts. */
+
+import {followAddress} from "./address.js";
+import * as api from "./api.js";
+import {newestFirst} from "./cards.js";
+import {Details} from "./details.js";
+import {alert, element} from "./element.js";
+import {empty} from "./empty.js";
+import {legend, ways} from "./legend.js";
+import {Options} from "./options.js";
+import {Panel} from "./panel.js";
+import {Pins} from "./pins.js";
+import {Runs, chosen} from "./runs.js";
+import {State} from "./state.js";
+import {Tip} from "./tip.js";
+import {Zoom} from "./zoom.js";
+
+const WIDTH = 4000;
+// Of the page's middle, what the cells take beside their labels.
+const SHARE = 0.65;
+// So much wider it must be, to ask for more columns.
+const WIDER = 1.2;
+// Pixels of a heatmap that scrolls, and of what stands around it.
+const LEAST = 180;
+const AROUND = 56;
+// Milliseconds until the next look where there is no run.
+const AGAIN = 3000;
+
+/** All of the tab. */
+export class Page {
+  constructor() {
+    const state = new State();
+    this.state = state;
+    this.tip = new Tip();
+    this.runs = new Runs(state);
+    this.options = new Options(state);
+    this.zoom = new Zoom(state);
+    this.pins = new Pins(state);
+    this.details = new Details(state, (id) => this.open(id));
+    this.key = element("div");
+    this.faults = element("div");
+    this.list = element("div", {class: "list"});
+    this.main = element("main", {}, this.zoom.root, this.faults, this.list,
+      this.pins.root);
+    this.shown = [];
+    this.panels = new Map();
+    this.known = new Map(); // by run: table, details
+    this.asked = 0;
+    const side = element("div", {
+      class: "side", role: "region", "aria-label": "Choices",
+    }, element("h1", {class: "unseen"}, "Gradients"),
+    this.options.root, this.runs.root, this.key, ways());
+    this.root = element("div", {class: "page"}, side, this.main,
+      this.details.root, this.tip.root);
+    state.listeners.push((changes) => this.follow(changes));
+    followAddress(() => state.reread());
+    new ResizeObserver(() => this.resize()).observe(this.main);
+  }
+
+  /** Asks for everything anew; what is on the page stays until it comes. */
+  async load() {
+    try {
+      this.all = await api.runs();
+      this.faults.replaceChildren();
+    } catch (error) {
+      this.faults.replaceChildren(alert(error.message));
+      return;
+    }
+    await this.ask();
+    // TensorBoard reads its folder while it serves already.
+    if (!this.all.length) setTimeout(() => this.load(), AGAIN);
+  }
+
+  async ask() {
+    this.asked += 1;
+    const turn = this.asked;
+    const names = chosen(this.all, this.state);
+    this.runs.update(this.all);
+    // Healthy runs need the room for their heatmaps.
+    this.details.root.hidden = !this.all.some((known) =>
+      names.includes(known.run) && (known.num_diagnoses ||
+        known.num_incidents || known.num_losses > 1));
+    this.show(names);
+    this.columns = this.numColumns();
+    await Promise.all(names.map((run) => this.askRun(run, turn)));
+  }
+
+  async askRun(run, turn) {
+    const {first, last} = this.state;
+    const {error} = this.all.find((known) => known.run === run);
+    const faults = error === null ? [] : [error];
+    const known = {...this.known.get(run)};
+    if (error === null) {
+      const told = (fault) => {
+        faults.push(fault.message);
+        return null;
+      };
+      const [table, details] = await Promise.all([
+        api.table(run, this.columns, first, last).catch(told),
+        api.details(run).catch(told),
+      ]);
+      if (table) known.table = table;
+      if (details) known.details = details;
+    }
+    if (turn !== this.asked) return; // the user has chosen anew
+    this.known.set(run, known);
+    const panel = this.panels.get(run);
+    panel?.fail(faults);
+    this.openNewest(run, known);
+    panel?.update(known.table, known.details);
+    this.drawAround();
+    performance.mark("gradguard-drawn");
+  }
+
+  /** A column must not be narrower than a pixel. */
+  numColumns() {
+    const canvas = this.list.querySelector("canvas");
+    const width = canvas?.clientWidth || this.main.clientWidth * SHARE;
+    return Math.max(50, Math.min(WIDTH, Math.floor(width)));
+  }
+
+  /** Opens the newest card of the first run that has any. */
+  openNewest(run, {details}) {
+    if (this.state.card !== null || !details?.diagnoses.length) return;
+    const first = this.all.find((known) => known.num_diagnoses &&
+      this.shown.includes(known.run));
+    if (first?.run !== run) return;
+    const [{id}] = newestFirst(run, details.diagnoses);
+    this.state.card = id;
+  }
+
+  /** Makes the panels of the shown runs, and keeps those that are there. */
+  show(names) {
+    this.shown = names;
+    for (const run of names) {
+      if (this.panels.has(run)) continue;
+      this.panels.set(run, new Panel(run, this.state, this.tip, {
+        open: (id) => this.open(id, true),
+        zoom: (first, last) => this.zoom.to(first, last),
+        zoomBy: (key, about) => this.zoom.by(key, about),
+      }));
+    }
+    const roots = names.map((run) => this.panels.get(run).root);
+    const isSame = roots.length === this.list.children.length &&
+      roots.every((root, i) => this.list.children[i] === root);
+    this.root.classList.toggle("is-empty", !this.all.length);
+    if (!this.all.length) this.list.replaceChildren(empty());
+    else if (!names.length) {
+      this.list.replaceChildren(
+        element("p", {class: "note"}, "Choose a run at the left."));
+    } else if (!isSame) this.list.replaceChildren(...roots);
+    this.resize();
+  }
+
+  drawAround() {
+    const shown = this.shown.map((run) => ({run, ...this.known.get(run)}));
+    this.details.update(shown.map(
+      ({details = null, run}) => ({run, details})));
+    this.pins.update(shown);
+    const steps = shown.flatMap(({table}) => table && table.lastStep !== null
+      ? [table.firstStep, table.lastStep] : []);
+    this.zoom.update(
+      steps.length ? [Math.min(...steps), Math.max(...steps)] : null);
+    const counts = shown.map(({table}) => table?.variables.length ?? 0);
+    this.options.update(Math.max(0, ...counts));
+    this.key.replaceChildren(legend(this.state.values));
+  }
+
+  /** Opens a card, or closes it; `isAsked` brings it into view. */
+  open(id, isAsked = false) {
+    const isOpen = this.state.card === id;
+    this.state.set({card: isOpen && !isAsked ? "" : id});
+    if (isAsked) this.details.reveal(id);
+  }
+
+  follow(changes) {
+    const wants = ["runs", "first", "last"].some((name) => name in changes);
+    if (wants) {
+      this.ask();
+      return;
+    }
+    for (const run of this.shown) {
+      this.panels.get(run).draw("card" in changes);
+    }
+    this.drawAround();
+  }
+
+  resize() {
+    const height = this.list.clientHeight;
+    const number = Math.max(1, this.shown.length);
+    const each = Math.max(LEAST, height / number - AROUND);
+    this.list.style.setProperty("--height", `${Math.floor(each)}px`);
+    for (const run of this.shown) {
+      const panel = this.panels.get(run);
+      panel.height = each - 2; // its border
+      panel.draw();
+    }
+    if (!this.all) return;
+    this.pins.update(
+      this.shown.map((run) => ({run, ...this.known.get(run)})));
+    if (this.numColumns() > WIDER * this.columns) this.ask();
+  }
+}

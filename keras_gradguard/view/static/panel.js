@@ -1,0 +1,132 @@
+/** One run: its name, and its heatmap or table. */
+
+import {alert, element} from "./element.js";
+import {Heatmap} from "./heatmap.js";
+import {cellsOf, isNamed, rowsOf, signOf} from "./rows.js";
+import {Grid} from "./table.js";
+
+/** Shows the table of a run as the state wants it. */
+export class Panel {
+  /**
+   * @param {string} run Name of the run.
+   * @param {State} state What the user has chosen.
+   * @param {Tip} tip The box beside the pointer.
+   * @param {Object} actions See `Heatmap`; `open(card)` opens a card.
+   */
+  constructor(run, state, tip, actions) {
+    this.run = run;
+    this.state = state;
+    this.actions = actions;
+    this.table = null;
+    this.diagnoses = [];
+    this.height = 0; // pixels that its rows may take
+    this.heatmap = new Heatmap(run, tip, {
+      ...actions, choose: (row) => this.choose(row),
+    });
+    this.grid = new Grid(run, (row) => this.choose(row));
+    this.told = element("span", {class: "told"}, "reading …");
+    this.faults = element("div");
+    this.body = element("div", {class: "body"});
+    this.root = element("section", {class: "run", "aria-label": `Run ${run}`},
+      element("h2", {}, element("span", {class: "run-name"}, run), this.told),
+      this.faults, this.body);
+  }
+
+  /** Says what went wrong; the run stays as it was. */
+  fail(texts) {
+    this.faults.replaceChildren(...texts.map(alert));
+    if (texts.length && this.table === null) this.told.textContent = "";
+  }
+
+  /** Takes new data in. */
+  update(table, details) {
+    if (table) this.table = table;
+    if (details) this.diagnoses = details.diagnoses;
+    this.draw();
+  }
+
+  /** Draws the run; `reveal` scrolls to the first row of the open card. */
+  draw(reveal = false) {
+    if (this.table === null) return;
+    const {columns, numRecords, variables} = this.table;
+    const counted = (number, name) =>
+      `${number} ${name}${number === 1 ? "" : "s"}`;
+    this.told.textContent = [
+      counted(variables.length, "variable"), counted(numRecords, "record"),
+      ...(this.diagnoses.length ? [] : ["no broken gradient found"]),
+    ].join(", ");
+    if (!columns.length) {
+      this.body.replaceChildren(element("p", {class: "note"}, variables.length
+        ? "No record between these steps."
+        : "No step was recorded: the training ended before its first update. "
+          + "The diagnosis says why."));
+      return;
+    }
+    const picture = this.picture();
+    if (!picture.rows.length) {
+      this.body.replaceChildren(element(
+        "p", {class: "note"}, "No variable has a path that the filter finds."));
+      return;
+    }
+    const {root} = this.state.shape === "table" ? this.grid : this.heatmap;
+    if (this.body.firstChild !== root) this.body.replaceChildren(root);
+    if (this.state.shape === "table") this.grid.draw(picture);
+    else this.heatmap.draw(picture);
+    if (reveal) this.reveal(picture);
+  }
+
+  picture() {
+    const {columns, norms, updates, variables} = this.table;
+    const {pins, values} = this.state;
+    const rows = rowsOf(variables, this.state, this.pattern());
+    const rawNorms = cellsOf(rows, norms, columns.length);
+    const rawUpdates = cellsOf(rows, updates, columns.length);
+    const cells = values === "norms" ? rawNorms : rawUpdates;
+    const names = this.diagnoses.map((known) => new Set(known.variables));
+    const open = this.openNames();
+    return {
+      rows, columns, rawNorms, rawUpdates, values, pins,
+      height: this.height, isWhole: this.state.height === "all",
+      signs: rows.map((_, place) => signOf(cells.subarray(
+        place * columns.length, (place + 1) * columns.length))),
+      codes: rows.map((row) => [...new Set(this.diagnoses
+        .filter((_, i) => isNamed(row, names[i])).map(({code}) => code))]),
+      marked: new Set(
+        rows.filter((row) => isNamed(row, open)).map(({id}) => id)),
+    };
+  }
+
+  pattern() {
+    // Where the text is no expression, all rows stay; the page says so.
+    return this.state.filter ? this.state.pattern : null;
+  }
+
+  openNames() {
+    const {card} = this.state;
+    const number = this.diagnoses.findIndex(
+      (_, i) => card === `${this.run}#${i}`);
+    return new Set(number < 0 ? [] : this.diagnoses[number].variables);
+  }
+
+  reveal({marked, rows}) {
+    const first = rows.findIndex(({id}) => marked.has(id));
+    if (first < 0) return;
+    this.root.scrollIntoView({block: "nearest"});
+    if (this.state.shape === "table") this.grid.reveal(first);
+    else this.heatmap.reveal(first);
+  }
+
+  /** Unfolds a layer; pins a variable and opens the card that names it. */
+  choose(row) {
+    if (row.isOpen !== null) {
+      this.state.toggle("toggled", row.layer);
+      return;
+    }
+    const named = this.diagnoses.findLastIndex(
+      ({variables}) => isNamed(row, new Set(variables)));
+    const [key] = row.keys;
+    const isPinned = this.state.pins.includes(key);
+    this.state.toggle("pins", key);
+    if (named >= 0 && !isPinned) this.actions.open(`${this.run}#${named}`);
+  }
+}

@@ -1,0 +1,66 @@
+/** What the user has chosen to see. */
+
+import {read, write} from "./address.js";
+
+const DEFAULTS = {
+  runs: null, // names, or null: the first few
+  filter: "", // a regular expression
+  rows: null, // "layers", "variables", or null: by their number
+  toggled: [], // layers that are folded other than `rows` says
+  height: "line", // of a row; or "all": all rows are in view
+  shape: "heatmap", // or "table"
+  values: "norms", // or "updates"
+  first: null, // step, or null: from the start
+  last: null,
+  pins: [], // keys of variables
+  card: null, // the open card, "" for none, or null: the newest
+};
+const MANY = 30;
+
+/** The choices; whoever listens is told of each change. */
+export class State {
+  constructor() {
+    Object.assign(this, read(DEFAULTS));
+    this.listeners = [];
+  }
+
+  /** Changes some values, and tells all listeners their names. */
+  set(changes) {
+    Object.assign(this, changes);
+    const names = Object.keys(DEFAULTS);
+    write(Object.fromEntries(names.map((n) => [n, this[n]])), DEFAULTS);
+    for (const listener of this.listeners) listener(changes);
+  }
+
+  /** Takes over what the address says now, another link for example. */
+  reread() {
+    const known = read(DEFAULTS);
+    const changed = Object.entries(known).filter(
+      ([name, value]) => JSON.stringify(value) !== JSON.stringify(this[name]));
+    if (changed.length) this.set(Object.fromEntries(changed));
+  }
+
+  /** Adds what is not in a list, and takes away what is. */
+  toggle(name, item) {
+    const known = this[name];
+    const without = known.filter((one) => one !== item);
+    const isIn = without.length < known.length;
+    this.set({[name]: isIn ? without : [...known, item]});
+  }
+
+  /** Returns the regular expression, or null where it is none. */
+  get pattern() {
+    try {
+      return new RegExp(this.filter, "i");
+    } catch {
+      return null;
+    }
+  }
+
+  /** Whether the variables of a layer are shown, of so many in all. */
+  isOpen(layer, numVariables) {
+    const isAll = this.rows === null
+      ? numVariables <= MANY : this.rows === "variables";
+    return isAll !== this.toggled.includes(layer);
+  }
+}

@@ -1,0 +1,68 @@
+"""A TensorBoard of its own process."""
+
+import json
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+class Board:
+    """TensorBoard over a folder, until `close`.
+
+    Args:
+        folder: The folder.
+        is_fast: Whether the fast server reads it.
+        prefix: Path prefix, such as `"/some/where"`.
+    """
+
+    def __init__(self, folder, is_fast, prefix=""):
+        with socket.socket() as free:
+            free.bind(("localhost", 0))
+            port = free.getsockname()[1]
+        self.folder = folder
+        self.url = f"http://localhost:{port}{prefix}/"
+        command = [sys.executable, "-m", "tensorboard.main"]
+        command += ["--logdir", str(folder), "--port", str(port)]
+        command += [f"--load_fast={str(is_fast).lower()}"]
+        command += ["--path_prefix", prefix, "--reload_interval", "1"]
+        paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+        self._process = subprocess.Popen(
+            command,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
+    def runs(self):
+        """Returns the runs that it has read, `None` before it answers."""
+        route = "data/plugin/keras_gradguard/runs"
+        try:
+            with urllib.request.urlopen(self.url + route) as answer:
+                return json.loads(answer.read())["runs"]
+        except OSError:
+            assert self._process.poll() is None, "TensorBoard has ended"
+            return None
+
+    def until(self, condition):
+        """Waits until its runs are as wanted."""
+        wait(lambda: (runs := self.runs()) is not None and condition(runs))
+
+    def close(self):
+        """Ends it and the data server that it has started."""
+        self._process.terminate()
+        self._process.wait(timeout=30)
+
+
+def wait(condition, seconds=40):
+    """Returns the first value of `condition` that is true."""
+    end = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)
+    return value

@@ -1,0 +1,62 @@
+"""One browser for all tests, one TensorBoard for each way to load."""
+
+import shutil
+
+import pytest
+
+from tests.view.board import Board
+from tests.view.tab import Tab, browser
+
+
+@pytest.fixture(scope="session")
+def driver():
+    """The browser."""
+    found = browser()
+    yield found
+    found.quit()
+
+
+@pytest.fixture(scope="session")
+def trained(driver, tmp_path_factory):
+    """A folder of real runs, and of one that cannot be read."""
+    from tests.view.test_broken_runs import write
+    from tests.view.training import train_all
+
+    folder = tmp_path_factory.mktemp("trained")
+    train_all(folder)
+    write(folder, 2, **{"gradguard/diagnoses": "{}"})
+    return folder
+
+
+@pytest.fixture(
+    scope="session", params=[True, False], ids=["load_fast", "load_slow"]
+)
+def board(request, driver, trained, tmp_path_factory):
+    """TensorBoard over the runs; `empty` is what it said before them."""
+    folder = tmp_path_factory.mktemp("board")
+    prefix = "" if request.param else "/some/where"
+    made = Board(folder, request.param, prefix)
+    try:
+        made.until(lambda runs: not runs)
+        tab = Tab(driver, made)
+        tab.open(ready=".empty")
+        made.empty = tab.text(".empty")
+        shutil.copytree(trained, folder, dirs_exist_ok=True)
+        made.until(lambda runs: len(runs) == 3)
+        yield made
+    finally:
+        made.close()
+
+
+# For what only the page does, whoever has read the records.
+once = pytest.mark.parametrize(
+    "board", [True], ids=["load_fast"], indirect=True
+)
+
+
+@pytest.fixture
+def tab(driver, board):
+    """The tab; at the end of a test the browser must not have complained."""
+    made = Tab(driver, board)
+    yield made
+    assert [] == made.complaints()

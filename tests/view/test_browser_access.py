@@ -1,0 +1,124 @@
+"""The tab by keyboard, as a table, and for a screen reader."""
+
+import shutil
+import subprocess
+import tarfile
+
+import pytest
+from selenium.webdriver.common.keys import Keys
+
+from tests.view.conftest import once
+from tests.view.tab import needed
+from tests.view.training import BAD_RUN, CUT_RUN
+
+pytestmark = once
+
+FOCUSED = "return document.activeElement.{}"
+CELL = """
+const grid = document.activeElement;
+const row = document.getElementById(
+  grid.getAttribute("aria-activedescendant"));
+return row.querySelector("[role=gridcell]").textContent;
+"""
+
+
+def go_to(tab, role):
+    """Presses Tab until an element of a role has the focus."""
+    for _ in range(40):
+        tab.press(Keys.TAB)
+        if role == tab.run(FOCUSED.format("getAttribute('role')")):
+            return
+    raise AssertionError(f"no way to {role} by keyboard")
+
+
+def test_keyboard(tab):
+    """Every action without a mouse, and what it says."""
+    tab.open(runs=[BAD_RUN], rows="layers")
+    tab.run("window.focus(); document.querySelector('#filter').focus()")
+    go_to(tab, "treegrid")
+    assert "missing" in tab.run(CELL)
+    tab.press(Keys.ARROW_DOWN)
+    assert "norm " in tab.run(CELL) and "step 1" in tab.run(CELL)
+    tab.press(Keys.SHIFT, Keys.ARROW_RIGHT)
+    assert "step 11: norm NaN" in tab.run(CELL)
+    assert "norm: NaN" in tab.text(".tip")
+    tab.press(Keys.NULL, Keys.ENTER)  # lets Shift go
+    assert ["cut", "live", "kernel", "bias", "dead"] == tab.labels()
+    tab.press(Keys.ARROW_DOWN, Keys.ENTER)
+    assert "live/kernel" in tab.text(".curve figcaption")
+    head = tab.run(FOCUSED.format("textContent"))
+    assert "GG221" in head
+    tab.press(Keys.ENTER)
+    assert not tab.all(".headline[aria-expanded=true]")
+    assert head == tab.run(FOCUSED.format("textContent"))
+    outline = "return getComputedStyle(document.activeElement).outlineWidth"
+    assert "2px" == tab.run(outline)
+
+
+def test_zoom_by_keyboard(tab):
+    """Plus, minus and zero."""
+    tab.open(runs=[CUT_RUN])
+    width = "return document.querySelector('canvas.map').width"
+    tab.run("document.querySelector('[role=treegrid]').focus()")
+    tab.press("+")
+    tab.until(f"{width} < 60")
+    tab.press("0")
+    tab.until(f"{width} === 120")
+
+
+def test_table(tab):
+    """The same numbers as text, a page at a time."""
+    tab.open(runs=[CUT_RUN], shape="table", ready=".holder table")
+    rows = {
+        row.text.split()[0]: row.text.split()[1:]
+        for row in tab.all(".holder tbody tr")
+    }
+    assert ["GG105", *["missing"] * 6] == rows["size"]
+    assert all(0 < float(text) < 100 for text in rows["label"])
+    head = tab.text(".holder thead")
+    assert head.endswith("120")
+    tab.all(".turns button")[0].click()
+    assert tab.text(".holder thead").endswith("114")
+    assert "columns 109 to 114 of 120" in tab.text(".turns .place")
+    tab.all(".holder tbody button")[-1].click()
+    names = [button.text for button in tab.all(".holder tbody button")]
+    assert ["label", "kernel", "bias"] == names[-3:]
+
+
+@pytest.fixture(scope="module")
+def axe(tmp_path_factory):
+    """The source of axe-core."""
+    npm = shutil.which("npm")
+    if npm is None:
+        needed("npm")
+    folder = tmp_path_factory.mktemp("axe")
+    done = subprocess.run(
+        [npm, "pack", "axe-core"], cwd=folder, capture_output=True, text=True
+    )
+    if done.returncode:
+        needed("axe-core, which npm could not fetch,")
+    with tarfile.open(next(folder.glob("*.tgz"))) as archive:
+        source = archive.extractfile("package/axe.min.js")
+        return source.read().decode()
+
+
+@pytest.mark.parametrize("query", ["", "?darkMode=true"], ids=["light", "dark"])
+@pytest.mark.parametrize("shape", ["heatmap", "table"])
+def test_axe(shape, query, axe, tab):
+    """No fault that a checker of accessibility calls serious."""
+    state = {"rows": "variables", "pins": ["size/kernel", "live/bias"]}
+    ready = "table caption" if shape == "table" else "canvas.map[data-columns]"
+    tab.open(query, ready, shape=shape, filter="(", **state)
+    tab.until("return document.querySelectorAll('.card').length === 4")
+    tab.run(axe)
+    found = tab.driver.execute_async_script(
+        """
+        const done = arguments[0];
+        axe.run(document).then(({passes, violations}) => done([
+          passes.length, violations.map(({id, impact, nodes}) =>
+            [impact, id, nodes[0].html])]));
+        """
+    )
+    assert found[0] > 20
+    grave = [fault for fault in found[1] if fault[0] in ("serious", "critical")]
+    assert [] == grave
