@@ -30,6 +30,7 @@ class Probe:
         withhold: `None` to make every update, `"bad"` to leave out those of
             gradients that are not finite, `"after"` to leave out all that
             follow such a one as well.
+        has_histograms: Whether the elements of each gradient are counted.
 
     Attributes:
         captures: The `OptimizerCapture` of each update that a step makes.
@@ -38,9 +39,12 @@ class Probe:
         tally: The `Tally` of the steps.
     """
 
-    def __init__(self, model, num_replicas=1, withhold=None):
+    def __init__(
+        self, model, num_replicas=1, withhold=None, has_histograms=False
+    ):
         self.captures = {}
         self._model = model
+        self._has_histograms = has_histograms
         self._names, self._calls = {}, collections.Counter()
         self._batch, self._num_seen = [], 0
         self._loss = None
@@ -149,7 +153,9 @@ class Probe:
         number = self._calls[id(optimizer)]
         key = (id(optimizer), tuple(map(id, variables)), number)
         if key not in self.captures:
-            self.captures[key] = OptimizerCapture(optimizer, variables)
+            self.captures[key] = OptimizerCapture(
+                optimizer, variables, self._has_histograms
+            )
             known = named_optimizers(self._model)
             name = next(name for name, held in known if held is optimizer)
             self._names[key] = f"{name}#{number}" if number > 1 else name
@@ -227,6 +233,10 @@ class Probe:
             (c.variables, *c.read_record(self._number), name)
             for name, c in self.named_captures()
         ]
+
+    def histograms(self):
+        """Returns `OptimizerCapture.histograms` of each update of `read`."""
+        return [capture.histograms() for capture in self.captures.values()]
 
     def named_captures(self):
         """Returns the name and the capture of each update of a step."""
