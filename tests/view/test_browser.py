@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.view.conftest import once
+from tests.view.conftest import INFINITE, once
 from tests.view.training import BAD_RUN, CUT_RUN, NAN_STEP, NUM_STEPS
 
 MISSING, ZERO, NAN = [200, 16, 46], [0, 0, 0], [255, 64, 208]
@@ -37,9 +37,9 @@ def test_empty(board):
 def test_all_runs(tab):
     """Names are text, a run that cannot be read hides no other."""
     tab.open()
-    tab.until("return document.querySelectorAll('canvas.map').length === 2")
+    tab.until("return document.querySelectorAll('canvas.map').length === 3")
     names = [element.text for element in tab.all("section.run .run-name")]
-    assert ["bad", BAD_RUN, CUT_RUN] == names
+    assert ["bad", BAD_RUN, CUT_RUN, f"{INFINITE}/gradients"] == names
     assert "later version" in tab.text(".run .alert")
     told = [element.text for element in tab.all("fieldset.runs .badge")]
     assert ["cannot be read", "3 diagnoses", "1 diagnosis"] == told
@@ -66,6 +66,17 @@ def test_colours(bad):
     legend = bad.text(".legend")
     for name in ("missing", "zero", "NaN", "Inf", "not measured"):
         assert name in legend
+
+
+@once
+def test_infinite(tab):
+    """Inf has its own colour; what is too small has the scale's lowest."""
+    tab.open(runs=[f"{INFINITE}/gradients"])
+    assert [255, 127, 0] == tab.pixel(0, 0)
+    assert [68, 1, 84] == tab.pixel(1, 0)
+    assert ["Inf"] == [element.text for element in tab.all(".row .badge")]
+    tab.point(0, 0)
+    assert "gradient norm: Inf" in tab.text(".tip")
 
 
 def test_every_record_is_a_column(cut):

@@ -55,8 +55,8 @@ export class Labels {
     const sign = picture.signs[place];
     const badge = sign && element(
       "span", {class: `badge ${sign}`}, NAMES[sign]);
-    const codes = picture.codes[place].map(
-      (code) => element("span", {class: "badge code"}, code));
+    const codes = picture.codes[place].flatMap(
+      (code) => [" ", element("span", {class: "badge code"}, code)]);
     const fold = element("span", {class: "fold", "aria-hidden": "true"},
       isLayer ? (row.isOpen ? "▾" : "▸") : "");
     // Where the layer's label may have no room, the whole path is told.
@@ -70,7 +70,7 @@ export class Labels {
       "aria-selected": String(place === cursor.row),
     },
     element("span", {role: "rowheader", class: "head"},
-      fold, name, ...codes, badge),
+      fold, name, ...codes, " ", badge),
     element("span", {
       role: "gridcell", class: "unseen", "aria-colindex": cursor.column + 2,
     }, told(picture, place, cursor.column)));
