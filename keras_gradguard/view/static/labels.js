@@ -23,6 +23,11 @@ export class Labels {
     return `${this.name}-${place}`;
   }
 
+  topOf(place, {rows}) {
+    const last = Math.max(0, rows.length * this.height - LINE);
+    return Math.min(place * this.height, last);
+  }
+
   /**
    * Draws the labels in view, as many as have room.
    *
@@ -64,7 +69,7 @@ export class Labels {
     const name = element("span", {class: "name"}, element("bdi", {}, text));
     return element("div", {
       class: classes.join(" "), id: this.idOf(place), role: "row",
-      style: `top: ${place * this.height}px`, "data-place": place,
+      style: `top: ${this.topOf(place, picture)}px`, "data-place": place,
       "aria-rowindex": place + 1, "aria-level": row.level,
       "aria-expanded": isLayer ? String(row.isOpen) : null,
       "aria-selected": String(place === cursor.row),

@@ -21,7 +21,7 @@ const SHARE = 0.65;
 // So much wider it must be, to ask for more columns.
 const WIDER = 1.2;
 // Pixels of a heatmap that scrolls, and of what stands around it.
-const LEAST = 180;
+const LEAST = 140;
 const AROUND = 56;
 // Milliseconds until the next look where there is no run.
 const AGAIN = 3000;
@@ -54,7 +54,7 @@ export class Page {
       this.details.root, this.tip.root);
     state.listeners.push((changes) => this.follow(changes));
     followAddress(() => state.reread());
-    new ResizeObserver(() => this.resize()).observe(this.main);
+    new ResizeObserver(() => this.resize()).observe(this.list);
   }
 
   /** Asks for everything anew; what is on the page stays until it comes. */
@@ -107,8 +107,10 @@ export class Page {
     const panel = this.panels.get(run);
     panel?.fail(faults);
     this.openNewest(run, known);
-    panel?.update(known.table, known.details);
+    // What is around decides how many rows have room.
     this.drawAround();
+    this.resize();
+    panel?.update(known.table, known.details);
     performance.mark("gradguard-drawn");
   }
 
