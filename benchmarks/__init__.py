@@ -1,0 +1,1 @@
+"""What the guard costs, measured beside what people use today."""

@@ -1,0 +1,111 @@
+"""Whether memory grows over a long training.
+
+`python -m benchmarks.memory bare|guarded STEPS` prints how much.
+"""
+
+import gc
+import json
+import pathlib
+import resource
+import sys
+import tempfile
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from benchmarks import models
+from benchmarks.figure import Figure
+from benchmarks.process import ProcessFailed, answer_of
+from keras_gradguard import GradHealthCallback
+
+STEPS = 20_000
+# What a first quarter of the training takes is needed, not lost.
+LOOKS = 40
+MOST_OBJECTS, MOST_KIB = 100, 1024
+STATUS = pathlib.Path("/proc/self/statm")
+
+
+class Memory(keras.callbacks.Callback):
+    """Looks at the memory of the process now and then.
+
+    Args:
+        every: Steps from one look to the next.
+    """
+
+    def __init__(self, every):
+        super().__init__()
+        self.looks = []
+        self._every = every
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Counts objects and pages."""
+        if (batch + 1) % self._every == 0:
+            gc.collect()
+            pages = int(STATUS.read_text().split()[1])
+            kib = pages * resource.getpagesize() / 1024
+            self.looks.append((len(gc.get_objects()), kib))
+
+
+def growth(is_guarded, steps):
+    """Returns by how many objects and KiB a training grows once it runs.
+
+    Args:
+        is_guarded: Whether with `GradHealthCallback`.
+        steps: Its number of steps.
+    """
+    model = models.tiny()
+    x, y = models.batches(model, 32)
+    data = tf.data.Dataset.from_tensor_slices((x, y)).repeat()
+    memory = Memory(steps // LOOKS)
+    with tempfile.TemporaryDirectory() as log_dir:
+        guard = [GradHealthCallback(log_dir)] if is_guarded else []
+        model.fit(
+            data,
+            steps_per_epoch=steps,
+            shuffle=False,
+            verbose=0,
+            callbacks=[*guard, memory],
+        )
+    looks = np.array(memory.looks[LOOKS // 4 - 1 :])
+    half = len(looks) // 3
+    before, after = looks[:half], looks[-half:]
+    return (np.median(after, axis=0) - np.median(before, axis=0)).tolist()
+
+
+def measure(options):
+    """Measures bare and guarded in processes of their own.
+
+    Args:
+        options: The `Options`.
+    """
+    row = "memory"
+    steps = STEPS // 20 if options.quick else STEPS
+    whats = ("objects", MOST_OBJECTS), ("KiB", MOST_KIB)
+    if not STATUS.exists():
+        note = "no /proc on this system"
+        return [
+            Figure(row, f"growth, {w}", None, w, note=note) for w, _ in whats
+        ]
+    try:
+        bare = answer_of(__name__, "bare", steps)
+        guarded = answer_of(__name__, "guarded", steps)
+    except ProcessFailed as failure:
+        note = str(failure)
+        return [
+            Figure(row, f"growth, {w}", None, w, note=note) for w, _ in whats
+        ]
+    return [
+        Figure(
+            row,
+            f"growth over {steps} steps",
+            guarded[number] - bare[number],
+            unit,
+            note=f"guarded {guarded[number]:.0f}, bare {bare[number]:.0f}",
+        ).held_to(limit)
+        for number, (unit, limit) in enumerate(whats)
+    ]
+
+
+if __name__ == "__main__":
+    print(json.dumps(growth("guarded" == sys.argv[1], int(sys.argv[2]))))

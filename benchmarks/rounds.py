@@ -1,0 +1,111 @@
+"""Contenders take turns, and are compared within each round."""
+
+import contextlib
+import dataclasses
+import gc
+
+import keras
+import numpy as np
+
+from benchmarks.alone import ApartLane
+from benchmarks.contenders import EVERY_STEP, GUARDED
+from benchmarks.figure import Figure, spread
+from benchmarks.lane import Lane, LaneFailed
+
+
+def take_turns(case, contenders):
+    """Lets contenders train turn by turn.
+
+    Args:
+        case: The `Case`.
+        contenders: `Contender`s, in the order of their turns.
+
+    Returns:
+        `(seconds, failures)`: the mean seconds of a step in each round by
+        name, and what ended the training of those that are not among them.
+    """
+    seconds, failures = {}, {}
+    with contextlib.ExitStack() as stack:
+        lanes = {}
+        for contender in contenders:
+            make = ApartLane if contender.is_apart else _lane
+            lanes[contender.name] = lane = make(case, contender)
+            stack.callback(lane.close)
+        for number in range(-1, case.rounds):
+            for name in [name for name in lanes if name not in failures]:
+                try:
+                    cycles = lanes[name].take_turn(case.settle + case.steps)
+                except LaneFailed as failure:
+                    failures[name] = str(failure)
+                    seconds.pop(name, None)
+                    continue
+                # Tracing is in the turn before the first round.
+                if number >= 0:
+                    mean = float(np.mean(cycles[case.settle :]))
+                    seconds.setdefault(name, []).append(mean)
+    keras.backend.clear_session()
+    gc.collect()
+    return seconds, failures
+
+
+def _lane(case, contender):
+    return Lane(contender.trainer(case))
+
+
+def step_costs(case, contenders):
+    """Measures a row of the step cost.
+
+    Args:
+        case: The `Case`.
+        contenders: `Contender`s; whom they are compared with is among them.
+
+    Returns:
+        A list of `Figure`s, one for each contender.
+    """
+    seconds, failures = take_turns(case, contenders)
+    figures = {
+        contender.name: _figure(case, contender, seconds, failures)
+        for contender in contenders
+    }
+    guards = [figures.get(name) for name in (GUARDED, EVERY_STEP)]
+    return [
+        _against_guards(figure, guards) if _is_peer(figure.what) else figure
+        for figure in figures.values()
+    ]
+
+
+def _figure(case, contender, seconds, failures):
+    name, reference = contender.name, contender.against
+    absent = [n for n in (name, reference) if n not in seconds]
+    if absent:
+        note = f"does not run: {failures[absent[0]]}"
+        figure = Figure(case.name, name, None, note=note)
+    else:
+        own, bare = np.array(seconds[name]), np.array(seconds[reference])
+        figure = Figure(
+            case.name,
+            name,
+            **spread(own / bare),
+            step_ms=1e3 * float(np.median(own)),
+            note=f"against {reference}" if reference != "bare" else "",
+        )
+    return figure.held_to(case.limits.get(name))
+
+
+def _is_peer(name):
+    return not name.startswith(("bare", GUARDED))
+
+
+def _against_guards(peer, guards):
+    """Returns the figure of a peer, held to be slower than the guard."""
+    known = [guard for guard in guards if guard and guard.value is not None]
+    if peer.value is None or not known:
+        return peer
+    slower = [guard.what for guard in known if guard.value >= peer.value]
+    notes = [peer.note, *(f"{name} is slower" for name in slower)]
+    return dataclasses.replace(
+        peer,
+        bar="guard faster",
+        met=not slower,
+        note="; ".join(filter(None, notes)),
+    )
