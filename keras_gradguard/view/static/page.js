@@ -142,6 +142,7 @@ export class Page {
         zoomBy: (key, about) => this.zoom.by(key, about),
       }));
     }
+    this.size = null; // a new panel has no height yet
     const roots = names.map((run) => this.panels.get(run).root);
     const isSame = roots.length === this.list.children.length &&
       roots.every((root, i) => this.list.children[i] === root);
@@ -188,12 +189,14 @@ export class Page {
   }
 
   resize() {
-    const height = this.list.clientHeight;
+    const {clientHeight, clientWidth} = this.list;
     const number = Math.max(1, this.shown.length);
-    const each = Math.max(LEAST, height / number - AROUND);
+    const size = [clientHeight, clientWidth, number].join();
+    if (size === this.size) return;
+    this.size = size;
+    const each = Math.max(LEAST, clientHeight / number - AROUND);
     this.list.style.setProperty("--height", `${Math.floor(each)}px`);
-    for (const run of this.shown) {
-      const panel = this.panels.get(run);
+    for (const panel of this.panels.values()) {
       panel.height = each - 2; // its border
       panel.draw();
     }
