@@ -29,7 +29,8 @@ def trained(driver, tmp_path_factory):
     train_all(folder)
     write(folder, 2, **{"gradguard/diagnoses": "{}"})
     writer = SummaryWriter(folder / INFINITE)
-    write_norms(writer, 0, math.inf, {"a/k": math.inf, "b/k": 1e-30})
+    norms = {"a/k": math.inf, "a/b": None, "b/k": 1e-30, "b/b": None}
+    write_norms(writer, 0, math.inf, norms)
     writer.close()
     return folder
 

@@ -23,7 +23,10 @@ def needed(what):
 
 def browser():
     """Starts the browser; its size is that of a small screen."""
-    webdriver = pytest.importorskip("selenium.webdriver")
+    try:
+        from selenium import webdriver
+    except ImportError:
+        needed("selenium")
     program = next(filter(None, map(shutil.which, _BROWSERS)), None)
     driver = shutil.which("chromedriver")
     if program is None or driver is None:

@@ -6,6 +6,7 @@ from tests.view.conftest import INFINITE, once
 from tests.view.training import BAD_RUN, CUT_RUN, NAN_STEP, NUM_STEPS
 
 MISSING, ZERO, NAN = [200, 16, 46], [0, 0, 0], [255, 64, 208]
+INF, LOWEST = [255, 127, 0], [68, 1, 84]
 # Rows of `BAD` with all layers unfolded.
 ROWS = ["cut", "kernel", "bias", "live", "kernel", "bias"]
 ROWS += ["dead", "kernel", "bias"]
@@ -70,11 +71,13 @@ def test_colours(bad):
 
 @once
 def test_infinite(tab):
-    """Inf has its own colour; what is too small has the scale's lowest."""
-    tab.open(runs=[f"{INFINITE}/gradients"])
-    assert [255, 127, 0] == tab.pixel(0, 0)
-    assert [68, 1, 84] == tab.pixel(1, 0)
-    assert ["Inf"] == [element.text for element in tab.all(".row .badge")]
+    """A layer is its worst variable; the scale has an end."""
+    tab.open(runs=[f"{INFINITE}/gradients"], rows="layers")
+    assert [INF, MISSING] == [tab.pixel(0, 0), tab.pixel(1, 0)]
+    badges = [element.text for element in tab.all(".row .badge")]
+    assert ["Inf", "missing"] == badges
+    tab.all(".row")[1].click()
+    assert [MISSING, LOWEST] == [tab.pixel(1, 0), tab.pixel(2, 0)]
     tab.point(0, 0)
     assert "gradient norm: Inf" in tab.text(".tip")
 
@@ -220,11 +223,15 @@ def test_incident(bad):
     assert "0 of a batch of 2, counted from 0" in text
     command = bad.text(".incident .command")
     assert command.startswith("python -m keras_gradguard replay ")
+    told = "return document.querySelector('.incident [role=status]')"
+    bad.run("navigator.clipboard.writeText = () => Promise.reject()")
     bad.one(".incident button").click()
-    told = bad.until(
-        "return document.querySelector('.incident [role=status]').textContent"
-    )
-    assert told.startswith(("copied", "selected"))
+    assert bad.until(f"{told}.textContent").startswith("selected")
+    assert command == bad.run("return getSelection().toString()")
+    bad.run("navigator.clipboard.writeText = async (text) => window.got = text")
+    bad.one(".incident button").click()
+    bad.until(f"{told}.textContent === 'copied'")
+    assert command == bad.run("return window.got")
 
 
 def test_address(tab):

@@ -5,13 +5,15 @@ import subprocess
 import tarfile
 
 import pytest
-from selenium.webdriver.common.keys import Keys
 
 from tests.view.conftest import once
 from tests.view.tab import needed
 from tests.view.training import BAD_RUN, CUT_RUN
 
 pytestmark = once
+
+# The numbers that WebDriver gives to keys.
+TAB, ENTER, SHIFT, RIGHT, DOWN = "\ue004\ue007\ue008\ue014\ue015"
 
 FOCUSED = "return document.activeElement.{}"
 CELL = """
@@ -25,7 +27,7 @@ return row.querySelector("[role=gridcell]").textContent;
 def go_to(tab, role):
     """Presses Tab until an element of a role has the focus."""
     for _ in range(40):
-        tab.press(Keys.TAB)
+        tab.press(TAB)
         if role == tab.run(FOCUSED.format("getAttribute('role')")):
             return
     raise AssertionError(f"no way to {role} by keyboard")
@@ -37,18 +39,18 @@ def test_keyboard(tab):
     tab.run("window.focus(); document.querySelector('#filter').focus()")
     go_to(tab, "treegrid")
     assert "missing" in tab.run(CELL)
-    tab.press(Keys.ARROW_DOWN)
+    tab.press(DOWN)
     assert "norm " in tab.run(CELL) and "step 1" in tab.run(CELL)
-    tab.press(Keys.ARROW_RIGHT, held=Keys.SHIFT)
+    tab.press(RIGHT, held=SHIFT)
     assert "step 11: norm NaN" in tab.run(CELL)
     assert "norm: NaN" in tab.text(".tip")
-    tab.press(Keys.ENTER)
+    tab.press(ENTER)
     assert ["cut", "live", "kernel", "bias", "dead"] == tab.labels()
-    tab.press(Keys.ARROW_DOWN, Keys.ENTER)
+    tab.press(DOWN, ENTER)
     assert "live/kernel" in tab.text(".curve figcaption")
     head = tab.run(FOCUSED.format("textContent"))
     assert "GG221" in head
-    tab.press(Keys.ENTER)
+    tab.press(ENTER)
     assert not tab.all(".headline[aria-expanded=true]")
     assert head == tab.run(FOCUSED.format("textContent"))
     outline = "return getComputedStyle(document.activeElement).outlineWidth"

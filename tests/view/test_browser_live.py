@@ -73,6 +73,22 @@ def test_focus_outlives_reload(tab):
 
 
 @once
+def test_no_answer(tab):
+    """What cannot be read is told of; what is known stays."""
+    tab.open(runs=[BAD_RUN])
+    tab.run(
+        """
+        window.fetch = () => Promise.reject(new TypeError("gone"));
+        window.parent.document.querySelector(".reload-button").click();
+        """
+    )
+    told = tab.one("main > div > .alert")
+    assert "TensorBoard does not answer (gone)" == told.text
+    assert "alert" == told.get_attribute("role")
+    assert tab.num_columns() > 1
+
+
+@once
 def test_theme(tab):
     """Light or dark as TensorBoard is, at once."""
     tab.open()

@@ -63,7 +63,7 @@ export class Page {
       this.all = await api.runs();
       this.faults.replaceChildren();
     } catch (error) {
-      this.faults.replaceChildren(alert(error.message));
+      this.fail(error.message);
       return;
     }
     await this.ask();
@@ -155,6 +155,11 @@ export class Page {
     this.resize();
   }
 
+  /** Says what went wrong, above all runs. */
+  fail(text) {
+    this.faults.replaceChildren(alert(text));
+  }
+
   drawAround() {
     const shown = this.shown.map((run) => ({run, ...this.known.get(run)}));
     this.details.update(shown.map(
@@ -177,6 +182,7 @@ export class Page {
   }
 
   follow(changes) {
+    if (!this.all) return; // still reading; what is chosen by then is shown
     const wants = ["runs", "first", "last"].some((name) => name in changes);
     if (wants) {
       this.ask();
