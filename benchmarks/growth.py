@@ -3,7 +3,6 @@
 import functools
 import gc
 
-import keras
 import numpy as np
 
 from benchmarks import models
@@ -55,7 +54,6 @@ def costs(model, batch_size, rounds):
     finally:
         for lane in lanes:
             lane.close()
-        keras.backend.clear_session()
         gc.collect()
     # Half of each turn is without records, half with; the first one traces.
     blocks = np.reshape(turns[1:], (rounds, 2, 2, PERIOD))
@@ -123,7 +121,7 @@ def measure_operations(options):
     seconds = []
     for number in numbers:
         found = seconds_to_name(models.chain(number))
-        keras.backend.clear_session()
+        gc.collect()
         if found is None:
             note = f"the line was not named at {number} operations"
             figure = Figure(row, what, None, "s", note=note)
