@@ -106,7 +106,9 @@ class Ledger:
                 own = [places[path, name] for path in taken.paths]
                 norms[own] = taken.statistics[:, 0]
                 if taken.updates is not None:
-                    ratios[own] = taken.updates[:, 0]
+                    is_there = taken.statistics[:, 0] != MISSING
+                    found = taken.updates[:, 0]
+                    ratios[own] = np.where(is_there, found, UNMEASURED)
         return norms, ratios
 
     def _layout(self):

@@ -17,8 +17,8 @@ from keras_gradguard.report.scalars import (
     scalar_tags,
     scalar_values,
 )
-from keras_gradguard.report.schema import VERSION
 from keras_gradguard.report.text import render_markdown
+from keras_gradguard.report.training import Training
 from keras_gradguard.report.window import Window
 
 
@@ -45,8 +45,9 @@ class SummaryWriter:
     Example:
     ```python
     writer = SummaryWriter("logs")
-    schema = Schema(report.variables)
-    writer.write_record(schema, record_of(report.variables, 0, 1.5))
+    norms, ratios = np.array([1.5, 0.2]), np.array([1e-3, 1e-3])
+    record = Record(0, 0, norms, ratios, global_norm=1.51)
+    writer.write_record(Schema(report.variables), record)
     writer.close()
     ```
     """
@@ -60,6 +61,7 @@ class SummaryWriter:
         self._schema, self._events = None, {}
         self._known, self._number = set(), 0
         self._tags, self._diagnoses, self._incidents = {}, {}, []
+        self._training = None
 
     def write_record(self, schema, record, numbers=None):
         """Writes one record: a single event that holds every value.
@@ -70,6 +72,7 @@ class SummaryWriter:
             record: The `Record` of one step.
             numbers: Further numbers by name, or `None`.
         """
+        self._begin(record.first_step - 1)
         if schema is not self._schema:
             self._write_pending()
             self._schema, self._events = schema, {}
@@ -91,6 +94,7 @@ class SummaryWriter:
             step: Training step.
             diagnosis: The `Diagnosis` to show.
         """
+        self._begin(step)
         self._write_pending()
         event = event_pb2.Event(step=step)
         value = tab.add_text(
@@ -99,7 +103,7 @@ class SummaryWriter:
         metadata = text_metadata.create_summary_metadata(None, None)
         value.metadata.CopyFrom(metadata)
         self._diagnoses[diagnosis.key] = tab.diagnosis_record(diagnosis)
-        self._write_list(event, tab.DIAGNOSES, self._diagnoses.values())
+        self._write(event, self._add_diagnoses(event))
 
     def write_histograms(self, step, histograms):
         """Writes the histograms of gradients, for TensorBoard's own page.
@@ -121,10 +125,10 @@ class SummaryWriter:
             schema: The `Schema` of the variables.
             losses: `LossReach`s, their columns in the order of the schema.
         """
+        self._begin(step)
         event = event_pb2.Event(step=step)
         known = tab.losses_record(schema, losses)
-        tab.add_text(event.summary, tab.LOSSES, tab.json_of(known))
-        self._write(event, tab.LOSSES)
+        self._write(event, self._training.add(event, tab.LOSSES, known))
 
     def write_incident(self, step, incident):
         """Writes where a step that was not finite has been kept.
@@ -133,9 +137,11 @@ class SummaryWriter:
             step: Training step.
             incident: What is told of it, JSON-ready, see `incident.told`.
         """
+        self._begin(step)
         self._incidents.append(incident)
         event = event_pb2.Event(step=step)
-        self._write_list(event, tab.INCIDENTS, self._incidents)
+        known = {"items": self._incidents}
+        self._write(event, self._training.add(event, tab.INCIDENTS, known))
 
     def flush(self):
         """Puts everything that was written on disk."""
@@ -163,7 +169,7 @@ class SummaryWriter:
             self._write_of_schema(event.filled(window.step, (), window), window)
 
     def _write_of_schema(self, event, window):
-        """Writes the event of a record; the first one has the schema too."""
+        """Writes the event of a record; the first one says what is in it."""
         if window is None:
             self._write(event)
             return
@@ -173,13 +179,16 @@ class SummaryWriter:
         if self._is_new(tag):
             event = _copied(event)
             tab.add_text(event.summary, tag, schema.text)
-            tags = (*tags, tag)
+            tags = (*tags, tag, self._add_diagnoses(event))
         self._write(event, *tags)
 
-    def _write_list(self, event, tag, items):
-        content = {"version": VERSION, "items": list(items)}
-        tab.add_text(event.summary, tag, tab.json_of(content))
-        self._write(event, tag)
+    def _begin(self, step):
+        if self._training is None:
+            self._training = Training(step)
+
+    def _add_diagnoses(self, event):
+        known = {"items": list(self._diagnoses.values())}
+        return self._training.add(event, tab.DIAGNOSES, known)
 
     def _is_new(self, tag):
         """Whether the present file has no value of this tag yet."""

@@ -16,9 +16,11 @@ from keras_gradguard.report.schema import VERSION
 PLUGIN = "keras_gradguard"
 SCHEMA, RECORD = "gradguard/schema/", "gradguard/record/"
 WINDOW = "gradguard/window"
-DIAGNOSES = "gradguard/diagnoses"
-LOSSES = "gradguard/losses"
-INCIDENTS = "gradguard/incidents"
+# What follows is a name of the training: TensorBoard keeps one value of a tag
+# and step, and the next training may begin at the step where one has ended.
+DIAGNOSES, LOSSES, INCIDENTS = (
+    f"gradguard/{kind}/" for kind in ("diagnoses", "losses", "incidents")
+)
 
 
 def add_record(summary, schema, record):
@@ -123,7 +125,6 @@ def losses_record(schema, losses):
     """
     steps = (loss.step for loss in losses if loss.step is not None)
     return {
-        "version": VERSION,
         "step": next(steps, None),
         "variables": list(schema.keys),
         "terms": [loss.to_dict() for loss in losses],

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from keras_gradguard.cells import MISSING, UNMEASURED, worst
+from keras_gradguard.cells import worst
 
 # So many records are written one by one; then each window of 2, 4, 8 ...
 # records is one, and the next so many windows are of the next size.
@@ -76,38 +76,4 @@ def _merged(old, new):
         updates=worst([old.updates, new.updates])[0],
         global_norm=float(worst([[old.global_norm], [new.global_norm]])[0, 0]),
         number=old.number + new.number,
-    )
-
-
-def record_of(rows, step, global_norm):
-    """Returns the `Record` of one step.
-
-    Args:
-        rows: A `VariableHealth` for each variable; one of another step was
-            not measured in this one.
-        step: The step.
-        global_norm: Norm over all gradients, or `None`.
-    """
-    ratios = (row.update_ratio for row in rows)
-    return Record(
-        first_step=step,
-        step=step,
-        norms=_vector(_cell(row, step) for row in rows),
-        updates=_vector(UNMEASURED if r is None else r for r in ratios),
-        global_norm=MISSING if global_norm is None else global_norm,
-    )
-
-
-def _cell(row, step):
-    if row.step != step:
-        return UNMEASURED
-    return MISSING if row.norm is None else row.norm
-
-
-def _vector(numbers):
-    """Numbers as float32; one that is too large is not Inf by that."""
-    found = np.array(list(numbers), np.float64)
-    limit = np.finfo(np.float32).max
-    return np.where(np.isinf(found), found, np.minimum(found, limit)).astype(
-        np.float32
     )

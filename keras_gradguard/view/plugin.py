@@ -11,17 +11,12 @@ from tensorboard.plugins import base_plugin
 from tensorboard.util import tb_logging
 
 from keras_gradguard.report.schema import VERSION
-from keras_gradguard.report.tab import (
-    DIAGNOSES,
-    INCIDENTS,
-    LOSSES,
-    PLUGIN,
-    RECORD,
-)
+from keras_gradguard.report.tab import PLUGIN, RECORD
 from keras_gradguard.view import assets
 from keras_gradguard.view.cards import card_of
 from keras_gradguard.view.recorded import timeline_of
-from keras_gradguard.view.store import ReadError, Store, check_version, listed
+from keras_gradguard.view.store import ReadError, Store, check_version
+from keras_gradguard.view.told import Told
 
 MOST_COLUMNS = 4000
 _logger = tb_logging.get_logger()
@@ -101,14 +96,12 @@ class GradGuardPlugin(base_plugin.TBPlugin):
     def _details(self, request):
         """Diagnoses, losses and incidents of one run."""
         store, run, series = self._one_run(request)
-        tags = [t for t in (DIAGNOSES, LOSSES, INCIDENTS) if t in series]
-        texts = store.texts(run, tags)
-        cards = listed(run, texts.get(DIAGNOSES), "items")
+        told = Told(store, run, series)
         return {
             "run": run,
-            "diagnoses": [card_of(run, values) for values in cards],
-            "losses": texts.get(LOSSES),
-            "incidents": listed(run, texts.get(INCIDENTS), "items"),
+            "diagnoses": [card_of(run, item) for item in told.diagnoses],
+            "losses": told.losses,
+            "incidents": told.incidents,
         }
 
     def _one_run(self, request):
@@ -127,17 +120,13 @@ class GradGuardPlugin(base_plugin.TBPlugin):
 
 
 def _counts(store, run, series):
-    tags = [t for t in (DIAGNOSES, LOSSES, INCIDENTS) if t in series]
-    texts = store.texts(run, tags)
+    told = Told(store, run, series)
     records = [known for tag, known in series.items() if tag.startswith(RECORD)]
-    counted = (
-        ("num_diagnoses", DIAGNOSES, "items"),
-        ("num_losses", LOSSES, "terms"),
-        ("num_incidents", INCIDENTS, "items"),
-    )
     return {
         "last_step": max((known.max_step for known in records), default=None),
-        **{n: len(listed(run, texts.get(tag), k)) for n, tag, k in counted},
+        "num_diagnoses": len(told.diagnoses),
+        "num_losses": len(told.losses["terms"]) if told.losses else 0,
+        "num_incidents": len(told.incidents),
     }
 
 

@@ -71,23 +71,6 @@ class Store:
         return found.get(run, {})
 
 
-def listed(run, content, name):
-    """Returns a list that stands in a JSON value; of no value an empty one.
-
-    Args:
-        run: Name of the run.
-        content: What `Store.texts` tells of a tag, or `None`.
-        name: Name of the list.
-
-    Raises:
-        ReadError: If it is none.
-    """
-    items = [] if content is None else content.get(name)
-    if not isinstance(items, list):
-        raise ReadError(f"run {run!r} holds a broken record: no list {name!r}")
-    return items
-
-
 def check_version(run, series):
     """Checks that this version can read a run.
 

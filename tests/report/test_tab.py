@@ -47,7 +47,7 @@ def test_one_tensor_a_record(writer, tmp_path):
     found = values(tmp_path)
     records = [v for _, v in found if v.tag == f"gradguard/record/{name}"]
     assert len(records) == 3
-    assert len(found) == 4
+    assert len(found) == 5
     numbers = tensor_util.make_ndarray(records[1].tensor)
     assert numbers.dtype == np.float32
     assert [[1, -1, 0], [0.5, -2, -2]] == numbers.tolist()

@@ -27,7 +27,7 @@ def trained(driver, tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("trained")
     train_all(folder)
-    write(folder, 2, **{"gradguard/diagnoses": "{}"})
+    write(folder, 2, **{"gradguard/diagnoses/x": "{}"})
     writer = SummaryWriter(folder / INFINITE)
     norms = {"a/k": math.inf, "a/b": None, "b/k": 1e-30, "b/b": None}
     write_norms(writer, 0, math.inf, norms)

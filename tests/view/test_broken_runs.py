@@ -14,6 +14,8 @@ from tests.report.records import schema_of, write_norms
 from tests.view.served import Served
 
 NAME = schema_of(("a/k",)).name
+TOLD = tab.DIAGNOSES + "0123abcd"
+TRAINING = {"version": 1, "begin": 0, "started": 0.5}
 
 
 @pytest.fixture
@@ -48,7 +50,7 @@ def runs(folder):
 
 
 def test_later_version(good):
-    write(good, 2, **{tab.DIAGNOSES: "not even JSON"})
+    write(good, 2, **{TOLD: "not even JSON"})
     served, bad = runs(good)
     assert "later version" in bad["error"]
     assert "upgrade keras_gradguard" in bad["error"]
@@ -58,17 +60,19 @@ def test_later_version(good):
 
 def test_later_version_inside(good):
     content = json.dumps({"version": 2, "items": []})
-    write(good, 1, **{tab.DIAGNOSES: content})
+    write(good, 1, **{TOLD: content})
     _, bad = runs(good)
     assert "later version" in bad["error"]
 
 
 BROKEN = ["{", "[]", "null", "{}", '{"version": "x"}', '{"version": 1}']
+BROKEN += [json.dumps({**TRAINING, "items": 3}), json.dumps(TRAINING)]
+BROKEN += [json.dumps({**TRAINING, "items": [], "begin": "now"})]
 
 
 @pytest.mark.parametrize("text", BROKEN)
 def test_broken_text(good, text):
-    write(good, 1, **{tab.DIAGNOSES: text})
+    write(good, 1, **{TOLD: text})
     served, bad = runs(good)
     assert "holds a broken record" in bad["error"]
     assert "holds a broken record" in served.refused("details", run="bad")
@@ -78,8 +82,8 @@ def test_broken_text(good, text):
     "item", [{}, [], {"schema": 1}, {"schema": 7}, {"schema": 1, "help": 3}]
 )
 def test_broken_diagnosis(good, item):
-    content = json.dumps({"version": 1, "items": [item]})
-    write(good, 1, **{tab.DIAGNOSES: content})
+    content = json.dumps({**TRAINING, "items": [item]})
+    write(good, 1, **{TOLD: content})
     served, _ = runs(good)
     text = served.refused("details", run="bad")
     assert "a diagnosis that cannot be read" in text

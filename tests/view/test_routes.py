@@ -1,7 +1,6 @@
 """The routes of the tab over event files of real trainings."""
 
 import json
-import math
 import subprocess
 import sys
 
@@ -12,9 +11,7 @@ import tensorflow as tf
 
 from keras_gradguard import GradHealthCallback
 from keras_gradguard.report import message
-from keras_gradguard.report.summaries import SummaryWriter
 from keras_gradguard.view import assets
-from tests.report.records import write_norms
 from tests.view.served import Served
 
 pytestmark = pytest.mark.smoke
@@ -208,50 +205,6 @@ def test_nothing_recorded(tmp_path):
     served = Served(tmp_path)
     assert [] == served.json("runs")["runs"]
     assert "there is: none" in served.refused("norms", run="x")
-
-
-def test_run_that_begins_anew(tmp_path):
-    """The later training of the same steps is the one that is shown."""
-    for factor, number in ((1.0, 9), (2.0, 4)):
-        writer = SummaryWriter(tmp_path)
-        for step in range(number):
-            write_norms(writer, step, 1.0, {"a/b": factor})
-        writer.close()
-    table = Served(tmp_path).table("gradients")
-    assert [0, 1, 2, 3] == [column[0] for column in table["columns"]]
-    assert (table["norms"] == 2.0).all()
-
-
-def test_second_fit_goes_on(tmp_path):
-    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
-    model.compile("sgd", "mse")
-    for _ in range(2):
-        callback = GradHealthCallback(log_dir=tmp_path, every=1)
-        model.fit(X, Y, batch_size=32, callbacks=[callback], verbose=0)
-    steps = Served(tmp_path).table("gradients")["columns"]
-    assert [1, 2, 3, 4] == [column[0] for column in steps]
-
-
-def test_variables_that_come_later(tmp_path):
-    """Unfrozen ones get rows at their place in the model."""
-    writer = SummaryWriter(tmp_path)
-    write_norms(writer, 0, 1.0, {"a/k": 1.0, "c/k": 3.0})
-    write_norms(writer, 1, 1.0, {"a/k": 1.0, "b/k": 2.0, "c/k": 3.0})
-    writer.close()
-    table = Served(tmp_path).table("gradients")
-    assert ["a/k", "b/k", "c/k"] == [r["key"] for r in table["variables"]]
-    assert [[1, 1], [-2, 2], [3, 3]] == table["norms"].tolist()
-
-
-def test_all_kinds_of_cells(tmp_path):
-    norms = {"a": None, "b": 0.0, "c": math.nan, "d": math.inf, "e": 1e300}
-    writer = SummaryWriter(tmp_path)
-    write_norms(writer, 0, math.nan, norms)
-    writer.close()
-    (column,) = Served(tmp_path).table("gradients")["norms"].T
-    assert (-1, 0, math.inf) == (column[0], column[1], column[3])
-    assert math.isnan(column[2])
-    assert 1e38 < column[4] < math.inf
 
 
 def test_loader_loads_no_tensorflow():
