@@ -3,13 +3,9 @@
 import numpy as np
 import tensorflow as tf
 
-from keras_gradguard.capture import (
-    COLUMNS,
-    UNMEASURED,
-    half_square,
-    statistics,
-)
-from keras_gradguard.diagnosis import internals
+from keras_gradguard.capture import COLUMNS, UNMEASURED, half_square
+from keras_gradguard.diagnosis import internals, variable_internals
+from keras_gradguard.statistics import statistics
 from keras_gradguard.treatment import Treatment
 from keras_gradguard.update import COLUMNS as UPDATE_COLUMNS
 from keras_gradguard.update import UpdateCapture
@@ -25,13 +21,15 @@ class OptimizerCapture:
     Args:
         optimizer: The Keras optimizer that gets the gradients.
         variables: The variables it trains, in the order of the gradients.
+        is_xla: Whether XLA may compile its steps.
     """
 
-    def __init__(self, optimizer, variables):
+    def __init__(self, optimizer, variables, is_xla=True):
         self.optimizer = optimizer
+        self._is_xla = is_xla
         self.variables = tuple(variables)
         self.treatment = Treatment(optimizer)
-        self._updates = UpdateCapture(self.variables)
+        self._updates = UpdateCapture(self.variables, is_xla)
         shape = [len(self.variables), len(COLUMNS)]
         width = len(COLUMNS) + len(UPDATE_COLUMNS)
         with internals.room():
@@ -84,7 +82,9 @@ class OptimizerCapture:
         def measure():
             look()
             self._updates.before(gradients)
-            found = statistics(gradients, self.variables, scale)
+            found = statistics(
+                gradients, self.variables, scale, halves, self._is_xla
+            )
             self._statistics.assign(found)
             if is_scaled:
                 self.treatment.store_largest(found[:, 1])
@@ -142,7 +142,7 @@ class OptimizerCapture:
             number: Its number. `UNMEASURED` throughout if the step of that
                 record has not made this update.
         """
-        found = internals.numbers_in(self._record)
+        found = variable_internals.numbers_in(self._record)
         if found[-1] != number:
             found = np.full_like(found, UNMEASURED)
         rows = found[:-1].reshape(len(self.variables), -1)
