@@ -28,7 +28,8 @@ def squared_norm(gradient):
 def half_square(gradient):
     """Returns half of `squared_norm` of a gradient that is not missing."""
     # l2_loss is sum(t ** 2) / 2 in one pass over the memory.
-    return tf.cast(tf.nn.l2_loss(real(gradient)), tf.float32)
+    half = tf.raw_ops.L2Loss(t=real(gradient))
+    return half if half.dtype == tf.float32 else tf.cast(half, tf.float32)
 
 
 def real(gradient):

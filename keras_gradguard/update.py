@@ -93,8 +93,29 @@ class UpdateCapture:
         return self._found.value()
 
     def _sample(self):
-        flat = tf.constant([-1])
-        samples = [_sampled(variable, flat) for variable in self._variables]
+        flat, begin = tf.constant([-1]), tf.constant([0])
+        samples, strides = [], {}
+        for variable in self._variables:
+            sample = tf.raw_ops.Reshape(
+                tensor=variable_internals.read(variable), shape=flat
+            )
+            stride = _stride(num_elements(variable))
+            if stride > 1:
+                if stride not in strides:
+                    strides[stride] = tf.constant([stride])
+                sample = tf.raw_ops.StridedSlice(
+                    input=sample,
+                    begin=begin,
+                    end=begin,
+                    strides=strides[stride],
+                    begin_mask=1,
+                    end_mask=1,
+                )
+            if sample.dtype.is_complex:
+                sample = tf.abs(sample)
+            if sample.dtype != tf.float32:
+                sample = tf.cast(sample, tf.float32)
+            samples.append(sample)
         return tf.concat(samples, axis=0)
 
     def _sums(self, values):
@@ -140,15 +161,3 @@ def _stride(size):
 
 def _num_sampled(size):
     return -(-size // _stride(size))
-
-
-def _sampled(variable, flat):
-    values = tf.raw_ops.Reshape(
-        tensor=variable_internals.read(variable), shape=flat
-    )
-    stride = _stride(num_elements(variable))
-    sample = values[::stride] if stride > 1 else values
-    if sample.dtype.is_complex:
-        sample = tf.abs(sample)
-    is_plain = sample.dtype == tf.float32
-    return sample if is_plain else tf.cast(sample, tf.float32)
