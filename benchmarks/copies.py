@@ -1,7 +1,10 @@
 """How much of a step is copied out of TensorFlow."""
 
 import contextlib
+import functools
 
+import keras
+import numpy as np
 import tensorflow as tf
 
 from benchmarks import models
@@ -14,29 +17,37 @@ MOST_BYTES = 100
 
 @contextlib.contextmanager
 def counted_reads():
-    """Yields a list that gets the bytes of each tensor that is read."""
-    tensor = type(tf.constant(0.0))
+    """Yields a list that gets the bytes of each tensor that is read.
+
+    NumPy looks at a tensor through a buffer, of which Python sees nothing,
+    so its own functions are watched as well.
+    """
     reads = []
 
     def counted(read):
-        def counting(self, *args, **kwargs):
-            value = read(self, *args, **kwargs)
-            reads.append(getattr(value, "nbytes", 0))
+        @functools.wraps(read)
+        def counting(first, *args, **kwargs):
+            value = read(first, *args, **kwargs)
+            if tf.is_tensor(first) or isinstance(first, keras.Variable):
+                reads.append(getattr(value, "nbytes", 0))
             return value
 
         return counting
 
-    names = ("numpy", "__array__")
-    own = {name: vars(tensor)[name] for name in names if name in vars(tensor)}
-    for name in names:
-        setattr(tensor, name, counted(getattr(tensor, name)))
+    tensor = type(tf.constant(0.0))
+    places = [(tensor, "numpy"), (tensor, "__array__")]
+    places += [(np, "array"), (np, "asarray")]
+    own = {place: vars(place[0]).get(place[1]) for place in places}
+    for owner, name in places:
+        setattr(owner, name, counted(getattr(owner, name)))
     try:
         yield reads
     finally:
-        for name in names:
-            delattr(tensor, name)
-        for name, read in own.items():
-            setattr(tensor, name, read)
+        for (owner, name), read in own.items():
+            if read is None:
+                delattr(owner, name)
+            else:
+                setattr(owner, name, read)
 
 
 def measure(options):

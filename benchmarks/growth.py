@@ -3,7 +3,6 @@
 import functools
 import gc
 
-import keras
 import numpy as np
 
 from benchmarks import models
@@ -21,6 +20,7 @@ OPERATIONS = (100, 300, 1_000, 3_000, 10_000)
 MOST_EXPONENT = 1.1
 SETTLE = 3
 ROUNDS = 7
+UNITS = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0}
 
 
 def _is_due(step):
@@ -54,7 +54,6 @@ def costs(model, batch_size, rounds):
     finally:
         for lane in lanes:
             lane.close()
-        keras.backend.clear_session()
         gc.collect()
     # Half of each turn is without records, half with; the first one traces.
     blocks = np.reshape(turns[1:], (rounds, 2, 2, PERIOD))
@@ -122,10 +121,10 @@ def measure_operations(options):
     seconds = []
     for number in numbers:
         found = seconds_to_name(models.chain(number))
-        keras.backend.clear_session()
+        gc.collect()
         if found is None:
             note = f"the line was not named at {number} operations"
-            figure = Figure(row, what, None, f"ns a {noun}", note=note)
+            figure = Figure(row, what, None, "s", note=note)
             return [figure.held_to(MOST_EXPONENT)]
         seconds.append(found)
     return [fitted(row, what, noun, numbers, seconds)]
@@ -141,7 +140,8 @@ def fitted(row, what, noun, numbers, seconds):
         numbers: How many there were of it.
         seconds: What each of them cost.
     """
-    slope = 1e9 * np.polyfit(numbers, seconds, 1)[0]
+    slope = float(np.polyfit(numbers, seconds, 1)[0])
+    scale = next(unit for unit in UNITS if abs(slope) < 1e3 * UNITS[unit])
     known = [(n, s) for n, s in zip(numbers, seconds, strict=True) if s > 0]
     exponent = None
     if len(known) > 1:
@@ -151,8 +151,8 @@ def fitted(row, what, noun, numbers, seconds):
     return Figure(
         row,
         what,
-        float(slope),
-        f"ns a {noun}",
+        slope / UNITS[scale],
+        f"{scale} a {noun}",
         bar=f"exponent at most {MOST_EXPONENT:g}",
         met=exponent is not None and exponent <= MOST_EXPONENT,
         note=f"{note}; {last}",

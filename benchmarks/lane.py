@@ -71,10 +71,9 @@ class Lane:
 
 
 def described(error):
-    """Returns an exception in one line.
+    """Returns the beginning of an exception, in one line.
 
     Args:
         error: The exception.
     """
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0] if lines else ''}"[:200]
+    return " ".join(f"{type(error).__name__}: {error}".split())[:200]

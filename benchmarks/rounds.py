@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import gc
 
-import keras
 import numpy as np
 
 from benchmarks.alone import ApartLane
@@ -43,7 +42,7 @@ def take_turns(case, contenders):
                 if number >= 0:
                     mean = float(np.mean(cycles[case.settle :]))
                     seconds.setdefault(name, []).append(mean)
-    keras.backend.clear_session()
+    # The models of this row would else be swept up in the turns of the next.
     gc.collect()
     return seconds, failures
 

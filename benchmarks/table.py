@@ -3,7 +3,9 @@
 from rich.console import Console
 from rich.table import Table
 
-NARROWEST = 130
+NARROWEST = 140
+CAPTION = "x is a ratio to bare fit: median over rounds, and quartiles"
+QUICK = "a quick run shows that it runs; the figures mean nothing"
 
 
 def show(results, file=None):
@@ -34,11 +36,16 @@ def table_of(results):
     versions = [f"{name} {v}" for name, v in results.versions.items()]
     table = Table(
         title="\n".join([results.device, ", ".join(versions), results.date]),
-        caption="x is a ratio to bare fit: median over rounds, and quartiles",
+        caption=QUICK if results.options["quick"] else CAPTION,
     )
     for name in ("row", "what", "step ms", "figure", "spread", "bar", "met"):
         is_number = name in ("step ms", "figure", "spread")
-        table.add_column(name, justify="right" if is_number else "left")
+        table.add_column(
+            name,
+            justify="right" if is_number else "left",
+            no_wrap=is_number,
+            overflow="fold",
+        )
     table.add_column("note", overflow="fold")
     row = None
     for figure in results.figures:

@@ -3,9 +3,11 @@
 Only where it is asked for: it reads each gradient three times more.
 """
 
+import collections
+
 import tensorflow as tf
 
-from keras_gradguard.capture import real
+from keras_gradguard.capture import UNMEASURED, real
 from keras_gradguard.diagnosis import internals
 
 # As many as TensorBoard shows.
@@ -16,33 +18,23 @@ class Distribution:
     """Keeps the histograms of one optimizer's last recorded step.
 
     Args:
-        optimizer: The Keras optimizer.
-        variables: The variables it trains, in the order of the gradients.
+        number: How many variables it trains.
     """
 
-    def __init__(self, optimizer, variables):
-        self.variables = tuple(variables)
-        self._optimizer = optimizer
-        shape = [len(self.variables), BINS + 2]
+    def __init__(self, number):
         with internals.room():
-            self._found = tf.Variable(tf.zeros(shape), trainable=False)
+            empty = tf.zeros([number, BINS + 2])
+            self._found = tf.Variable(empty, trainable=False)
 
-    def store(self, gradients, due):
+    def store(self, gradients, loss_scale):
         """Adds the ops that count the elements.
 
         Args:
             gradients: The gradients as `optimizer.apply` gets them.
-            due: Boolean scalar tensor; whether this step is to be recorded.
+            loss_scale: Scalar float32 tensor that they are multiplied with.
         """
-        one = tf.constant(1.0)
-        scale = tf.cast(self._optimizer.scale_loss(one), tf.float32)
-
-        def count():
-            rows = [histogram(gradient, scale) for gradient in gradients]
-            self._found.assign(tf.stack(rows))
-            return True
-
-        internals.rarely(due, count, False)
+        rows = [histogram(gradient, loss_scale) for gradient in gradients]
+        self._found.assign(tf.stack(rows))
 
     def read(self):
         """Returns the rows of `histogram`, float32 `[variables, BINS + 2]`."""
@@ -82,3 +74,29 @@ def histogram(gradient, loss_scale):
     is_any = tf.reduce_any(is_finite)
     ends = tf.where(is_any, tf.stack([low, high]), tf.zeros([2]))
     return tf.concat([ends, counts], axis=0)
+
+
+def keyed(measured, histograms, paths_of):
+    """Returns the histograms of a record by what their rows are called.
+
+    Args:
+        measured: What `Probe.read` returns.
+        histograms: What `Probe.histograms` returns.
+        paths_of: Returns the unique paths of some variables.
+
+    Returns:
+        A dict: `VariableHealth.key` to a row of `histogram`.
+    """
+    known = collections.defaultdict(list)
+    for update, rows in zip(measured, histograms, strict=True):
+        variables, figures, _, name = update
+        for path, row, own in zip(
+            paths_of(variables), rows, figures, strict=True
+        ):
+            if own[0] != UNMEASURED:
+                known[path].append((name, row))
+    return {
+        path if len(found) == 1 else f"{path}@{name}": row
+        for path, found in known.items()
+        for name, row in found
+    }

@@ -54,6 +54,11 @@ class Guard:
         return WITHHELD[self._on_nonfinite]
 
     @property
+    def has_histograms(self):
+        """Whether the elements of each gradient are to be counted."""
+        return self._logbook.outbox.has_histograms
+
+    @property
     def is_on(self):
         """Whether the guard still watches."""
         return self._hook is not None and self._door.is_open
@@ -213,6 +218,9 @@ class Guard:
             )
             measured = self._hook.probe.read()
             figures = self._logbook.record(measured)
+            if self.has_histograms:
+                found = self._hook.probe.histograms()
+                self._logbook.record_histograms(measured, found)
             if check_first:
                 self._first.look(self._hook, self._symptoms, self._step)
                 for findings, severity in second_look(

@@ -43,8 +43,9 @@ def hook_of(model):
 class Hook:
     """Shows each training step of one model to its watchers.
 
-    A watcher has `withhold`, see `Probe`; `see_gradients(variables,
-    gradients)`, which returns whether the update is applied;
+    A watcher has `withhold` and `has_histograms`, see `Probe`;
+    `see_gradients(variables, gradients)`, which returns whether the update is
+    applied;
     `see_apply_error(error, variables, unknown)` for a ValueError of the
     optimizer; `see_step_error(error)` for an exception inside a step;
     `see_failure(error)` for one that leaves the train function; `finish()`.
@@ -110,7 +111,12 @@ class Hook:
             if self.num_replicas > 1:
                 # A conditional must not hold what the replicas do together.
                 known = []
-            self.probe = Probe(self.model, self.num_replicas, *known[:1])
+            self.probe = Probe(
+                self.model,
+                self.num_replicas,
+                known[0] if known else None,
+                any(watcher.has_histograms for watcher in self.watchers),
+            )
         elif self.probe.withholds and self.model.built and not self._is_built:
             # The first trace knew nothing of the statistics of layers.
             self._make_guarded()

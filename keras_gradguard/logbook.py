@@ -7,6 +7,7 @@ import numpy as np
 from keras_gradguard import measure
 from keras_gradguard.capture import MISSING, UNMEASURED
 from keras_gradguard.diagnosis.explain import diagnoses_of
+from keras_gradguard.distribution import keyed
 from keras_gradguard.figures import figures_of, merged
 from keras_gradguard.ledger import Ledger
 from keras_gradguard.outbox import Outbox
@@ -227,6 +228,16 @@ class Logbook:
                 measure.optimizer_numbers(self._optimizers),
             )
         return figures
+
+    def record_histograms(self, measured, histograms):
+        """Writes the histograms of a record.
+
+        Args:
+            measured: See `measure`.
+            histograms: What `Probe.histograms` returns.
+        """
+        rows = keyed(measured, histograms, self.paths_of)
+        self.outbox.histograms(self._step, rows)
 
     def flush(self):
         """Puts everything on disk."""

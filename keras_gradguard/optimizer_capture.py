@@ -5,6 +5,7 @@ import tensorflow as tf
 
 from keras_gradguard.capture import COLUMNS, UNMEASURED, half_square
 from keras_gradguard.diagnosis import internals, variable_internals
+from keras_gradguard.distribution import Distribution
 from keras_gradguard.statistics import statistics
 from keras_gradguard.treatment import Treatment
 from keras_gradguard.update import COLUMNS as UPDATE_COLUMNS
@@ -22,14 +23,18 @@ class OptimizerCapture:
         optimizer: The Keras optimizer that gets the gradients.
         variables: The variables it trains, in the order of the gradients.
         is_xla: Whether XLA may compile its steps.
+        has_histograms: Whether the elements of each gradient are counted.
     """
 
-    def __init__(self, optimizer, variables, is_xla=True):
+    def __init__(self, optimizer, variables, is_xla=True, has_histograms=False):
         self.optimizer = optimizer
         self._is_xla = is_xla
         self.variables = tuple(variables)
         self.treatment = Treatment(optimizer)
         self._updates = UpdateCapture(self.variables, is_xla)
+        self._distribution = None
+        if has_histograms:
+            self._distribution = Distribution(len(self.variables))
         shape = [len(self.variables), len(COLUMNS)]
         width = len(COLUMNS) + len(UPDATE_COLUMNS)
         with internals.room():
@@ -86,6 +91,8 @@ class OptimizerCapture:
                 gradients, self.variables, scale, halves, self._is_xla
             )
             self._statistics.assign(found)
+            if self._distribution is not None:
+                self._distribution.store(gradients, scale)
             if is_scaled:
                 self.treatment.store_largest(found[:, 1])
             is_bad = tf.reduce_any(found[:, -1] > 0)
@@ -147,6 +154,11 @@ class OptimizerCapture:
             found = np.full_like(found, UNMEASURED)
         rows = found[:-1].reshape(len(self.variables), -1)
         return rows[:, : len(COLUMNS)], rows[:, len(COLUMNS) :]
+
+    def histograms(self):
+        """Returns `Distribution.read`, `None` where nothing is counted."""
+        known = self._distribution
+        return None if known is None else known.read()
 
     def take_bad(self):
         """Returns the statistics of the first bad step since the last call.

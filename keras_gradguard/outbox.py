@@ -59,15 +59,14 @@ class Outbox:
         """Whether histograms are to be written."""
         return self.is_open and self._writer.has_histograms
 
-    def histograms(self, step, keys, histograms):
+    def histograms(self, step, histograms):
         """Writes the histograms of gradients.
 
         Args:
             step: The step.
-            keys: What tells each variable from all others.
-            histograms: See `distribution.histogram`.
+            histograms: See `distribution.keyed`.
         """
-        self._write("write_histograms", step, keys, histograms)
+        self._write("write_histograms", step, histograms)
 
     def losses(self, step, rows, losses):
         """Writes which loss reaches which variable.

@@ -34,6 +34,7 @@ class Probe:
         withhold: `None` to make every update, `"bad"` to leave out those of
             gradients that are not finite, `"after"` to leave out all that
             follow such a one as well.
+        has_histograms: Whether the elements of each gradient are counted.
 
     Attributes:
         captures: The `OptimizerCapture` of each update that a step makes.
@@ -42,12 +43,14 @@ class Probe:
         tally: The `Tally` of the steps.
     """
 
-    def __init__(self, model, num_replicas=1, withhold=None):
+    def __init__(
+        self, model, num_replicas=1, withhold=None, has_histograms=False
+    ):
         self.captures = {}
         self._model = model
+        self._has_histograms = has_histograms
         self._names, self._calls = {}, collections.Counter()
-        self._batch, self._num_seen = [], 0
-        self._loss = None
+        self._batch, self._num_seen, self._loss = [], 0, None
         self._has_loss = self._is_measuring = False
         # A step of the user's own may do anything anywhere.
         self._is_own = not keras_internals.is_default_step(model)
@@ -154,7 +157,7 @@ class Probe:
         key = (id(optimizer), tuple(map(id, variables)), number)
         if key not in self.captures:
             self.captures[key] = OptimizerCapture(
-                optimizer, variables, self._is_xla
+                optimizer, variables, self._is_xla, self._has_histograms
             )
             known = named_optimizers(self._model)
             name = next(name for name, held in known if held is optimizer)
@@ -233,6 +236,10 @@ class Probe:
             (c.variables, *c.read_record(self._number), name)
             for name, c in self.named_captures()
         ]
+
+    def histograms(self):
+        """Returns `OptimizerCapture.histograms` of each update of `read`."""
+        return [capture.histograms() for capture in self.captures.values()]
 
     def named_captures(self):
         """Returns the name and the capture of each update of a step."""

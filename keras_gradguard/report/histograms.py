@@ -8,23 +8,22 @@ from tensorboard.plugins.histogram import metadata
 GROUP = "gradient_histograms"
 
 
-def add_histograms(summary, keys, histograms):
+def add_histograms(summary, histograms):
     """Adds histograms to a summary.
 
     Args:
         summary: A `Summary` of TensorBoard.
-        keys: The name of each.
-        histograms: Float array `[histograms, 2 + bins]`: the ends, and the
+        histograms: By name a float array `[2 + bins]`: the ends, and the
             number of elements in each bin; one without any is left out.
     """
     known = metadata.create_summary_metadata(None, None)
-    for key, row in zip(keys, histograms, strict=True):
+    for name, row in histograms.items():
         low, high, *counts = np.asarray(row, np.float64)
         if not any(counts):
             continue
         edges = np.linspace(low, high, len(counts) + 1)
         bins = np.stack([edges[:-1], edges[1:], counts], axis=1)
-        value = summary.value.add(tag=f"{GROUP}/{key}", metadata=known)
+        value = summary.value.add(tag=f"{GROUP}/{name}", metadata=known)
         value.tensor.dtype = types_pb2.DT_DOUBLE
         for size in bins.shape:
             value.tensor.tensor_shape.dim.add(size=size)

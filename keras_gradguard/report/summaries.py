@@ -101,17 +101,16 @@ class SummaryWriter:
         self._diagnoses[diagnosis.key] = tab.diagnosis_record(diagnosis)
         self._write_list(event, tab.DIAGNOSES, self._diagnoses.values())
 
-    def write_histograms(self, step, keys, histograms):
+    def write_histograms(self, step, histograms):
         """Writes the histograms of gradients, for TensorBoard's own page.
 
         Args:
             step: Training step.
-            keys: What tells each variable from all others.
-            histograms: Float array `[variables, 2 + bins]`, see
-                `distribution.histogram`.
+            histograms: By the key of each variable, see
+                `distribution.keyed`.
         """
         event = event_pb2.Event(step=step)
-        add_histograms(event.summary, keys, histograms)
+        add_histograms(event.summary, histograms)
         self._write(event)
 
     def write_losses(self, step, schema, losses):

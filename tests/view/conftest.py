@@ -1,5 +1,6 @@
 """One browser for all tests, one TensorBoard for each way to load."""
 
+import math
 import shutil
 
 import pytest
@@ -19,12 +20,18 @@ def driver():
 @pytest.fixture(scope="session")
 def trained(driver, tmp_path_factory):
     """A folder of real runs, and of one that cannot be read."""
+    from keras_gradguard.report.summaries import SummaryWriter
+    from tests.report.records import write_norms
     from tests.view.test_broken_runs import write
     from tests.view.training import train_all
 
     folder = tmp_path_factory.mktemp("trained")
     train_all(folder)
     write(folder, 2, **{"gradguard/diagnoses": "{}"})
+    writer = SummaryWriter(folder / INFINITE)
+    norms = {"a/k": math.inf, "a/b": None, "b/k": 1e-30, "b/b": None}
+    write_norms(writer, 0, math.inf, norms)
+    writer.close()
     return folder
 
 
@@ -42,12 +49,13 @@ def board(request, driver, trained, tmp_path_factory):
         tab.open(ready=".empty")
         made.empty = tab.text(".empty")
         shutil.copytree(trained, folder, dirs_exist_ok=True)
-        made.until(lambda runs: len(runs) == 3)
+        made.until(lambda runs: len(runs) == 4)
         yield made
     finally:
         made.close()
 
 
+INFINITE = "infinite"
 # For what only the page does, whoever has read the records.
 once = pytest.mark.parametrize(
     "board", [True], ids=["load_fast"], indirect=True

@@ -23,7 +23,10 @@ def needed(what):
 
 def browser():
     """Starts the browser; its size is that of a small screen."""
-    webdriver = pytest.importorskip("selenium.webdriver")
+    try:
+        from selenium import webdriver
+    except ImportError:
+        needed("selenium")
     program = next(filter(None, map(shutil.which, _BROWSERS)), None)
     driver = shutil.which("chromedriver")
     if program is None or driver is None:
@@ -148,11 +151,17 @@ class Tab:
             then(actions)
         actions.perform()
 
-    def press(self, *keys):
-        """Presses keys where the focus is."""
+    def press(self, *keys, held=None):
+        """Presses keys where the focus is, another one held down or none."""
         from selenium.webdriver import ActionChains
 
-        ActionChains(self.driver, duration=0).send_keys(*keys).perform()
+        actions = ActionChains(self.driver, duration=0)
+        if held is not None:
+            actions.key_down(held)
+        actions.send_keys(*keys)
+        if held is not None:
+            actions.key_up(held)
+        actions.perform()
 
     def complaints(self):
         """Returns what the browser's console says in earnest."""

@@ -2,10 +2,11 @@
 
 import pytest
 
-from tests.view.conftest import once
+from tests.view.conftest import INFINITE, once
 from tests.view.training import BAD_RUN, CUT_RUN, NAN_STEP, NUM_STEPS
 
 MISSING, ZERO, NAN = [200, 16, 46], [0, 0, 0], [255, 64, 208]
+INF, LOWEST = [255, 127, 0], [68, 1, 84]
 # Rows of `BAD` with all layers unfolded.
 ROWS = ["cut", "kernel", "bias", "live", "kernel", "bias"]
 ROWS += ["dead", "kernel", "bias"]
@@ -37,9 +38,9 @@ def test_empty(board):
 def test_all_runs(tab):
     """Names are text, a run that cannot be read hides no other."""
     tab.open()
-    tab.until("return document.querySelectorAll('canvas.map').length === 2")
+    tab.until("return document.querySelectorAll('canvas.map').length === 3")
     names = [element.text for element in tab.all("section.run .run-name")]
-    assert ["bad", BAD_RUN, CUT_RUN] == names
+    assert ["bad", BAD_RUN, CUT_RUN, f"{INFINITE}/gradients"] == names
     assert "later version" in tab.text(".run .alert")
     told = [element.text for element in tab.all("fieldset.runs .badge")]
     assert ["cannot be read", "3 diagnoses", "1 diagnosis"] == told
@@ -66,6 +67,19 @@ def test_colours(bad):
     legend = bad.text(".legend")
     for name in ("missing", "zero", "NaN", "Inf", "not measured"):
         assert name in legend
+
+
+@once
+def test_infinite(tab):
+    """A layer is its worst variable; the scale has an end."""
+    tab.open(runs=[f"{INFINITE}/gradients"], rows="layers")
+    assert [INF, MISSING] == [tab.pixel(0, 0), tab.pixel(1, 0)]
+    badges = [element.text for element in tab.all(".row .badge")]
+    assert ["Inf", "missing"] == badges
+    tab.all(".row")[1].click()
+    assert [MISSING, LOWEST] == [tab.pixel(1, 0), tab.pixel(2, 0)]
+    tab.point(0, 0)
+    assert "gradient norm: Inf" in tab.text(".tip")
 
 
 def test_every_record_is_a_column(cut):
@@ -209,11 +223,15 @@ def test_incident(bad):
     assert "0 of a batch of 2, counted from 0" in text
     command = bad.text(".incident .command")
     assert command.startswith("python -m keras_gradguard replay ")
+    told = "return document.querySelector('.incident [role=status]')"
+    bad.run("navigator.clipboard.writeText = () => Promise.reject()")
     bad.one(".incident button").click()
-    told = bad.until(
-        "return document.querySelector('.incident [role=status]').textContent"
-    )
-    assert told.startswith(("copied", "selected"))
+    assert bad.until(f"{told}.textContent").startswith("selected")
+    assert command == bad.run("return getSelection().toString()")
+    bad.run("navigator.clipboard.writeText = async (text) => window.got = text")
+    bad.one(".incident button").click()
+    bad.until(f"{told}.textContent === 'copied'")
+    assert command == bad.run("return window.got")
 
 
 def test_address(tab):

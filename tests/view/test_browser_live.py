@@ -29,7 +29,13 @@ def test_live(tab):
         tab.open(runs=[run], pins=["live/bias"])
         assert 5 == tab.num_columns()
         tab.one("#filter").send_keys("live|dead")
-        tab.run("document.querySelector('.details').scrollTop = 40")
+        tab.run(
+            """
+            const details = document.querySelector(".details");
+            details.style.paddingBottom = "900px"; // whatever its cards are
+            details.scrollTop = 20;
+            """
+        )
         fit(model, *numbers(5), folder, callback)
     tab.board.until(
         lambda runs: any(
@@ -43,7 +49,7 @@ def test_live(tab):
     assert ["live", "kernel", "bias", "dead", "kernel", "bias"] == tab.labels()
     assert "live/bias" in tab.text(".curve figcaption")
     assert "live|dead" == tab.one("#filter").get_attribute("value")
-    assert 40 == tab.run("return document.querySelector('.details').scrollTop")
+    assert 20 == tab.run("return document.querySelector('.details').scrollTop")
 
 
 @once
@@ -64,6 +70,22 @@ def test_focus_outlives_reload(tab):
         """
     )
     assert "GG201" in tab.run("return document.activeElement.textContent")
+
+
+@once
+def test_no_answer(tab):
+    """What cannot be read is told of; what is known stays."""
+    tab.open(runs=[BAD_RUN])
+    tab.run(
+        """
+        window.fetch = () => Promise.reject(new TypeError("gone"));
+        window.parent.document.querySelector(".reload-button").click();
+        """
+    )
+    told = tab.one("main > div > .alert")
+    assert "TensorBoard does not answer (gone)" == told.text
+    assert "alert" == told.get_attribute("role")
+    assert tab.num_columns() > 1
 
 
 @once

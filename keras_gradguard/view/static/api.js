@@ -18,7 +18,10 @@ async function ask(route, known = {}) {
 
 /** Returns float32 numbers out of base64. */
 function numbersOf(text) {
-  const bytes = Uint8Array.from(atob(text), (one) => one.charCodeAt(0));
+  const raw = atob(text);
+  const bytes = new Uint8Array(raw.length);
+  // Uint8Array.from takes twenty times as long.
+  for (let i = 0; i < raw.length; i++) bytes[i] = raw.charCodeAt(i);
   return new Float32Array(bytes.buffer);
 }
 

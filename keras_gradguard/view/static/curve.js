@@ -31,11 +31,11 @@ export function curve(key, lines, width, what, unpin) {
   const picture = drawn("svg", {
     width, height, role: "img", "aria-label": summary(key, lines, what),
   }, ...grid(axes, height), ...parts);
-  const names = lines.map(({run}, i) => element("span", {class: "key"},
+  const names = lines.map((_, i) => element("span", {class: "key"},
     drawn("svg", {width: 24, height: 8, "aria-hidden": "true"}, drawn("path", {
       class: `line line${i % DASHES.length}`, d: "M0 4H24",
       "stroke-dasharray": DASHES[i % DASHES.length],
-    })), run));
+    })), told(lines[i])));
   return element("figure", {class: "curve", "data-key": key},
     element("figcaption", {}, element("b", {}, key), ` ${what} `, ...names,
       button("Unpin", unpin, {"aria-label": `Unpin ${key}`})),
@@ -128,13 +128,15 @@ function grid({first, high, last, low, width, x, y}, height) {
 }
 
 function summary(key, lines, what) {
-  const parts = lines.map(({cells, run}) => {
-    const counts = SIGNS.flatMap((sign) => {
-      const number = cells.filter((cell) => kindOf(cell) === sign).length;
-      return number ? [`${NAMES[sign]} in ${number}`] : [];
-    });
-    return counts.length
-      ? `${run}: ${counts.join(", ")} of ${cells.length} columns` : run;
+  return `${what} of ${key}; ${lines.map(told).join("; ")}`;
+}
+
+/** Returns the name of a run, and how often it has no number. */
+function told({cells, run}) {
+  const counts = SIGNS.flatMap((sign) => {
+    const number = cells.filter((cell) => kindOf(cell) === sign).length;
+    return number ? [`${NAMES[sign]} in ${number}`] : [];
   });
-  return `${what} of ${key}; ${parts.join("; ")}`;
+  return counts.length
+    ? `${run}: ${counts.join(", ")} of ${cells.length} columns` : run;
 }

@@ -21,6 +21,9 @@ export async function render() {
   await styled();
   const page = new Page();
   document.body.replaceChildren(page.root);
+  const fail = ({message}) => page.fail(`The page has failed: ${message}`);
+  window.addEventListener("error", fail);
+  window.addEventListener("unhandledrejection", ({reason}) => fail(reason));
   followReload(() => page.load());
   await page.load();
 }

@@ -23,6 +23,11 @@ export class Labels {
     return `${this.name}-${place}`;
   }
 
+  topOf(place, {rows}) {
+    const last = Math.max(0, rows.length * this.height - LINE);
+    return Math.min(place * this.height, last);
+  }
+
   /**
    * Draws the labels in view, as many as have room.
    *
@@ -55,8 +60,8 @@ export class Labels {
     const sign = picture.signs[place];
     const badge = sign && element(
       "span", {class: `badge ${sign}`}, NAMES[sign]);
-    const codes = picture.codes[place].map(
-      (code) => element("span", {class: "badge code"}, code));
+    const codes = picture.codes[place].flatMap(
+      (code) => [" ", element("span", {class: "badge code"}, code)]);
     const fold = element("span", {class: "fold", "aria-hidden": "true"},
       isLayer ? (row.isOpen ? "▾" : "▸") : "");
     // Where the layer's label may have no room, the whole path is told.
@@ -64,13 +69,13 @@ export class Labels {
     const name = element("span", {class: "name"}, element("bdi", {}, text));
     return element("div", {
       class: classes.join(" "), id: this.idOf(place), role: "row",
-      style: `top: ${place * this.height}px`, "data-place": place,
+      style: `top: ${this.topOf(place, picture)}px`, "data-place": place,
       "aria-rowindex": place + 1, "aria-level": row.level,
       "aria-expanded": isLayer ? String(row.isOpen) : null,
       "aria-selected": String(place === cursor.row),
     },
     element("span", {role: "rowheader", class: "head"},
-      fold, name, ...codes, badge),
+      fold, name, ...codes, " ", badge),
     element("span", {
       role: "gridcell", class: "unseen", "aria-colindex": cursor.column + 2,
     }, told(picture, place, cursor.column)));

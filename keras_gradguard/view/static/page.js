@@ -21,7 +21,7 @@ const SHARE = 0.65;
 // So much wider it must be, to ask for more columns.
 const WIDER = 1.2;
 // Pixels of a heatmap that scrolls, and of what stands around it.
-const LEAST = 180;
+const LEAST = 140;
 const AROUND = 56;
 // Milliseconds until the next look where there is no run.
 const AGAIN = 3000;
@@ -54,7 +54,7 @@ export class Page {
       this.details.root, this.tip.root);
     state.listeners.push((changes) => this.follow(changes));
     followAddress(() => state.reread());
-    new ResizeObserver(() => this.resize()).observe(this.main);
+    new ResizeObserver(() => this.resize()).observe(this.list);
   }
 
   /** Asks for everything anew; what is on the page stays until it comes. */
@@ -63,7 +63,7 @@ export class Page {
       this.all = await api.runs();
       this.faults.replaceChildren();
     } catch (error) {
-      this.faults.replaceChildren(alert(error.message));
+      this.fail(error.message);
       return;
     }
     await this.ask();
@@ -107,8 +107,10 @@ export class Page {
     const panel = this.panels.get(run);
     panel?.fail(faults);
     this.openNewest(run, known);
-    panel?.update(known.table, known.details);
+    // What is around decides how many rows have room.
     this.drawAround();
+    this.resize();
+    panel?.update(known.table, known.details);
     performance.mark("gradguard-drawn");
   }
 
@@ -140,6 +142,7 @@ export class Page {
         zoomBy: (key, about) => this.zoom.by(key, about),
       }));
     }
+    this.size = null; // a new panel has no height yet
     const roots = names.map((run) => this.panels.get(run).root);
     const isSame = roots.length === this.list.children.length &&
       roots.every((root, i) => this.list.children[i] === root);
@@ -150,6 +153,11 @@ export class Page {
         element("p", {class: "note"}, "Choose a run at the left."));
     } else if (!isSame) this.list.replaceChildren(...roots);
     this.resize();
+  }
+
+  /** Says what went wrong, above all runs. */
+  fail(text) {
+    this.faults.replaceChildren(alert(text));
   }
 
   drawAround() {
@@ -174,6 +182,7 @@ export class Page {
   }
 
   follow(changes) {
+    if (!this.all) return; // still reading; what is chosen by then is shown
     const wants = ["runs", "first", "last"].some((name) => name in changes);
     if (wants) {
       this.ask();
@@ -186,12 +195,14 @@ export class Page {
   }
 
   resize() {
-    const height = this.list.clientHeight;
+    const {clientHeight, clientWidth} = this.list;
     const number = Math.max(1, this.shown.length);
-    const each = Math.max(LEAST, height / number - AROUND);
+    const size = [clientHeight, clientWidth, number].join();
+    if (size === this.size) return;
+    this.size = size;
+    const each = Math.max(LEAST, clientHeight / number - AROUND);
     this.list.style.setProperty("--height", `${Math.floor(each)}px`);
-    for (const run of this.shown) {
-      const panel = this.panels.get(run);
+    for (const panel of this.panels.values()) {
       panel.height = each - 2; // its border
       panel.draw();
     }

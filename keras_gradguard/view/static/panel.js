@@ -40,12 +40,16 @@ export class Panel {
 
   /** Takes new data in. */
   update(table, details) {
+    const isFirst = this.table === null;
     if (table) this.table = table;
     if (details) this.diagnoses = details.diagnoses;
-    this.draw();
+    this.draw(isFirst);
   }
 
-  /** Draws the run; `reveal` scrolls to the first row of the open card. */
+  /**
+   * Draws the run; `reveal` scrolls to the first row of the open card that
+   * has a sign, or else to the first of them.
+   */
   draw(reveal = false) {
     if (this.table === null) return;
     const {columns, numRecords, variables} = this.table;
@@ -82,18 +86,31 @@ export class Panel {
     const rawNorms = cellsOf(rows, norms, columns.length);
     const rawUpdates = cellsOf(rows, updates, columns.length);
     const cells = values === "norms" ? rawNorms : rawUpdates;
-    const names = this.diagnoses.map((known) => new Set(known.variables));
+    const signs = rows.map((_, place) => signOf(cells.subarray(
+      place * columns.length, (place + 1) * columns.length)));
     const open = this.openNames();
     return {
       rows, columns, rawNorms, rawUpdates, values, pins,
       height: this.height, isWhole: this.state.height === "all",
-      signs: rows.map((_, place) => signOf(cells.subarray(
-        place * columns.length, (place + 1) * columns.length))),
-      codes: rows.map((row) => [...new Set(this.diagnoses
-        .filter((_, i) => isNamed(row, names[i])).map(({code}) => code))]),
+      signs, codes: this.codes(rows, signs),
       marked: new Set(
         rows.filter((row) => isNamed(row, open)).map(({id}) => id)),
     };
+  }
+
+  /** A cut may hit all rows: its code is where it shows, if it does. */
+  codes(rows, signs) {
+    const found = rows.map(() => new Set());
+    for (const {code, variables} of this.diagnoses) {
+      const names = new Set(variables);
+      const places = rows.map((_, place) => place)
+        .filter((place) => isNamed(rows[place], names));
+      const signed = places.filter((place) => signs[place] !== null);
+      for (const place of signed.length ? signed : places) {
+        found[place].add(code);
+      }
+    }
+    return found.map((codes) => [...codes]);
   }
 
   pattern() {
@@ -108,8 +125,11 @@ export class Panel {
     return new Set(number < 0 ? [] : this.diagnoses[number].variables);
   }
 
-  reveal({marked, rows}) {
-    const first = rows.findIndex(({id}) => marked.has(id));
+  reveal({marked, rows, signs}) {
+    const isMarked = ({id}) => marked.has(id);
+    const signed = rows.findIndex(
+      (row, place) => isMarked(row) && signs[place] !== null);
+    const first = signed < 0 ? rows.findIndex(isMarked) : signed;
     if (first < 0) return;
     this.root.scrollIntoView({block: "nearest"});
     if (this.state.shape === "table") this.grid.reveal(first);

@@ -47,7 +47,7 @@ export class Runs {
     if (error !== null) told = "cannot be read";
     else if (!number) told = null;
     return element("label", {}, input, element("span", {class: "run-name"},
-      run, told && element("span", {class: "badge code"}, told)));
+      `${run} `, told && element("span", {class: "badge code"}, told)));
   }
 
   toggle(run) {

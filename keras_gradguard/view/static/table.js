@@ -99,8 +99,8 @@ export class Grid {
       "aria-expanded": isLayer ? String(row.isOpen) : null,
       "aria-pressed": isLayer ? null : String(isPinned),
     });
-    const badges = codes[place].map(
-      (code) => element("span", {class: "badge code"}, code));
+    const badges = codes[place].flatMap(
+      (code) => [" ", element("span", {class: "badge code"}, code)]);
     const classes = [`level${row.level}`];
     if (marked.has(row.id)) classes.push("marked");
     return element("tr", {class: classes.join(" ")},
