@@ -19,6 +19,7 @@ from keras_gradguard.diagnosis.untouched import untouched
 from keras_gradguard.diagnosis.ways import Step
 from keras_gradguard.logbook import Logbook
 from keras_gradguard.patch import replaced
+from keras_gradguard.statistics import statistics
 
 _ALWAYS_ZERO = ("sign", "one_unit_softmax", "loss_weight", "constant_loss")
 _ONE_BATCH = "seen on one batch; `GradHealthCallback` tells whether it lasts"
@@ -154,7 +155,7 @@ def _run(model, data):
                 variables = keras_internals.variables_of(optimizer)
             scale = optimizer.scale_loss(tf.constant(1.0))
             variables = list(variables)
-            measured = capture.statistics(
+            measured = statistics(
                 list(grads), variables, tf.cast(scale, tf.float32)
             )
             number = 1 + sum(name == known for *_, known in called)

@@ -60,6 +60,7 @@ class Hook:
         self.probe = None
         self.data = None
         self._latch = None
+        self.is_draft = False
         self.graph = None
         self.num_steps = 0
         self.num_replicas = num_replicas(model)
@@ -163,6 +164,7 @@ class Hook:
         @functools.wraps(step)
         def train_step(data):
             self.data = spec_of(data)
+            self.is_draft = False
             with self.door.guarded():
                 if self.is_probed():
                     self.probe.begin(data)
@@ -179,8 +181,16 @@ class Hook:
         return train_step
 
     def is_probed(self):
-        """Returns whether the step that is made here and now is measured."""
-        return self.door.is_open and not is_examining() and is_measured_here()
+        """Returns whether the step that is made here and now is measured.
+
+        A draft, which TensorFlow will trace once more, is not.
+        """
+        return (
+            self.door.is_open
+            and not self.is_draft
+            and not is_examining()
+            and is_measured_here()
+        )
 
     @property
     def has_run(self):

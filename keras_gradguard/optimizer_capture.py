@@ -3,14 +3,10 @@
 import numpy as np
 import tensorflow as tf
 
-from keras_gradguard.capture import (
-    COLUMNS,
-    UNMEASURED,
-    half_square,
-    statistics,
-)
-from keras_gradguard.diagnosis import internals
+from keras_gradguard.capture import COLUMNS, UNMEASURED, half_square
+from keras_gradguard.diagnosis import internals, variable_internals
 from keras_gradguard.distribution import Distribution
+from keras_gradguard.statistics import statistics
 from keras_gradguard.treatment import Treatment
 from keras_gradguard.update import COLUMNS as UPDATE_COLUMNS
 from keras_gradguard.update import UpdateCapture
@@ -26,14 +22,16 @@ class OptimizerCapture:
     Args:
         optimizer: The Keras optimizer that gets the gradients.
         variables: The variables it trains, in the order of the gradients.
+        is_xla: Whether XLA may compile its steps.
         has_histograms: Whether the elements of each gradient are counted.
     """
 
-    def __init__(self, optimizer, variables, has_histograms=False):
+    def __init__(self, optimizer, variables, is_xla=True, has_histograms=False):
         self.optimizer = optimizer
+        self._is_xla = is_xla
         self.variables = tuple(variables)
         self.treatment = Treatment(optimizer)
-        self._updates = UpdateCapture(self.variables)
+        self._updates = UpdateCapture(self.variables, is_xla)
         self._distribution = None
         if has_histograms:
             self._distribution = Distribution(len(self.variables))
@@ -89,7 +87,9 @@ class OptimizerCapture:
         def measure():
             look()
             self._updates.before(gradients)
-            found = statistics(gradients, self.variables, scale)
+            found = statistics(
+                gradients, self.variables, scale, halves, self._is_xla
+            )
             self._statistics.assign(found)
             if self._distribution is not None:
                 self._distribution.store(gradients, scale)
@@ -149,7 +149,7 @@ class OptimizerCapture:
             number: Its number. `UNMEASURED` throughout if the step of that
                 record has not made this update.
         """
-        found = internals.numbers_in(self._record)
+        found = variable_internals.numbers_in(self._record)
         if found[-1] != number:
             found = np.full_like(found, UNMEASURED)
         rows = found[:-1].reshape(len(self.variables), -1)

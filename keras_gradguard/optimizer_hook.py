@@ -99,7 +99,11 @@ class OptimizerHook:
                 self._applied = variables
             return make()
         with hook.door.guarded():
-            if hook.is_probed() and variables:
+            if variables and hook.is_probed():
+                hook.is_draft = keras_internals.is_built_in_draft(
+                    self._optimizer, variables
+                )
+            if variables and hook.is_probed():
                 known = hook.probe.before_apply(
                     self._optimizer, variables, gradients
                 )

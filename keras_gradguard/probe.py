@@ -8,7 +8,11 @@ from keras_gradguard.apart import apart
 from keras_gradguard.badstep import BadStep
 from keras_gradguard.batch import flat
 from keras_gradguard.carry import Carry
-from keras_gradguard.diagnosis import internals, keras_internals
+from keras_gradguard.diagnosis import (
+    internals,
+    keras_internals,
+    variable_internals,
+)
 from keras_gradguard.diagnosis.trace import named_optimizers
 from keras_gradguard.optimizer_capture import OptimizerCapture
 from keras_gradguard.share import Share
@@ -46,15 +50,14 @@ class Probe:
         self._model = model
         self._has_histograms = has_histograms
         self._names, self._calls = {}, collections.Counter()
-        self._batch, self._num_seen = [], 0
-        self._loss = None
+        self._batch, self._num_seen, self._loss = [], 0, None
         self._has_loss = self._is_measuring = False
         # A step of the user's own may do anything anywhere.
         self._is_own = not keras_internals.is_default_step(model)
-        is_xla = bool(model.jit_compile) and not model.run_eagerly
+        self._is_xla = bool(model.jit_compile) and not model.run_eagerly
         is_alone = num_replicas == 1
-        self._share = Share(is_xla, is_alone)
-        self._bad_step = BadStep(model, self._is_own, is_xla)
+        self._share = Share(self._is_xla, is_alone)
+        self._bad_step = BadStep(model, self._is_own, self._is_xla)
         self._is_single = is_alone and model.steps_per_execution == 1
         self.is_due, self._number = False, 0
         with internals.room():
@@ -74,9 +77,9 @@ class Probe:
         self._bad_step.forget()
         if is_due:
             self._number = self._number % _MOST_RECORDS + 1
-            internals.put(self._due, float(self._number))
+            variable_internals.put(self._due, float(self._number))
         elif self.is_due:
-            internals.put(self._due, 0.0)
+            variable_internals.put(self._due, 0.0)
         self.is_due = is_due
 
     def begin(self, data):
@@ -154,7 +157,7 @@ class Probe:
         key = (id(optimizer), tuple(map(id, variables)), number)
         if key not in self.captures:
             self.captures[key] = OptimizerCapture(
-                optimizer, variables, self._has_histograms
+                optimizer, variables, self._is_xla, self._has_histograms
             )
             known = named_optimizers(self._model)
             name = next(name for name, held in known if held is optimizer)

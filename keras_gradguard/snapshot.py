@@ -8,7 +8,11 @@ import collections
 
 import tensorflow as tf
 
-from keras_gradguard.diagnosis import internals, keras_internals
+from keras_gradguard.diagnosis import (
+    internals,
+    keras_internals,
+    variable_internals,
+)
 from keras_gradguard.update import num_elements
 
 # XLA needs the room beforehand: as much as an incident may take on disk.
@@ -66,7 +70,7 @@ class Snapshot:
         """Reads what a forward pass changes: call it before the step."""
         trained = {id(v) for v in self._model.trainable_variables}
         self._begun = {
-            id(v): tf.identity(v)
+            id(v): variable_internals.read(v)
             for v in keras_internals.state_of(self._model)
             if id(v) not in trained
         }
@@ -84,12 +88,18 @@ class Snapshot:
         rooms = self._rooms_for(batch) if self._is_batch_kept else ()
 
         def store():
+            shape = tf.constant([-1])
             for dtype, room in self._weights.items():
                 values = [
-                    self._begun.get(id(variable), variable)
+                    self._begun[id(variable)]
+                    if id(variable) in self._begun
+                    else variable_internals.read(variable)
                     for variable in self._of(dtype)
                 ]
-                flat = [tf.reshape(value, [-1]) for value in values]
+                flat = [
+                    tf.raw_ops.Reshape(tensor=value, shape=shape)
+                    for value in values
+                ]
                 room.assign(tf.concat(flat, axis=0))
             for room, tensor in zip(rooms, batch, strict=False):
                 room.assign(tensor)

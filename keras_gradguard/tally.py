@@ -4,7 +4,7 @@ import operator
 
 import tensorflow as tf
 
-from keras_gradguard.diagnosis import internals
+from keras_gradguard.diagnosis import internals, variable_internals
 
 LOSS = "loss"
 
@@ -63,7 +63,7 @@ class Tally:
         """
         sums = self._sums
         if not self._is_sent:
-            sums[:] = internals.numbers_in(self._state).tolist()
+            sums[:] = variable_internals.numbers_in(self._state).tolist()
         elif logs[LOSS].shape.rank:
             loss, *figures = logs[LOSS].numpy().tolist()
             logs[LOSS] = tf.constant(loss)

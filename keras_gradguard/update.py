@@ -6,7 +6,7 @@ than the norms.
 
 import tensorflow as tf
 
-from keras_gradguard.diagnosis import internals
+from keras_gradguard.diagnosis import internals, variable_internals
 
 UNMEASURED = -2.0
 # The columns of what is found, in this order.
@@ -21,10 +21,12 @@ class UpdateCapture:
 
     Args:
         variables: The variables of one optimizer.
+        is_xla: Whether XLA may compile its steps.
     """
 
-    def __init__(self, variables):
+    def __init__(self, variables, is_xla):
         self._variables = variables
+        self._is_xla = is_xla
         self._groups = []
         for number, variable in enumerate(variables):
             self._groups += [number] * _num_sampled(num_elements(variable))
@@ -91,12 +93,40 @@ class UpdateCapture:
         return self._found.value()
 
     def _sample(self):
-        return tf.concat([_sampled(v) for v in self._variables], axis=0)
+        flat, begin = tf.constant([-1]), tf.constant([0])
+        samples, strides = [], {}
+        for variable in self._variables:
+            sample = tf.raw_ops.Reshape(
+                tensor=variable_internals.read(variable), shape=flat
+            )
+            stride = _stride(num_elements(variable))
+            if stride > 1:
+                if stride not in strides:
+                    strides[stride] = tf.constant([stride])
+                sample = tf.raw_ops.StridedSlice(
+                    input=sample,
+                    begin=begin,
+                    end=begin,
+                    strides=strides[stride],
+                    begin_mask=1,
+                    end_mask=1,
+                )
+            if sample.dtype.is_complex:
+                sample = tf.abs(sample)
+            if sample.dtype != tf.float32:
+                sample = tf.cast(sample, tf.float32)
+            samples.append(sample)
+        return tf.concat(samples, axis=0)
 
     def _sums(self, values):
         groups = tf.constant(self._groups, tf.int32)
         number = len(self._variables)
-        return tf.math.unsorted_segment_sum(values, groups, number)
+        if self._is_xla or not self._groups:
+            return tf.math.unsorted_segment_sum(values, groups, number)
+        # Six times as fast, but not known to XLA.
+        found = tf.math.segment_sum(values, groups)
+        num_missing = number - 1 - self._groups[-1]
+        return tf.pad(found, [[0, num_missing]]) if num_missing else found
 
     def _rows(self, number, rows):
         """Some rows of a variable, zeros where there is none."""
@@ -131,12 +161,3 @@ def _stride(size):
 
 def _num_sampled(size):
     return -(-size // _stride(size))
-
-
-def _sampled(variable):
-    values = tf.reshape(tf.convert_to_tensor(variable), [-1])
-    stride = _stride(num_elements(variable))
-    sample = values[::stride] if stride > 1 else values
-    if sample.dtype.is_complex:
-        sample = tf.abs(sample)
-    return tf.cast(sample, tf.float32)

@@ -1,7 +1,7 @@
 """Step 3: how many updates the optimizers of a training have made."""
 
-from keras_gradguard.diagnosis.internals import num_updates
 from keras_gradguard.diagnosis.trace import optimizers_of
+from keras_gradguard.diagnosis.variable_internals import num_updates
 
 
 class UpdateCount:

@@ -11,10 +11,7 @@ import keras.src
 import tensorflow as tf
 from tensorflow.core.framework import attr_value_pb2
 from tensorflow.python.eager import context, record
-from tensorflow.python.ops import (
-    gen_resource_variable_ops,
-    resource_variable_ops,
-)
+from tensorflow.python.ops import resource_variable_ops
 from tensorflow.python.util import tf_stack
 
 TAPE_START = tf.GradientTape._push_tape.__code__
@@ -73,32 +70,6 @@ def graph_here():
     if tf.executing_eagerly():
         return None
     return tf.compat.v1.get_default_graph()
-
-
-def numbers_in(variable):
-    """Returns the value of a variable as an array.
-
-    `variable.numpy()` takes three times as long, which a training of small
-    steps would notice.
-
-    Args:
-        variable: A `tf.Variable` that is on one device.
-    """
-    return gen_resource_variable_ops.read_variable_op(
-        variable.handle, variable.dtype
-    ).numpy()
-
-
-def put(variable, value):
-    """Gives a variable of our own a value, as fast as may be.
-
-    Args:
-        variable: A `tf.Variable` made in a `room`.
-        value: A tensor or a Python value of its dtype.
-    """
-    gen_resource_variable_ops.assign_variable_op(
-        variable.handle, tf.convert_to_tensor(value, variable.dtype)
-    )
 
 
 @contextlib.contextmanager
@@ -178,22 +149,13 @@ def custom_gradient_name(op):
 
 def handles(variable):
     """Returns the resource handles behind a Keras or TensorFlow variable."""
-    return [part.handle for part in _parts(variable)]
+    return [part.handle for part in parts(variable)]
 
 
-def _parts(variable):
-    """The variables of the replicas, or the one there is."""
+def parts(variable):
+    """Returns the variables of the replicas, or the one there is."""
     value = variable.value if hasattr(variable, "path") else variable
     return getattr(value, "values", None) or (value,)
-
-
-def num_updates(optimizer):
-    """Returns how many updates an optimizer has made, an int."""
-    with tf.init_scope():
-        (count, *_) = _parts(optimizer.iterations)
-        # One that adds up several gradients computes it.
-        is_variable = hasattr(count, "handle")
-        return int(numbers_in(count) if is_variable else count.numpy())
 
 
 @contextlib.contextmanager

@@ -9,8 +9,11 @@ import os
 
 import keras
 import keras.src
+import tensorflow as tf
 from keras.src.losses.losses import LossFunctionWrapper
 from keras.src.trainers.compile_utils import get_loss, get_object_name
+
+from keras_gradguard.diagnosis import variable_internals
 
 OPTIMIZER_MADE = inspect.unwrap(keras.optimizers.Optimizer.__init__).__code__
 
@@ -137,6 +140,25 @@ def updating(optimizer):
         optimizer: The one that a model was compiled with.
     """
     return getattr(optimizer, "inner_optimizer", optimizer)
+
+
+def is_built_in_draft(optimizer, variables):
+    """Builds an optimizer as its first `apply` would; tells what that means.
+
+    Args:
+        optimizer: The optimizer.
+        variables: The variables that it is to train.
+
+    Returns:
+        Whether that has made variables while a function is traced, which is
+        then but a draft: TensorFlow traces it once more.
+    """
+    if optimizer.built or tf.executing_eagerly():
+        return False
+    with keras.src.backend.name_scope(optimizer.name, caller=optimizer):
+        optimizer.build(variables)
+    optimizer.built = True
+    return any(map(variable_internals.is_in_draft, optimizer.variables))
 
 
 def unknown_to(optimizer, variables):

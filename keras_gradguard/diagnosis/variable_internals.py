@@ -1,0 +1,68 @@
+"""The private TensorFlow internals of variables, each once.
+
+`tests/diagnosis/test_internals.py` names what a new release has changed.
+"""
+
+import tensorflow as tf
+from tensorflow.python.eager.polymorphic_function import polymorphic_function
+from tensorflow.python.ops import gen_resource_variable_ops
+
+from keras_gradguard.diagnosis.internals import parts
+
+
+def read(variable):
+    """Returns the value of a variable, past all that may be made of it.
+
+    Neither Keras nor a tape is asked, which takes most of the time while a
+    step is traced.
+
+    Args:
+        variable: A Keras or TensorFlow variable.
+    """
+    own, *others = parts(variable)
+    if others or not hasattr(own, "handle"):
+        return tf.convert_to_tensor(variable)
+    return gen_resource_variable_ops.read_variable_op(own.handle, own.dtype)
+
+
+def numbers_in(variable):
+    """Returns the value of a variable as an array.
+
+    `variable.numpy()` takes three times as long, which a training of small
+    steps would notice.
+
+    Args:
+        variable: A `tf.Variable` that is on one device.
+    """
+    return gen_resource_variable_ops.read_variable_op(
+        variable.handle, variable.dtype
+    ).numpy()
+
+
+def put(variable, value):
+    """Gives a variable of our own a value, as fast as may be.
+
+    Args:
+        variable: A `tf.Variable` made in a `room`.
+        value: A tensor or a Python value of its dtype.
+    """
+    gen_resource_variable_ops.assign_variable_op(
+        variable.handle, tf.constant(value, variable.dtype)
+    )
+
+
+def is_in_draft(variable):
+    """Returns whether a variable was made while a function is traced."""
+    return any(
+        isinstance(part, polymorphic_function.UnliftedInitializerVariable)
+        for part in parts(variable)
+    )
+
+
+def num_updates(optimizer):
+    """Returns how many updates an optimizer has made, an int."""
+    with tf.init_scope():
+        (count, *_) = parts(optimizer.iterations)
+        # One that adds up several gradients computes it.
+        is_variable = hasattr(count, "handle")
+        return int(numbers_in(count) if is_variable else count.numpy())

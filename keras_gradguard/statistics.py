@@ -1,0 +1,162 @@
+"""Step 2 of 5: all statistics of the gradients of a step, in the graph.
+
+They are made for records and for bad steps, so it is the ops that count that
+are made while a step is traced: few for each variable.
+"""
+
+import functools
+
+import tensorflow as tf
+
+from keras_gradguard.capture import COLUMNS, MISSING, half_square, real
+from keras_gradguard.diagnosis import internals
+from keras_gradguard.update import num_elements
+
+# A square as small as this has lost bits, or all of them.
+_SMALLEST_SQUARE = 1e-30
+_SMALL = 4096
+
+
+def statistics(gradients, variables, loss_scale, halves=None, is_xla=True):
+    """Returns all statistics of a step's gradients.
+
+    Args:
+        gradients: A list of gradients as `optimizer.apply` gets them.
+        variables: The variables they belong to.
+        loss_scale: Scalar float32 tensor the loss was multiplied with.
+        halves: `half_square` of each gradient that is not `None`.
+        is_xla: Whether XLA may compile the step: it needs no help to measure
+            small gradients together, and is slow at the ops that do.
+
+    Returns:
+        A float32 tensor `[len(gradients), len(COLUMNS)]`: the L2 norm (also
+        where its square leaves the range of float32), the largest and the
+        mean absolute value, all unscaled, the share of exact zeros, and the
+        number of elements that are NaN or Inf. `MISSING` for `None`.
+    """
+    there = [n for n, g in enumerate(gradients) if g is not None]
+    if halves is None:
+        halves = [half_square(gradients[n]) for n in there]
+    half_of = dict(zip(there, halves, strict=True))
+    sizes = [num_elements(variable) for variable in variables]
+    there = [n for n in there if sizes[n]]
+    rows = tf.constant([[MISSING] * len(COLUMNS), [0.0] * len(COLUMNS)])
+    order = there
+    if there:
+        values = {n: tf.reshape(real(gradients[n]), [-1]) for n in there}
+        small = [
+            n for n in there if not is_xla and _is_small(gradients[n], sizes[n])
+        ]
+        order = [*small, *(n for n in there if n not in set(small))]
+        sums = _sums([values[n] for n in order], sizes, order, len(small))
+        measured = _measured(
+            [values[n] for n in order],
+            tf.stack([half_of[n] for n in order]),
+            sums,
+            tf.constant([float(sizes[n]) for n in order]),
+            loss_scale,
+        )
+        if order == list(range(len(variables))):
+            return measured
+        rows = tf.concat([rows, measured], axis=0)
+    place = {n: 2 + number for number, n in enumerate(order)}
+    places = [place.get(n, 0 if s else 1) for n, s in enumerate(sizes)]
+    return tf.gather(rows, tf.constant(places))
+
+
+def _is_small(gradient, size):
+    is_dense = not isinstance(gradient, tf.IndexedSlices)
+    return is_dense and size <= _SMALL and not gradient.dtype.is_complex
+
+
+def _sums(values, sizes, order, num_small):
+    """The largest, the sum and how many are not zero, of each gradient."""
+    zero, axis = tf.constant(0.0), tf.constant([0])
+    parts = []
+    if num_small:
+        groups = [
+            number
+            for number, n in enumerate(order[:num_small])
+            for _ in range(sizes[n])
+        ]
+        groups = tf.constant(groups, tf.int32)
+        small = [tf.cast(v, tf.float32) for v in values[:num_small]]
+        whole = tf.abs(tf.concat(small, axis=0))
+        nonzero = tf.cast(tf.not_equal(whole, zero), tf.float32)
+        columns = [
+            tf.math.segment_max(whole, groups),
+            tf.math.segment_sum(whole, groups),
+            tf.math.segment_sum(nonzero, groups),
+        ]
+        parts.append(tf.stack(columns, axis=1))
+    rows = []
+    for value in values[num_small:]:
+        if value.dtype != tf.float32:
+            value = tf.cast(value, tf.float32)
+        value = tf.raw_ops.Abs(x=value)
+        nonzero = tf.raw_ops.NotEqual(x=value, y=zero)
+        nonzero = tf.raw_ops.Cast(x=nonzero, DstT=tf.float32)
+        row = [
+            tf.raw_ops.Max(input=value, axis=axis),
+            tf.raw_ops.Sum(input=value, axis=axis),
+            tf.raw_ops.Sum(input=nonzero, axis=axis),
+        ]
+        rows.append(tf.raw_ops.Pack(values=row))
+    if rows:
+        parts.append(tf.stack(rows))
+    return parts[0] if len(parts) == 1 else tf.concat(parts, axis=0)
+
+
+def _measured(values, halves, sums, sizes, loss_scale):
+    """The rows of gradients that are there, each flat."""
+    scale = tf.cast(loss_scale, tf.float32)
+    largest, totals, nonzero = tf.unstack(sums, axis=1)
+    known = tf.stack(
+        [
+            tf.sqrt(2.0 * halves) / scale,
+            largest / scale,
+            totals / (sizes * scale),
+            1.0 - nonzero / sizes,
+            tf.zeros_like(halves),
+        ],
+        axis=1,
+    )
+    is_exact = tf.math.is_finite(halves + totals) & (
+        (halves > _SMALLEST_SQUARE) | tf.equal(nonzero, 0.0)
+    )
+
+    def exactly():
+        rows = [_exact_sums(value.dtype)(value, scale) for value in values]
+        norm, largest, total, nonzero, bad = tf.unstack(tf.stack(rows), axis=1)
+        columns = [norm, largest, total / sizes, 1.0 - nonzero / sizes, bad]
+        return tf.stack(columns, axis=1)
+
+    return internals.rarely(~tf.reduce_all(is_exact), exactly, known)
+
+
+@functools.cache
+def _exact_sums(dtype):
+    """The sums of one gradient whose square float32 cannot hold."""
+
+    def sums(values, loss_scale):
+        values = tf.abs(values)
+        largest = tf.reduce_max(values)
+        is_number = tf.math.is_finite(largest) & (largest > 0)
+        unit = tf.where(is_number, largest, tf.ones_like(largest))
+        scale = tf.cast(loss_scale, dtype)
+        is_bad = ~tf.math.is_finite(values)
+        row = [
+            unit * tf.sqrt(2.0 * tf.nn.l2_loss(values / unit)) / scale,
+            largest / scale,
+            tf.reduce_sum(values / unit) * (unit / scale),
+            tf.math.count_nonzero(values, dtype=tf.float32),
+            tf.math.count_nonzero(is_bad, dtype=tf.float32),
+        ]
+        return tf.stack([tf.cast(value, tf.float32) for value in row])
+
+    # Traced once for all: a call is one op where these would be thirty.
+    flat, scalar = tf.TensorSpec([None], dtype), tf.TensorSpec([])
+    with tf.init_scope():
+        return tf.function(
+            sums, input_signature=[flat, scalar], autograph=False
+        )
