@@ -21,7 +21,6 @@ def main(arguments=None):
         plot.draw(results.read(options.output))
         return
     found = _measured(options)
-    found.write(options.output)
     from benchmarks import table
 
     table.show(found)
@@ -65,7 +64,10 @@ def _measured(options):
         begin = time.perf_counter()
         figures += ROWS[name](how)
         seconds[name] = time.perf_counter() - begin
-    return results_of(figures, seconds, how)
+        # What is measured is kept, also if the run is ended by hand.
+        found = results_of(figures, seconds, how)
+        found.write(options.output)
+    return found
 
 
 if __name__ == "__main__":

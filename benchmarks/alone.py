@@ -36,11 +36,19 @@ class ApartLane:
 
     def take_turn(self, number):
         """Trains for some cycles; returns their seconds."""
+        self.begin_turn(number)
+        return self.end_turn()
+
+    def begin_turn(self, number):
+        """Begins a turn without waiting for its end."""
         try:
             self._process.stdin.write(f"{number}\n")
             self._process.stdin.flush()
         except BrokenPipeError:
-            pass  # The process has ended, and there is no answer either.
+            pass  # It has ended, and `end_turn` will find no answer.
+
+    def end_turn(self):
+        """Waits for the end of the turn; returns the seconds of its cycles."""
         line = self._process.stdout.readline()
         if not line:
             raise LaneFailed(f"the process ended: {last_words(self._errors)}")

@@ -53,17 +53,17 @@ _TEN = functools.partial(models.weights, 10)
 _THOUSAND = functools.partial(models.weights, 1000)
 _EAGER = functools.partial(models.tiny, run_eagerly=True)
 CASES = (
-    Case("tiny", models.tiny, 32, 50, 10, 40, _TINY),
-    Case("dense", models.dense, 256, 30, 10, 20, _DENSE),
-    Case("transformer", models.transformer, 32, 10, 0, 7, _LARGE),
+    Case("tiny", models.tiny, 32, 50, 10, 20, _TINY),
+    Case("dense", models.dense, 256, 20, 10, 10, _DENSE),
+    Case("transformer", models.transformer, 32, 10, 0, 5, _LARGE),
     Case("resnet50", models.resnet50, 8, 10, 0, 5, _LARGE),
-    Case("tiny-jit", _jit(models.tiny), 32, 50, 10, 40, _JIT),
-    Case("dense-jit", _jit(models.dense), 256, 30, 10, 20, _JIT),
-    Case("transformer-jit", _jit(models.transformer), 32, 10, 0, 7, _JIT),
-    Case("tiny-eager", _EAGER, 32, 20, 10, 15),
-    Case("10-variables", _TEN, 32, 50, 10, 30),
-    Case("1000-variables", _THOUSAND, 32, 10, 10, 10),
-    Case("embedding", models.embedding, 64, 20, 10, 15),
+    Case("tiny-jit", _jit(models.tiny), 32, 50, 10, 20, _JIT),
+    Case("dense-jit", _jit(models.dense), 256, 20, 10, 10, _JIT),
+    Case("transformer-jit", _jit(models.transformer), 32, 10, 0, 5, _JIT),
+    Case("tiny-eager", _EAGER, 32, 20, 10, 8),
+    Case("10-variables", _TEN, 32, 50, 10, 15),
+    Case("1000-variables", _THOUSAND, 32, 10, 10, 5),
+    Case("embedding", models.embedding, 64, 20, 10, 8),
 )
 
 

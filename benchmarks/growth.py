@@ -85,7 +85,7 @@ def measure_parameters(options):
         "parameters",
         "physical limit",
         4e9 / bandwidth,
-        "ns a parameter",
+        "ns per parameter",
         note=f"each gradient read once at {bandwidth / 1e9:.1f} GB/s",
         points=points,
     )
@@ -146,16 +146,17 @@ def fitted(row, what, noun, numbers, seconds):
     exponent = None
     if len(known) > 1:
         exponent = float(np.polyfit(*np.log(known).T, 1)[0])
+    explained = np.corrcoef(numbers, seconds)[0, 1] ** 2
     note = "lost in noise" if exponent is None else f"exponent {exponent:.2f}"
     last = f"{1e3 * seconds[-1]:.3g} ms at {numbers[-1]:,}"
     return Figure(
         row,
         what,
         slope / UNITS[scale],
-        f"{scale} a {noun}",
+        f"{scale} per {noun}",
         bar=f"exponent at most {MOST_EXPONENT:g}",
         met=exponent is not None and exponent <= MOST_EXPONENT,
-        note=f"{note}; {last}",
+        note=f"{note}; a line explains {explained:.1%}; {last}",
         points=tuple(
             (n, 1e3 * s) for n, s in zip(numbers, seconds, strict=True)
         ),

@@ -37,12 +37,20 @@ class Lane:
         Raises:
             LaneFailed: If the training ends in an exception.
         """
+        self.begin_turn(number)
+        return self.end_turn()
+
+    def begin_turn(self, number):
+        """Begins a turn without waiting for its end, see `take_turn`."""
         if self._has_ended:
             raise LaneFailed("the training has ended already")
         self._turns.put(number)
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, daemon=True)
             self._thread.start()
+
+    def end_turn(self):
+        """Waits for the end of the turn; returns the seconds of its cycles."""
         seconds = self._results.get()
         if isinstance(seconds, BaseException):
             self._has_ended = True

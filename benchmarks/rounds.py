@@ -24,27 +24,47 @@ def take_turns(case, contenders):
         name, and what ended the training of those that are not among them.
     """
     seconds, failures = {}, {}
+    number = case.settle + case.steps
     with contextlib.ExitStack() as stack:
         lanes = {}
         for contender in contenders:
             make = ApartLane if contender.is_apart else _lane
             lanes[contender.name] = lane = make(case, contender)
             stack.callback(lane.close)
-        for number in range(-1, case.rounds):
+        failures |= _trace(lanes, number)
+        for _ in range(case.rounds):
             for name in [name for name in lanes if name not in failures]:
                 try:
-                    cycles = lanes[name].take_turn(case.settle + case.steps)
+                    cycles = lanes[name].take_turn(number)
                 except LaneFailed as failure:
                     failures[name] = str(failure)
                     seconds.pop(name, None)
                     continue
-                # Tracing is in the turn before the first round.
-                if number >= 0:
-                    mean = float(np.mean(cycles[case.settle :]))
-                    seconds.setdefault(name, []).append(mean)
+                mean = float(np.mean(cycles[case.settle :]))
+                seconds.setdefault(name, []).append(mean)
     # The models of this row would else be swept up in the turns of the next.
     gc.collect()
     return seconds, failures
+
+
+def _trace(lanes, number):
+    """Lets everyone take a turn that does not count, and trace in it.
+
+    Only here processes may run at the same time: nobody looks at the clock.
+    """
+    failures = {}
+    apart = {n: a for n, a in lanes.items() if isinstance(a, ApartLane)}
+    for lane in apart.values():
+        lane.begin_turn(number)
+    for name, lane in lanes.items():
+        try:
+            if name in apart:
+                lane.end_turn()
+            else:
+                lane.take_turn(number)
+        except LaneFailed as failure:
+            failures[name] = str(failure)
+    return failures
 
 
 def _lane(case, contender):

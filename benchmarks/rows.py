@@ -40,7 +40,7 @@ ROWS = {case.name: functools.partial(_step, case) for case in CASES} | {
     "log-size": size.measure,
     "import": starts.measure_import,
     "tensorboard": starts.measure_tensorboard,
-    "variables": growth.measure_variables,
     "parameters": growth.measure_parameters,
     "operations": growth.measure_operations,
+    "variables": growth.measure_variables,
 }
