@@ -49,20 +49,20 @@ def figures_of(paths, statistics, updates=None):
     return Figures(tuple(paths), norm, largest, mean, moved)
 
 
-def merged(several, order):
+def merged(several, ledger):
     """Returns the `Figures` of several optimizers as one.
 
     Args:
         several: A `Figures` of each, at least one.
-        order: The place of each path in the model, a dict.
+        ledger: The `Ledger`, which knows the order of the model.
 
     Returns:
         A `Figures` in model order; of a variable with several updates it
         has the largest norm, and it has moved if one of them moved it.
     """
-    paths = tuple(path for one in several for path in one.paths)
-    if len(several) == 1 and _is_sorted([order[path] for path in paths]):
+    if len(several) == 1 and ledger.has_in_order(several[0].paths):
         return several[0]
+    paths = tuple(path for one in several for path in one.paths)
     norm, largest, mean, moved = (
         np.concatenate([getattr(one, name) for one in several])
         for name in ("norm", "largest", "mean", "moved")
@@ -76,7 +76,7 @@ def merged(several, order):
         moved[number] = moved[known] = max(moved[number], moved[known])
         if _size(norm[number]) > _size(norm[known]):
             chosen[path] = number
-    kept = sorted(chosen, key=order.get)
+    kept = sorted(chosen, key=ledger.order.get)
     places = [chosen[path] for path in kept]
     columns = (norm, largest, mean, moved)
     return Figures(tuple(kept), *(column[places] for column in columns))
@@ -84,7 +84,3 @@ def merged(several, order):
 
 def _size(norm):
     return norm if np.isfinite(norm) else np.inf
-
-
-def _is_sorted(places):
-    return all(a < b for a, b in zip(places, places[1:], strict=False))

@@ -147,10 +147,8 @@ class Hook:
             norm, is_bad = self.probe.take(logs)
             self._latch = self.probe.latch.read() if is_bad else None
             if isinstance(logs, dict):
-                if norm is not None and NORM not in logs:
-                    # A tensor, as Keras asks each value whether it is one
-                    # and takes longer to find that a float is not.
-                    logs[NORM] = tf.constant(norm)
+                if norm is not None:
+                    logs.setdefault(NORM, norm)
                 logs = Logs(self.model, logs, NORM)
             return logs
         except (StopIteration, tf.errors.OutOfRangeError):

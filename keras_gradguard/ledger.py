@@ -32,8 +32,8 @@ class Ledger:
     def __init__(self):
         # By path, then by the name of the update; `None` for one by itself.
         self._rows = {}
-        self._taken = {}
-        self._places = None
+        self._taken, self._laid = {}, {}
+        self._places = self._sorted = None
 
     @property
     def order(self):
@@ -44,6 +44,22 @@ class Ledger:
     def layout(self):
         """What stays the same object as long as the rows are those of it."""
         return self._layout()[0]
+
+    def has_in_order(self, paths):
+        """Returns whether paths are in the order of the rows.
+
+        Args:
+            paths: A tuple; the same object is looked at once.
+        """
+        known = (paths, self.layout)
+        if self._sorted is None or any(
+            a is not b for a, b in zip(known, self._sorted, strict=True)
+        ):
+            places = [self.order[path] for path in paths]
+            if sorted(set(places)) != places:
+                return False
+            self._sorted = known
+        return True
 
     def expect(self, variable, path):
         """Has a row for a variable that may not be measured yet."""
@@ -56,6 +72,8 @@ class Ledger:
         self._fill()
         row = measure.health(variable, path, MISSING, step)
         self._rows[path] = {None: row}
+        # It takes the place of the rows of its variable.
+        self._laid.clear()
         self._places = None
 
     def take(self, name, variables, paths, statistics, updates, step):
@@ -69,16 +87,20 @@ class Ledger:
             updates: See `UpdateCapture.value`, or `None`.
             step: The step.
         """
-        known = self._taken.get(name)
-        if known is not None and known.paths != paths:
+        if self._laid.get(name) is not paths:
             self._fill()
+            self._lay(name, paths)
+        self._taken[name] = _Taken(variables, paths, statistics, updates, step)
+
+    def _lay(self, name, paths):
+        """Makes room for the rows of one optimizer."""
+        self._laid[name] = paths
         for path in paths:
             rows = self._rows.setdefault(path, {})
             if name not in rows:
                 rows.pop(None, None)
                 rows[name] = None
                 self._places = None
-        self._taken[name] = _Taken(variables, paths, statistics, updates, step)
 
     def rows(self):
         """Returns a `VariableHealth` of each variable or update of it."""

@@ -203,11 +203,12 @@ class Logbook:
                 name, variables, paths, statistics, updates, self._step
             )
             found.append(figures_of(paths, statistics, updates))
-            norms += statistics[statistics[:, 0] != MISSING, 0].tolist()
+            norms.append(statistics[:, 0])
         if not found:
             return None
-        self._global_norm = measure.global_norm(norms)
-        return merged(found, self._ledger.order)
+        norms = np.concatenate(norms)
+        self._global_norm = measure.global_norm(norms[norms != MISSING])
+        return merged(found, self._ledger)
 
     def record(self, measured, step=None):
         """Takes in the statistics of a step and writes them as one record.

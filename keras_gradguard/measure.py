@@ -3,6 +3,8 @@
 import collections
 import math
 
+import numpy as np
+
 from keras_gradguard.capture import MISSING, UNMEASURED
 from keras_gradguard.optimizer_health import OptimizerHealth
 from keras_gradguard.records import VariableHealth
@@ -110,14 +112,13 @@ def global_norm(norms):
     """Returns the L2 norm over all gradients that are there, or `None`.
 
     Args:
-        norms: Floats, `None` for no gradient.
+        norms: Their norms, of those that are there.
     """
-    present = [float(norm) for norm in norms if norm is not None]
-    if not present:
+    present = np.asarray(norms, np.float64)
+    if not present.size:
         return None
-    if not all(math.isfinite(norm) for norm in present):
-        return math.nan if any(map(math.isnan, present)) else math.inf
-    return math.hypot(*present)
+    # Of NaN and Inf, too, it is what Python makes of them: NaN is worse.
+    return float(np.sqrt(np.square(present).sum()))
 
 
 def _status(norm, largest, num_nonfinite):

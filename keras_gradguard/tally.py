@@ -64,10 +64,12 @@ class Tally:
         sums = self._sums
         if not self._is_sent:
             sums[:] = variable_internals.numbers_in(self._state).tolist()
-        elif logs[LOSS].shape.rank:
-            loss, *figures = logs[LOSS].numpy().tolist()
-            logs[LOSS] = tf.constant(loss)
-            sums[:] = map(operator.add, sums, figures)
+        else:
+            sent = logs[LOSS].numpy()
+            if sent.ndim:
+                # Keras makes a float of it anyway, a moment later.
+                logs[LOSS], *figures = sent.tolist()
+                sums[:] = map(operator.add, sums, figures)
         total, count, bad = sums
         is_bad, self._num_bad = bad > self._num_bad, bad
         return (total / count if count else None), is_bad

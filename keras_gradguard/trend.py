@@ -16,7 +16,8 @@ from keras_gradguard.fading import exploding, vanishing
 # An update by gradients below these is lost in float32 without any harm.
 _AT_REST = 1e-6
 _SETTLED = 1e-3
-_COUNTS = ("seen", "zero", "still", "noisy", "low", "high")
+# What is counted of each variable: records in a row, the last one included.
+_SEEN, _ZERO, _STILL, _NOISY, _LOW, _HIGH = range(6)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,8 +46,8 @@ class Trends:
         self._paths, self._places = (), {}
         self._layers, self._layer_of = [], np.zeros([0], int)
         self._peak = np.zeros([0])
-        # How many records in a row, the last one included, each has been so.
-        self._counts = {name: np.zeros([0], int) for name in _COUNTS}
+        self._counts = np.zeros([6, 0], int)
+        self._are_any = [False] * 6
         self._past = collections.deque(maxlen=self._window)
         self._num_updates, self._num_updated = None, 0
 
@@ -84,8 +85,7 @@ class Trends:
         known = {layer: number for number, layer in enumerate(self._layers)}
         self._layer_of = np.array([known[layer] for layer in layers], int)
         self._peak = np.pad(self._peak, (0, len(new)))
-        for name in _COUNTS:
-            self._counts[name] = np.pad(self._counts[name], (0, len(new)))
+        self._counts = np.pad(self._counts, ((0, 0), (0, len(new))))
         places = [self._places[path] for path in figures.paths]
         is_there = np.zeros([len(self._paths)], bool)
         is_there[places] = True
@@ -98,38 +98,39 @@ class Trends:
         return known, is_there
 
     def _count(self, is_there, figures):
-        limits, counts = self._limits, self._counts
-        holds = {name: np.zeros_like(is_there) for name in _COUNTS}
-        holds["seen"] = is_there
+        limits = self._limits
+        holds = np.zeros(self._counts.shape, bool)
+        holds[_SEEN] = is_there
         if figures is not None:
             norm, mean = figures.norm, figures.mean
-            is_alive = is_there & (norm > 0) & (norm < math.inf)
+            is_alive = (norm > 0) & (norm < math.inf)
             peak = np.where(is_alive, norm, 0.0)
-            self._peak = np.maximum(self._peak, peak)
-            is_zero = (norm == 0) & (figures.largest == 0)
-            holds["zero"] = is_there & is_zero
-            holds["still"] = is_alive & (figures.moved == 0)
+            np.maximum(self._peak, peak, out=self._peak)
+            holds[_ZERO] = (norm == 0) & (figures.largest == 0)
+            holds[_STILL] = is_alive & (figures.moved == 0)
             # What `fading` asks for at the least.
             is_low = norm == MISSING
             if limits.vanishing_mean is not None:
                 is_small = mean < limits.vanishing_mean
-                holds["noisy"] = is_alive & is_small
+                holds[_NOISY] = is_alive & is_small
                 is_low |= is_small
             if limits.vanishing_norm is not None:
                 is_low |= norm < limits.vanishing_norm
-            holds["low"] = is_there & is_low
+            holds[_LOW] = is_low
             if limits.exploding_mean is not None:
-                holds["high"] = is_there & (mean > limits.exploding_mean)
-        for name in _COUNTS:
-            counts[name] = np.where(holds[name], counts[name] + 1, 0)
+                holds[_HIGH] = mean > limits.exploding_mean
+            holds &= is_there
+        self._counts = (self._counts + 1) * holds
+        lasting = (self._counts >= self._window).any(axis=1)
+        self._are_any = lasting.tolist()
 
     def zero(self):
         """Returns the paths whose gradient stayed zero throughout."""
-        return self._lasting("zero")
+        return self._lasting(_ZERO)
 
     def still(self):
         """Returns the paths that get a gradient and do not move."""
-        lasting, seen = self._lasting("still"), self._counts["seen"]
+        lasting, seen = self._lasting(_STILL), self._counts[_SEEN]
         longest = self._window + 1
         return [
             path
@@ -144,22 +145,18 @@ class Trends:
         Returns:
             A float, `None` if some gradient is more than that.
         """
-        counts = self._counts["noisy"]
-        if not counts.size or counts.min() < self._window:
+        is_any = self._are_any[_NOISY]
+        if not is_any or self._counts[_NOISY].min() < self._window:
             return None
         return float(self._past[-1].largest.max())
 
     def signs(self):
         """Returns the `Sign`s of vanishing and exploding gradients."""
-        seen = self._counts["seen"]
-        if not seen.size or seen.min() < self._window:
+        is_any = self._are_any[_SEEN]
+        if not is_any or self._counts[_SEEN].min() < self._window:
             return []
-        is_low = self._counts["low"] >= self._window
-        others = self._layer_of[~is_low]
-        may_vanish = 0 in np.bincount(others, minlength=len(self._layers))
-        may_explode = (
-            self._counts["high"].max() >= self._window or self._is_first_high()
-        )
+        may_vanish = self._are_any[_LOW] and self._is_layer_low()
+        may_explode = self._are_any[_HIGH] or self._is_first_high()
         if not (may_vanish or may_explode):
             return []
         records = self._records()
@@ -168,6 +165,10 @@ class Trends:
             found += exploding(records, self._limits)
         return found
 
+    def _is_layer_low(self):
+        others = self._layer_of[self._counts[_LOW] < self._window]
+        return 0 in np.bincount(others, minlength=len(self._layers))
+
     def _is_first_high(self):
         limits = self._limits
         if limits.exploding_ratio is None or len(self._layers) < 2:
@@ -175,8 +176,10 @@ class Trends:
         norms = self._past[-1].norm[self._layer_of == 0]
         return bool((norms > limits.exploding_norm).any())
 
-    def _lasting(self, name):
-        places = np.flatnonzero(self._counts[name] >= self._window)
+    def _lasting(self, what):
+        if not self._are_any[what]:
+            return []
+        places = np.flatnonzero(self._counts[what] >= self._window)
         return [self._paths[number] for number in places]
 
     def _has_settled(self, place):

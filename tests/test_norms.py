@@ -137,9 +137,10 @@ def test_loss_scale_is_taken_out():
 
 
 def test_global_norm_of_records():
-    """Missing ones do not count; one NaN makes it NaN."""
-    assert 5.0 == global_norm([3.0, None, 4.0])
-    assert global_norm([None]) is None
+    """Without any there is none; one NaN makes it NaN."""
+    assert 5.0 == global_norm([3.0, 4.0])
+    assert global_norm([]) is None
+    assert np.isnan(global_norm([np.nan, np.inf]))
     assert np.isnan(global_norm([1.0, np.nan]))
     assert np.inf == global_norm([1.0, np.inf])
 

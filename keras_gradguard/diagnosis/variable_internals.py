@@ -43,11 +43,11 @@ def put(variable, value):
     """Gives a variable of our own a value, as fast as may be.
 
     Args:
-        variable: A `tf.Variable` made in a `room`.
-        value: A tensor or a Python value of its dtype.
+        variable: A float32 `tf.Variable` made in a `room`.
+        value: A float.
     """
     gen_resource_variable_ops.assign_variable_op(
-        variable.handle, tf.constant(value, variable.dtype)
+        variable.handle, tf.constant(value)
     )
 
 
@@ -61,8 +61,10 @@ def is_in_draft(variable):
 
 def num_updates(optimizer):
     """Returns how many updates an optimizer has made, an int."""
-    with tf.init_scope():
-        (count, *_) = parts(optimizer.iterations)
-        # One that adds up several gradients computes it.
-        is_variable = hasattr(count, "handle")
-        return int(numbers_in(count) if is_variable else count.numpy())
+    if not tf.executing_eagerly():
+        with tf.init_scope():
+            return num_updates(optimizer)
+    (count, *_) = parts(optimizer.iterations)
+    # One that adds up several gradients computes it.
+    is_variable = hasattr(count, "handle")
+    return int(numbers_in(count) if is_variable else count.numpy())
