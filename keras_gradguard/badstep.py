@@ -41,15 +41,16 @@ class BadStep:
         Args:
             optimizer: The optimizer that is to make an update.
         """
-        here, now = internals.graph_here(), None
-        if self._is_own:
-            # By its second update a step has been counted already.
-            if self._now is None or self._now[0] is not here:
-                self._now = here, tf.identity(optimizer.iterations)
-            now = self._now[1]
+        here = internals.graph_here()
+        # By its second update a step has been counted already. And were it
+        # read in the branch, the count would wait for the gradients: without
+        # us it goes up as well where the data have run out.
+        if self._now is None or self._now[0] is not here:
+            self._now = here, tf.identity(optimizer.iterations)
+        now = self._now[1]
 
         def keep():
-            self._mark(optimizer.iterations if now is None else now)
+            self._mark(now)
             self._snapshot.keep(self._batch)
 
         return keep
