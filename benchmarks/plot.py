@@ -7,8 +7,8 @@ from benchmarks.contenders import EVERY_STEP, GUARDED
 IMAGE = pathlib.Path(__file__).parents[1] / "docs" / "images" / "cost.png"
 HIDDEN = ("bare", "bare, apart")
 MARKS = {GUARDED: "o", EVERY_STEP: "D"}
-COLOURS = ("#0072b2", "#56b4e9", "#999999", "#d55e00", "#e69f00", "#cc79a7")
-COLOURS += ("#009e73",)
+COLOURS = {"bare again": "#999999", GUARDED: "#0072b2", EVERY_STEP: "#56b4e9"}
+OTHERS = ("#d55e00", "#e69f00", "#cc79a7", "#009e73")
 
 
 def draw(results, path=IMAGE):
@@ -23,7 +23,7 @@ def draw(results, path=IMAGE):
     """
     from matplotlib.figure import Figure
 
-    picture = Figure(figsize=(11, 5.5), layout="constrained", dpi=110)
+    picture = Figure(figsize=(11, 6.5), layout="constrained", dpi=110)
     left, right = picture.subfigures(1, 2, width_ratios=(3, 2))
     _draw_steps(left.subplots(), results)
     panels = right.subplots(3)
@@ -43,26 +43,28 @@ def draw(results, path=IMAGE):
 
 
 def _draw_steps(panel, results):
+    from matplotlib.ticker import LogLocator
+
     steps = [f for f in results.figures if f.step_ms is not None]
     bare = {f.row: f.step_ms for f in steps if f.what == "bare"}
     rows = list(bare)
     names = [f.what for f in steps if f.what not in HIDDEN]
     names = list(dict.fromkeys(names))
+    colours = iter(OTHERS)
     for number, name in enumerate(names):
         own = [f for f in steps if f.what == name]
-        heights = [rows.index(f.row) for f in own]
-        values = [f.value for f in own]
-        errors = [
-            [f.value - f.low for f in own],
-            [f.high - f.value for f in own],
-        ]
+        shift = 0.7 * ((number + 0.5) / len(names) - 0.5)
         panel.errorbar(
-            values,
-            heights,
-            xerr=errors,
+            [f.value for f in own],
+            [rows.index(f.row) + shift for f in own],
+            xerr=[
+                [f.value - f.low for f in own],
+                [f.high - f.value for f in own],
+            ],
             fmt=MARKS.get(name, "x"),
-            color=COLOURS[number % len(COLOURS)],
+            color=COLOURS.get(name) or next(colours),
             label=name,
+            markersize=5,
             linewidth=1,
         )
     for figure in steps:
@@ -75,13 +77,21 @@ def _draw_steps(panel, results):
             )
     panel.axvline(1, color="black", linewidth=0.8)
     panel.set_xscale("log")
+    panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    panel.xaxis.set_major_formatter("{x:g}")
+    panel.xaxis.set_minor_formatter("")
     panel.set_yticks(
         range(len(rows)), [f"{row}\n{bare[row]:.3g} ms" for row in rows]
     )
     panel.invert_yaxis()
     panel.set_xlabel("time of a step / that of bare fit (log)")
     panel.set_title("a step; black ticks: the bars, dotted for every=1")
-    panel.legend(fontsize="small", loc="lower right")
+    panel.figure.legend(
+        *panel.get_legend_handles_labels(),
+        loc="outside lower center",
+        ncols=4,
+        fontsize="x-small",
+    )
 
 
 def _draw_growth(panel, row, results):
@@ -95,5 +105,6 @@ def _draw_growth(panel, row, results):
             panel.loglog(numbers, costs, style, ms=4, label=figure.what)
     panel.set_xlabel(row)
     panel.set_ylabel("ms")
+    panel.set_visible(panel.has_data())
     if panel.has_data():
         panel.legend(fontsize="x-small")
