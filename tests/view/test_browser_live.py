@@ -100,3 +100,24 @@ def test_theme(tab):
     tab.run("window.parent.document.body.classList.remove('dark-mode')")
     assert "light" == tab.until("return document.documentElement.dataset.theme")
     tab.until(f"{back} === 'rgb(255, 255, 255)'")
+
+
+@once
+def test_address_that_somebody_typed(tab):
+    """What does not fit is left out; the rest of it counts."""
+    tab.open(
+        runs="x",
+        filter=5,
+        rows="none",
+        toggled={"a": 1},
+        height=[],
+        shape=None,
+        first="a",
+        last=-3,
+        pins=[1, None],
+        card=7,
+        values="updates",
+    )
+    assert tab.all(".runs input:checked")
+    assert "Update" in tab.text(".legend")
+    assert not tab.complaints()

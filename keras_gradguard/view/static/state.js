@@ -17,10 +17,37 @@ const DEFAULTS = {
 };
 const MANY = 30;
 
+const isText = (value) => typeof value === "string";
+const isNames = (value) => Array.isArray(value) && value.every(isText);
+const isStep = (value) => Number.isInteger(value) && value >= 0;
+const oneOf = (...known) => (value) => known.includes(value);
+const FITS = {
+  runs: isNames,
+  filter: isText,
+  rows: oneOf("layers", "variables"),
+  toggled: isNames,
+  height: oneOf("line", "all"),
+  shape: oneOf("heatmap", "table"),
+  values: oneOf("norms", "updates"),
+  first: isStep,
+  last: isStep,
+  pins: isNames,
+  card: isText,
+};
+
+/** Returns what the address says, without what somebody typed wrongly. */
+function readSound() {
+  const known = read(DEFAULTS);
+  for (const [name, fits] of Object.entries(FITS)) {
+    if (!fits(known[name])) known[name] = DEFAULTS[name];
+  }
+  return known;
+}
+
 /** The choices; whoever listens is told of each change. */
 export class State {
   constructor() {
-    Object.assign(this, read(DEFAULTS));
+    Object.assign(this, readSound());
     this.listeners = [];
   }
 
@@ -34,7 +61,7 @@ export class State {
 
   /** Takes over what the address says now, another link for example. */
   reread() {
-    const known = read(DEFAULTS);
+    const known = readSound();
     const changed = Object.entries(known).filter(
       ([name, value]) => JSON.stringify(value) !== JSON.stringify(this[name]));
     if (changed.length) this.set(Object.fromEntries(changed));
