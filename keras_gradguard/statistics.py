@@ -6,6 +6,7 @@ are made while a step is traced: few for each variable.
 
 import functools
 
+import numpy as np
 import tensorflow as tf
 
 from keras_gradguard.capture import COLUMNS, MISSING, half_square, real
@@ -74,12 +75,8 @@ def _sums(values, sizes, order, num_small):
     zero, axis = tf.constant(0.0), tf.constant([0])
     parts = []
     if num_small:
-        groups = [
-            number
-            for number, n in enumerate(order[:num_small])
-            for _ in range(sizes[n])
-        ]
-        groups = tf.constant(groups, tf.int32)
+        own = [sizes[n] for n in order[:num_small]]
+        groups = tf.constant(np.repeat(np.arange(num_small), own), tf.int32)
         small = [tf.cast(v, tf.float32) for v in values[:num_small]]
         whole = tf.abs(tf.concat(small, axis=0))
         nonzero = tf.cast(tf.not_equal(whole, zero), tf.float32)
@@ -154,9 +151,13 @@ def _exact_sums(dtype):
         ]
         return tf.stack([tf.cast(value, tf.float32) for value in row])
 
-    # Traced once for all: a call is one op where these would be thirty.
+    # Traced once for all, and not copied into its callers: a call is one op
+    # where these would be thirty.
     flat, scalar = tf.TensorSpec([None], dtype), tf.TensorSpec([])
     with tf.init_scope():
         return tf.function(
-            sums, input_signature=[flat, scalar], autograph=False
+            sums,
+            input_signature=[flat, scalar],
+            autograph=False,
+            experimental_attributes={"_noinline": True},
         )
