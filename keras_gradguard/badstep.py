@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from keras_gradguard.diagnosis import internals
+from keras_gradguard.diagnosis import internals, variable_internals
 from keras_gradguard.latch import Latch
 from keras_gradguard.snapshot import Snapshot
 
@@ -12,17 +12,15 @@ class BadStep:
 
     Args:
         model: The Keras model.
-        is_own: Whether its training step is one of the user's own.
         is_xla: Whether that step is compiled by XLA.
 
     Attributes:
         latch: The `Latch`.
     """
 
-    def __init__(self, model, is_own, is_xla):
+    def __init__(self, model, is_xla):
         self.latch = Latch()
         self._model = model
-        self._is_own = is_own
         self._snapshot = Snapshot(model, is_xla, model.steps_per_execution > 1)
         self._batch, self._now, self._taken = [], None, None
 
@@ -41,12 +39,12 @@ class BadStep:
         Args:
             optimizer: The optimizer that is to make an update.
         """
+        # Read out here: a branch that reads it would hold up the counting,
+        # which goes on in Keras even as the data fails. And by its second
+        # update a step has been counted already.
         here = internals.graph_here()
-        # By its second update a step has been counted already. And were it
-        # read in the branch, the count would wait for the gradients: without
-        # us it goes up as well where the data have run out.
         if self._now is None or self._now[0] is not here:
-            self._now = here, tf.identity(optimizer.iterations)
+            self._now = here, variable_internals.read(optimizer.iterations)
         now = self._now[1]
 
         def keep():

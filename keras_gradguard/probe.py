@@ -57,7 +57,7 @@ class Probe:
         self._is_xla = bool(model.jit_compile) and not model.run_eagerly
         is_alone = num_replicas == 1
         self._share = Share(self._is_xla, is_alone)
-        self._bad_step = BadStep(model, self._is_own, self._is_xla)
+        self._bad_step = BadStep(model, self._is_xla)
         self._is_single = is_alone and model.steps_per_execution == 1
         self.is_due, self._number = False, 0
         with internals.room():
