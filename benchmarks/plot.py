@@ -5,6 +5,7 @@ import pathlib
 from benchmarks.contenders import EVERY_STEP, GUARDED
 
 IMAGE = pathlib.Path(__file__).parents[1] / "docs" / "images" / "cost.png"
+GROWTH = ("variables", "parameters", "operations")
 HIDDEN = ("bare", "bare, apart")
 MARKS = {GUARDED: "o", EVERY_STEP: "D"}
 COLOURS = {"bare again": "#999999", GUARDED: "#0072b2", EVERY_STEP: "#56b4e9"}
@@ -23,14 +24,18 @@ def draw(results, path=IMAGE):
     """
     from matplotlib.figure import Figure
 
-    picture = Figure(figsize=(11, 6.5), layout="constrained", dpi=110)
-    left, right = picture.subfigures(1, 2, width_ratios=(3, 2))
+    grown = {f.row for f in results.figures if f.points}
+    rows = [row for row in GROWTH if row in grown]
+    width = 11 if rows else 7
+    picture = Figure(figsize=(width, 6.5), layout="constrained", dpi=110)
+    if rows:
+        left, right = picture.subfigures(1, 2, width_ratios=(3, 2))
+        panels = right.subplots(len(rows), squeeze=False)[:, 0]
+        for panel, row in zip(panels, rows, strict=True):
+            _draw_growth(panel, row, results)
+    else:
+        left = picture.subfigures()
     _draw_steps(left.subplots(), results)
-    panels = right.subplots(3)
-    for panel, row in zip(
-        panels, ("variables", "parameters", "operations"), strict=True
-    ):
-        _draw_growth(panel, row, results)
     versions = results.versions
     picture.supxlabel(
         f"{results.device}; TensorFlow {versions['tensorflow']}, "
