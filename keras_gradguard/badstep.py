@@ -12,7 +12,7 @@ class BadStep:
 
     Args:
         model: The Keras model.
-        is_xla: Whether that step is compiled by XLA.
+        is_xla: Whether its training step is compiled by XLA.
 
     Attributes:
         latch: The `Latch`.

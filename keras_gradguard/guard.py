@@ -61,7 +61,8 @@ class Guard:
     @property
     def is_on(self):
         """Whether the guard still watches."""
-        return self._hook is not None and self._door.is_open
+        hook = self._hook
+        return hook is not None and hook.door.is_open and self._door.is_open
 
     def begin_epoch(self):
         """Starts the mean of the norms anew; looks for bad steps again."""

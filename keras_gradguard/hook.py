@@ -144,12 +144,8 @@ class Hook:
         try:
             with self._running, self._hooked:
                 logs = self._guarded(iterator)
-            norm, is_bad = self.probe.take(logs)
-            self._latch = self.probe.latch.read() if is_bad else None
-            if isinstance(logs, dict):
-                if norm is not None:
-                    logs.setdefault(NORM, norm)
-                logs = Logs(self.model, logs, NORM)
+            with self.door.guarded():
+                logs = self._taken_from(logs)
             return logs
         except (StopIteration, tf.errors.OutOfRangeError):
             raise
@@ -157,6 +153,16 @@ class Hook:
             for watcher in list(self.watchers):
                 watcher.see_failure(error)
             raise
+
+    def _taken_from(self, logs):
+        """Returns the logs of a call as Keras is to get them."""
+        norm, is_bad = self.probe.take(logs)
+        self._latch = self.probe.latch.read() if is_bad else None
+        if not isinstance(logs, dict):
+            return logs
+        if norm is not None:
+            logs.setdefault(NORM, norm)
+        return Logs(self.model, logs, NORM)
 
     def _guard(self, step):
         @functools.wraps(step)

@@ -295,6 +295,33 @@ def test_own_fault_switches_the_guard_off(monkeypatch):
     assert CLEAN == state(model)
 
 
+def test_own_fault_behind_a_step(monkeypatch):
+    """The weights and the loss are those of a run without the guard."""
+    monkeypatch.setenv("KERAS_GRADGUARD_STRICT", "0")
+
+    def broken(*args):
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr("keras_gradguard.hook.Logs", broken)
+    losses, weights = [], []
+    for callbacks in ([], [GradHealthCallback(every=1)]):
+        keras.utils.set_random_seed(0)
+        model = classifier("mse")
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", GuardFaultWarning)
+            history = model.fit(
+                X, Y, batch_size=4, verbose=0, callbacks=callbacks
+            )
+        losses.append(history.history["loss"])
+        weights.append(model.get_weights())
+    ours = [w for w in caught if w.category is GuardFaultWarning]
+    assert 1 == len(ours)
+    assert losses[0] == losses[1]
+    for bare, guarded in zip(*weights, strict=True):
+        np.testing.assert_array_equal(bare, guarded)
+    assert CLEAN == state(model)
+
+
 def test_the_step_is_traced_as_often_as_without():
     """The guard's own variables make no second trace of a healthy step."""
     counts = []

@@ -3,7 +3,9 @@
 import dataclasses
 import importlib.util
 import json
+import os
 import re
+import tempfile
 import warnings
 
 import keras
@@ -265,13 +267,18 @@ def rewritten(stored_file, **changes):
     return Expected(stored_file)
 
 
+def cell(name):
+    """Returns a file where a notebook's kernel puts its cells."""
+    return os.path.join(tempfile.gettempdir(), name)
+
+
 @pytest.mark.parametrize(
     ("stored", "now", "is_known"),
     [
         (r"C:\Users\me\my_losses.py", "/home/you/my_losses.py", True),
         (r"C:\Users\me\my_losses.py", "/home/you/losses.py", False),
-        ("/tmp/ipykernel_7/12.py", "/tmp/ipykernel_890/3456.py", True),
-        ("/tmp/ipykernel_7/12.py", "/tmp/12.py", False),
+        (cell("ipykernel_7/12.py"), cell("ipykernel_890/3456.py"), True),
+        (cell("ipykernel_7/12.py"), cell("12.py"), False),
     ],
 )
 def test_files_of_other_machines(tmp_path, baseline, stored, now, is_known):
