@@ -2,6 +2,8 @@
 
 import tensorflow as tf
 
+from keras_gradguard.sums import total
+
 MISSING = -1.0
 UNMEASURED = -2.0
 # The columns of the statistics, in this order.
@@ -25,10 +27,19 @@ def squared_norm(gradient):
     return 2.0 * half_square(gradient)
 
 
-def half_square(gradient):
-    """Returns half of `squared_norm` of a gradient that is not missing."""
-    # l2_loss is sum(t ** 2) / 2 in one pass over the memory.
-    half = tf.raw_ops.L2Loss(t=real(gradient))
+def half_square(gradient, is_compiled=False):
+    """Returns half of `squared_norm` of a gradient that is not missing.
+
+    Args:
+        gradient: The gradient.
+        is_compiled: Whether XLA compiles the step for sure.
+    """
+    values = real(gradient)
+    if is_compiled:
+        half = 0.5 * total(tf.square(values), is_compiled)
+    else:
+        # sum(t ** 2) / 2 in one pass over the memory.
+        half = tf.raw_ops.L2Loss(t=values)
     return half if half.dtype == tf.float32 else tf.cast(half, tf.float32)
 
 

@@ -22,16 +22,16 @@ class OptimizerCapture:
     Args:
         optimizer: The Keras optimizer that gets the gradients.
         variables: The variables it trains, in the order of the gradients.
-        is_xla: Whether XLA may compile its steps.
+        is_xla: Whether XLA compiles its steps, `None` if nobody knows.
         has_histograms: Whether the elements of each gradient are counted.
     """
 
-    def __init__(self, optimizer, variables, is_xla=True, has_histograms=False):
+    def __init__(self, optimizer, variables, is_xla=None, has_histograms=False):
         self.optimizer = optimizer
         self._is_xla = is_xla
         self.variables = tuple(variables)
         self.treatment = Treatment(optimizer)
-        self._updates = UpdateCapture(self.variables, is_xla)
+        self._updates = UpdateCapture(self.variables, is_xla is not False)
         self._distribution = None
         if has_histograms:
             self._distribution = Distribution(len(self.variables))
@@ -77,7 +77,11 @@ class OptimizerCapture:
         is_one = loss_scale is one
         loss_scale = tf.cast(loss_scale, tf.float32)
         scale = loss_scale if is_scaled else one
-        halves = [half_square(g) for g in gradients if g is not None]
+        halves = [
+            half_square(g, bool(self._is_xla))
+            for g in gradients
+            if g is not None
+        ]
         half = tf.add_n(halves) if halves else tf.constant(0.0)
         total = 2.0 * half if is_one else 2.0 * half / tf.square(scale)
         self.treatment.store(loss_scale, scale, halves, is_scaled)

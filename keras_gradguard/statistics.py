@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from keras_gradguard.capture import COLUMNS, MISSING, half_square, real
 from keras_gradguard.diagnosis import internals
+from keras_gradguard.sums import total
 from keras_gradguard.update import num_elements
 
 # A square as small as this has lost bits, or all of them.
@@ -18,7 +19,7 @@ _SMALLEST_SQUARE = 1e-30
 _SMALL = 4096
 
 
-def statistics(gradients, variables, loss_scale, halves=None, is_xla=True):
+def statistics(gradients, variables, loss_scale, halves=None, is_xla=None):
     """Returns all statistics of a step's gradients.
 
     Args:
@@ -26,8 +27,9 @@ def statistics(gradients, variables, loss_scale, halves=None, is_xla=True):
         variables: The variables they belong to.
         loss_scale: Scalar float32 tensor the loss was multiplied with.
         halves: `half_square` of each gradient that is not `None`.
-        is_xla: Whether XLA may compile the step: it needs no help to measure
-            small gradients together, and is slow at the ops that do.
+        is_xla: Whether XLA compiles the step: it needs no help to measure
+            small gradients together, and is slow at the ops that do. `None`
+            if nobody knows.
 
     Returns:
         A float32 tensor `[len(gradients), len(COLUMNS)]`: the L2 norm (also
@@ -46,12 +48,15 @@ def statistics(gradients, variables, loss_scale, halves=None, is_xla=True):
     if there:
         values = {n: tf.reshape(real(gradients[n]), [-1]) for n in there}
         small = [
-            n for n in there if not is_xla and _is_small(gradients[n], sizes[n])
+            n
+            for n in there
+            if is_xla is False and _is_small(gradients[n], sizes[n])
         ]
         order = [*small, *(n for n in there if n not in set(small))]
-        sums = _sums([values[n] for n in order], sizes, order, len(small))
+        flat = [values[n] for n in order]
+        sums = _sums(flat, sizes, order, len(small), bool(is_xla))
         measured = _measured(
-            [values[n] for n in order],
+            flat,
             tf.stack([half_of[n] for n in order]),
             sums,
             tf.constant([float(sizes[n]) for n in order]),
@@ -70,7 +75,7 @@ def _is_small(gradient, size):
     return is_dense and size <= _SMALL and not gradient.dtype.is_complex
 
 
-def _sums(values, sizes, order, num_small):
+def _sums(values, sizes, order, num_small, is_compiled):
     """The largest, the sum and how many are not zero, of each gradient."""
     zero, axis = tf.constant(0.0), tf.constant([0])
     parts = []
@@ -95,8 +100,8 @@ def _sums(values, sizes, order, num_small):
         nonzero = tf.raw_ops.Cast(x=nonzero, DstT=tf.float32)
         row = [
             tf.raw_ops.Max(input=value, axis=axis),
-            tf.raw_ops.Sum(input=value, axis=axis),
-            tf.raw_ops.Sum(input=nonzero, axis=axis),
+            total(value, is_compiled),
+            total(nonzero, is_compiled),
         ]
         rows.append(tf.raw_ops.Pack(values=row))
     if rows:
