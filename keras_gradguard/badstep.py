@@ -23,14 +23,21 @@ class BadStep:
         self._model = model
         self._snapshot = Snapshot(model, is_xla, model.steps_per_execution > 1)
         self._batch, self._now, self._taken = [], None, None
+        self._begun = self._graph = None
 
-    def begin(self, batch):
+    def begin(self, batch, is_own=False):
         """Reads what a step changes by itself: call it before the step.
 
         Args:
             batch: The tensors of its batch, flat.
+            is_own: Whether the step is the user's own, and may thus make its
+                updates in some other graph.
         """
-        self._batch, self._now = batch, None
+        self._batch, self._now, self._begun = batch, None, None
+        self._graph = internals.graph_here()
+        optimizer = getattr(self._model, "optimizer", None)
+        if is_own and optimizer is not None:
+            self._begun = variable_internals.read(optimizer.iterations)
         self._snapshot.begin()
 
     def keeper(self, optimizer):
@@ -46,10 +53,11 @@ class BadStep:
         if self._now is None or self._now[0] is not here:
             self._now = here, variable_internals.read(optimizer.iterations)
         now = self._now[1]
+        is_foreign = here is not self._graph
 
         def keep():
             self._mark(now)
-            self._snapshot.keep(self._batch)
+            self._snapshot.keep(self._batch, is_foreign)
 
         return keep
 
@@ -64,7 +72,9 @@ class BadStep:
         """
         optimizer = getattr(self._model, "optimizer", None)
         now = 0 if optimizer is None else optimizer.iterations
-        if self._now is not None and self._now[0] is internals.graph_here():
+        if self._begun is not None:
+            now = self._begun
+        elif self._now is not None and self._now[0] is internals.graph_here():
             now = self._now[1]
 
         def mark():
@@ -75,6 +85,18 @@ class BadStep:
 
     def _mark(self, now):
         self.latch.mark(tf.constant(True), tf.cast(now, tf.int64))
+
+    def clear(self, captures):
+        """Lets the next bad step be seen as the first one.
+
+        Args:
+            captures: The `OptimizerCapture`s.
+        """
+        self.latch.clear()
+        # In the meantime another one may have been kept.
+        self.forget()
+        self.take(captures)
+        self.forget()
 
     def forget(self):
         """Lets `take` read anew: another call of the train function begins."""

@@ -17,8 +17,9 @@ class Carry:
         self._graph, self._known = None, []
         self._is_shared = False
         with internals.room():
-            # The squared norm, and more than 0 if something is bad.
-            self._room = tf.Variable([0.0, 0.0], trainable=False)
+            # The squared norm, more than 0 if something is bad, and how many
+            # updates.
+            self._room = tf.Variable([0.0] * 3, trainable=False)
 
     def begin(self, is_shared):
         """Begins a step.
@@ -29,7 +30,7 @@ class Carry:
         self._graph, self._known = internals.graph_here(), []
         self._is_shared = is_shared
         if is_shared:
-            self._room.assign([0.0, 0.0])
+            self._room.assign([0.0] * 3)
 
     def add(self, square=None, is_bad=None):
         """Adds what one update has measured, or the loss.
@@ -41,7 +42,7 @@ class Carry:
         self._is_shared |= internals.graph_here() is not self._graph
         if self._is_shared:
             row = [0.0 if v is None else v for v in (square, is_bad)]
-            self._room.assign_add(tf.stack(row))
+            self._room.assign_add(tf.stack([*row, float(square is not None)]))
         else:
             self._known.append((square, is_bad))
 
@@ -57,17 +58,26 @@ class Carry:
         return tf.where(self.is_bad(), float("nan"), 0.0)
 
     def total(self):
-        """Returns `(squared norm, is_bad)`: two float32 scalars, 1 if bad."""
+        """Returns what all updates of the step add up to.
+
+        Returns:
+            `(squared norm, is_bad, has_norm)`: float32 scalars; the second
+            one 1 if something is bad, the third one 1 if an update was made.
+            It is no tensor where that is known.
+        """
         squares = [s for s, _ in self._known if s is not None]
         bad = [b for _, b in self._known if b is not None]
+        has_norm = float(bool(squares))
         if self._is_shared:
-            square, is_bad = tf.unstack(self._room.value())
+            square, is_bad, count = tf.unstack(self._room.value())
+            if not squares:
+                has_norm = tf.minimum(count, 1.0)
             squares, bad = [*squares, square], [*bad, is_bad]
             # For a step that turns out to be shared only as it is traced.
-            self._room.assign([0.0, 0.0])
+            self._room.assign([0.0] * 3)
         if len(bad) == 1 and not self._is_shared:
-            return _sum(squares), bad[0]
-        return _sum(squares), tf.minimum(_sum(bad), 1.0)
+            return _sum(squares), bad[0], has_norm
+        return _sum(squares), tf.minimum(_sum(bad), 1.0), has_norm
 
 
 def _sum(values):

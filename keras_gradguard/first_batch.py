@@ -77,6 +77,9 @@ class FirstBatch:
 
     def _measure(self, hook, step_of):
         weights, self._weights = self._weights, ()
+        if hook.num_steps > hook.model.steps_per_execution:
+            # The first record is that of a later step.
+            weights = ()
         known, batch, model = self._connection.reaches, hook.batch(), hook.model
         if (
             known is None

@@ -70,11 +70,8 @@ class Guard:
             with self._door.guarded():
                 self._hook.probe.tally.begin()
                 if self._is_latched and self._symptoms.may_rearm():
-                    self._rearm()
-
-    def _rearm(self):
-        self._hook.probe.latch.clear()
-        self._is_latched = False
+                    self._hook.probe.rearm()
+                    self._is_latched = False
 
     def expect_step(self, is_due):
         """Lets the next call of the train function be guarded.
@@ -197,9 +194,10 @@ class Guard:
             return
         with self._door.guarded():
             found, severity, step = self._symptoms.bad_step()
-            self._is_latched = True
-            if self._on_nonfinite == "skip":
-                self._rearm()
+            self._is_latched = self._on_nonfinite != "skip"
+            if not self._is_latched:
+                # What was kept of the step others may still have to read.
+                self._hook.probe.latch.clear()
             quiet = self._on_nonfinite == "raise"
             found = self._response.add(found, severity, quiet, step)
             self._response.act(found, self._on_nonfinite)
@@ -215,12 +213,12 @@ class Guard:
             return
         with self._door.guarded():
             self._logbook.see_optimizers(
-                self._hook.probe.named_captures(), self._hook.num_replicas
+                self._hook.probe.captures.named(), self._hook.num_replicas
             )
             measured = self._hook.probe.read()
             figures = self._logbook.record(measured)
             if self.has_histograms:
-                found = self._hook.probe.histograms()
+                found = self._hook.probe.captures.histograms()
                 self._logbook.record_histograms(measured, found)
             if check_first:
                 self._first.look(self._hook, self._symptoms, self._step)

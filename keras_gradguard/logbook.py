@@ -35,7 +35,7 @@ class Logbook:
         self._diagnoses = {}
         self._ledger = Ledger()
         self._paths, self._health = {}, {}
-        self._losses = self._optimizers = ()
+        self._losses, self._optimizers = (), ()
         self._global_norm = self._step = None
         self._count = UpdateCount(model, optimizers)
         self.paths_of(())
@@ -54,15 +54,13 @@ class Logbook:
 
     def _losses_in_row_order(self):
         wanted = [row.path for row in self._ledger.rows()]
-        return tuple(
-            reach.in_order(paths, wanted) for paths, reach in self._losses
-        )
+        return tuple(r.in_order(paths, wanted) for paths, r in self._losses)
 
     def see_optimizers(self, captures, num_replicas=1):
         """Notes how the optimizers treat their gradients.
 
         Args:
-            captures: Name and `Capture` of each update of a step.
+            captures: Name and `OptimizerCapture` of each update of a step.
             num_replicas: How many replicas train.
         """
         for name, capture in captures:
@@ -71,7 +69,8 @@ class Logbook:
                 self._health[capture] = measure.optimizer_health(
                     name, capture, paths, num_replicas
                 )
-        self._optimizers = tuple(self._health[c] for _, c in captures)
+        self._health = {c: self._health[c] for _, c in captures}
+        self._optimizers = tuple(self._health.values())
 
     def reach(self, paths, losses):
         """Takes in which term of the loss reaches which variable.
@@ -109,6 +108,8 @@ class Logbook:
         known = self._paths.get(id(variables))
         if known is None or known[0] is not variables:
             known = variables, self.paths_of(variables)
+            # An eager step may make ever other updates.
+            self._paths = {} if len(self._paths) > 99 else self._paths
             self._paths[id(variables)] = known
         return known[1]
 

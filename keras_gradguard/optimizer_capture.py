@@ -16,6 +16,13 @@ def _nothing():
     """Adds no ops."""
 
 
+def _tensor(gradient):
+    """A gradient, which an eager step may have as an array."""
+    if gradient is None or isinstance(gradient, tf.IndexedSlices):
+        return gradient
+    return tf.convert_to_tensor(gradient)
+
+
 class OptimizerCapture:
     """Holds the statistics of one optimizer's steps, outside the graph.
 
@@ -72,6 +79,7 @@ class OptimizerCapture:
             not finite, or some element is not that is no overflow of a loss
             scale that is still finding its level.
         """
+        gradients = [_tensor(gradient) for gradient in gradients]
         one = tf.constant(1.0)
         loss_scale = self.optimizer.scale_loss(one)
         is_one = loss_scale is one
@@ -88,9 +96,11 @@ class OptimizerCapture:
         # A square may leave the range of float32, so this is but a suspicion.
         watched = half if loss is None else half + tf.cast(loss, tf.float32)
 
+        sample = self._updates.sampled(is_sure=False)
+
         def measure():
             look()
-            self._updates.before(gradients)
+            self._updates.before(gradients, sample)
             found = statistics(
                 gradients, self.variables, scale, halves, self._is_xla
             )
@@ -100,7 +110,7 @@ class OptimizerCapture:
             if is_scaled:
                 self.treatment.store_largest(found[:, 1])
             is_bad = tf.reduce_any(found[:, -1] > 0)
-            if not is_one:
+            if self.treatment.is_scaled:
                 is_bad &= scale <= 1.0
             if loss is not None:
                 is_bad |= ~tf.math.is_finite(loss)
@@ -124,9 +134,10 @@ class OptimizerCapture:
             number: Scalar float32 tensor, number of the record; `None` if
                 it is kept elsewhere.
         """
+        sample = self._updates.sampled(is_sure=False)
 
         def measure():
-            self._updates.after()
+            self._updates.after(sample)
             if number is not None:
                 values = tf.reshape(self.values(), [-1])
                 self._record.assign(tf.concat([values, [number]], axis=0))

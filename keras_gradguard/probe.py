@@ -1,20 +1,17 @@
 """Step 2 of 5: all that the guard adds to the graph of a training step."""
 
-import collections
-
 import tensorflow as tf
 
 from keras_gradguard.apart import apart
 from keras_gradguard.badstep import BadStep
 from keras_gradguard.batch import flat
+from keras_gradguard.captures import Captures
 from keras_gradguard.carry import Carry
 from keras_gradguard.diagnosis import (
     internals,
     keras_internals,
     variable_internals,
 )
-from keras_gradguard.diagnosis.trace import named_optimizers
-from keras_gradguard.optimizer_capture import OptimizerCapture
 from keras_gradguard.share import Share
 from keras_gradguard.tally import Tally, figures
 from keras_gradguard.withholding import Withholding
@@ -37,7 +34,7 @@ class Probe:
         has_histograms: Whether the elements of each gradient are counted.
 
     Attributes:
-        captures: The `OptimizerCapture` of each update that a step makes.
+        captures: The `Captures` of the updates that a step makes.
         is_due: Whether the next step is to be recorded.
         latch: The `Latch` of the first bad step.
         tally: The `Tally` of the steps.
@@ -46,15 +43,15 @@ class Probe:
     def __init__(
         self, model, num_replicas=1, withhold=None, has_histograms=False
     ):
-        self.captures = {}
         self._model = model
-        self._has_histograms = has_histograms
-        self._names, self._calls = {}, collections.Counter()
         self._batch, self._num_seen, self._loss = [], 0, None
         self._has_loss = self._is_measuring = False
         # A step of the user's own may do anything anywhere.
         self._is_own = not keras_internals.is_default_step(model)
         self._is_xla = bool(model.jit_compile) and not model.run_eagerly
+        # A step of the user's own may have XLA compile a part of it.
+        is_xla = self._is_xla or (None if self._is_own else False)
+        self.captures = Captures(model, is_xla, has_histograms)
         is_alone = num_replicas == 1
         self._share = Share(self._is_xla, is_alone)
         self._bad_step = BadStep(model, self._is_xla)
@@ -90,10 +87,10 @@ class Probe:
         """
         self._batch = flat(data)
         self._num_seen = 0
-        self._calls.clear()
+        self.captures.begin()
         self._has_loss, self._loss = False, None
         self._carry.begin(is_shared=self._is_own)
-        self._bad_step.begin(self._batch)
+        self._bad_step.begin(self._batch, self._is_own)
         self._withholding.begin()
         if self._is_own:
             self._share.keep(self._batch)
@@ -127,7 +124,7 @@ class Probe:
             gradients: The gradients.
             is_scaled: Whether the optimizer's loss scale is still in them.
         """
-        capture = self._capture(optimizer, variables)
+        capture = self.captures.of(optimizer, variables)
         self._num_seen += 1
         number = self._due.value()
         due = number > 0
@@ -149,20 +146,6 @@ class Probe:
     def _keep_batch(self):
         if not self._is_own:
             self._share.keep(self._batch)
-
-    def _capture(self, optimizer, variables):
-        """Returns the capture of this update, the same one in each step."""
-        self._calls[id(optimizer)] += 1
-        number = self._calls[id(optimizer)]
-        key = (id(optimizer), tuple(map(id, variables)), number)
-        if key not in self.captures:
-            self.captures[key] = OptimizerCapture(
-                optimizer, variables, self._is_xla, self._has_histograms
-            )
-            known = named_optimizers(self._model)
-            name = next(name for name, held in known if held is optimizer)
-            self._names[key] = f"{name}#{number}" if number > 1 else name
-        return self.captures[key]
 
     def apply(self, known, apply):
         """Makes the update, or leaves it out.
@@ -187,18 +170,28 @@ class Probe:
         """
         is_known = isinstance(logs, (dict, type(None)))
         logs = dict(logs or {}) if is_known else logs
-        square, is_bad = self._carry.total()
+        square, is_bad, has_norm = self._carry.total()
         if is_known:
             logs = self._withholding.restored(logs, is_bad > 0)
         loss = None if self._num_seen else self._loss
         if not self._has_loss and is_known:
             loss = logs.get("loss")
+        late = []
         if tf.is_tensor(loss) and loss.dtype.is_floating:
-            is_bad += self._bad_step.mark_late(
-                ~tf.math.is_finite(loss) & (is_bad <= 0)
-            )
-        norm = tf.sqrt(square) if self._num_seen else None
-        found = figures(norm, is_bad, self.withholds)
+            late.append(~tf.math.is_finite(loss) & (is_bad <= 0))
+        if self._is_own:
+            # Its update may sit in a branch that is not taken.
+            late.append((is_bad > 0) & ~self.latch.is_set())
+        for is_late in late:
+            marked = self._bad_step.mark_late(is_late)
+            is_bad = tf.maximum(is_bad, marked)
+        found = figures(
+            tf.sqrt(square),
+            is_bad,
+            has_norm,
+            self.withholds,
+            any(capture.treatment.is_scaled for capture in self.captures),
+        )
         self.tally.add(found, logs if self._is_single and is_known else None)
         if is_known:
             self._share.send(self._batch, logs)
@@ -217,6 +210,10 @@ class Probe:
             self._share.take(logs)
         return self.tally.take(logs)
 
+    def rearm(self):
+        """Lets the next bad step be seen as the first one."""
+        self._bad_step.clear(self.captures)
+
     def batch(self):
         """Returns the batch of the last step that was looked at, flat.
 
@@ -226,25 +223,9 @@ class Probe:
         return self._share.read()
 
     def read(self):
-        """Returns the last record, update by update.
-
-        Returns:
-            A list of `(variables, statistics, updates, name)`, see
-            `OptimizerCapture.read_record`, `VariableHealth.optimizer`.
-        """
-        return [
-            (c.variables, *c.read_record(self._number), name)
-            for name, c in self.named_captures()
-        ]
-
-    def histograms(self):
-        """Returns `OptimizerCapture.histograms` of each update of `read`."""
-        return [capture.histograms() for capture in self.captures.values()]
-
-    def named_captures(self):
-        """Returns the name and the capture of each update of a step."""
-        return [(self._names[key], c) for key, c in self.captures.items()]
+        """Returns the last record, see `Captures.read`."""
+        return self.captures.read(self._number)
 
     def bad_step(self):
         """Returns `BadStep.take`."""
-        return self._bad_step.take(self.captures.values())
+        return self._bad_step.take(self.captures)

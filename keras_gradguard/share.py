@@ -12,8 +12,9 @@ class Share:
     """Keeps a batch, or one replica's share of it.
 
     A variable takes a tensor without copying it; as an output of the step
-    each tensor would cost Keras some 30 microseconds to unpack. XLA takes
-    the output: for a room of another shape it would compile once more.
+    each tensor would cost Keras some 50 microseconds to unpack. XLA would
+    compile once more for a room of another shape, so there it is filled in
+    the graph around the step; or else the batch is an output.
 
     Args:
         is_xla: Whether the step is compiled by XLA.
@@ -31,8 +32,10 @@ class Share:
         Args:
             batch: The tensors of the batch, flat.
         """
-        if not self._is_room:
-            return
+        if self._is_room:
+            self._fill(batch)
+
+    def _fill(self, batch):
         dtypes = [tensor.dtype for tensor in batch]
         if self._rooms is None or dtypes != [r.dtype for r in self._rooms]:
             with internals.room():
@@ -47,8 +50,14 @@ class Share:
             batch: The tensors of the batch, flat.
             logs: A dict.
         """
-        if self._is_sent:
+        if not self._is_sent:
+            return
+        fetched = internals.fetched_around(batch)
+        if fetched is None:
             logs[CHANNEL] = tuple(batch)
+            return
+        with fetched[0].graph.as_default():
+            self._fill(fetched)
 
     def take(self, logs):
         """Takes a batch out of what the train function has returned."""

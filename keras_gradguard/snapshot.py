@@ -31,7 +31,7 @@ class Snapshot:
     def __init__(self, model, is_xla, is_batch_kept):
         self._model = model
         self._variables = None
-        self._is_xla = is_xla
+        self._is_planned = is_xla
         self._is_batch_kept = is_batch_kept
         self._weights, self._batch, self._begun = None, None, {}
         self.is_possible = True
@@ -45,7 +45,7 @@ class Snapshot:
         for variable in self._variables:
             sizes[tf.as_dtype(variable.dtype)] += num_elements(variable)
         size = sum(dtype.size * number for dtype, number in sizes.items())
-        self.is_possible = not self._is_xla or size <= _MOST_BYTES_XLA
+        self.is_possible = not self._is_planned or size <= _MOST_BYTES_XLA
         if self.is_possible:
             # One for all: each room is one more input of the step.
             self._weights = {
@@ -58,7 +58,7 @@ class Snapshot:
         return [v for v in self._variables if tf.as_dtype(v.dtype) == dtype]
 
     def _room(self, shape, dtype):
-        is_planned = self._is_xla
+        is_planned = self._is_planned
         with internals.room():
             return tf.Variable(
                 tf.zeros(tuple(shape) if is_planned else [0], dtype),
@@ -75,13 +75,16 @@ class Snapshot:
             if id(v) not in trained
         }
 
-    def keep(self, batch):
+    def keep(self, batch, is_foreign=False):
         """Adds the ops that keep a bad step, if none is kept already.
 
         Args:
             batch: The tensors of the batch, flat.
+            is_foreign: Whether the step makes its update in another graph,
+                of which nobody knows whether XLA compiles it.
         """
         if self._variables is None:
+            self._is_planned |= is_foreign
             self._make_room()
         if not self.is_possible:
             return
@@ -110,7 +113,7 @@ class Snapshot:
 
     def _rooms_for(self, batch):
         shapes = [tensor.shape for tensor in batch]
-        if self._is_xla and not all(s.is_fully_defined() for s in shapes):
+        if self._is_planned and not all(s.is_fully_defined() for s in shapes):
             return ()
         if self._batch is None:
             self._batch = [self._room(t.shape, t.dtype) for t in batch]

@@ -221,7 +221,7 @@ class Symptoms:
         return dict(zip(step.paths, step.variables, strict=True))
 
     def _applied(self):
-        captures = self._hook.probe.captures.values()
+        captures = self._hook.probe.captures
         return [v for capture in captures for v in capture.variables]
 
     def _step(self, batch):

@@ -1,5 +1,6 @@
 """Step 2 of 5: the steps of an epoch, summed up."""
 
+import math
 import operator
 
 import tensorflow as tf
@@ -29,7 +30,7 @@ class Tally:
     """
 
     def __init__(self):
-        self._is_sent = False
+        self._is_sent = self._has_norms = False
         self._sums = [0.0, 0.0, 0.0]
         self._num_bad = 0
         with internals.room():
@@ -50,6 +51,7 @@ class Tally:
             logs: Dict of the step's logs, if they leave it as they are; the
                 loss in it may be changed.
         """
+        self._has_norms = tf.is_tensor(figures[1]) or figures[1] > 0
         loss = None if logs is None else logs.get(LOSS)
         self._is_sent = (
             tf.is_tensor(loss)
@@ -68,8 +70,9 @@ class Tally:
             logs: What it returned; the loss in it becomes itself again.
 
         Returns:
-            `(mean, is_bad)`: the mean of the norms so far, or `None`, and
-            whether there was another bad step.
+            `(mean, is_bad)`: the mean of the norms so far, NaN before the
+            first one, `None` if a step has no gradients; and whether there
+            was another bad step.
         """
         sums = self._sums
         if not self._is_sent:
@@ -83,20 +86,27 @@ class Tally:
                 sums[:] = map(operator.add, sums, figures)
         total, count, bad = sums
         is_bad, self._num_bad = bad > self._num_bad, bad
-        return (ObjectProxy(total / count) if count else None), is_bad
+        if not self._has_norms:
+            return None, is_bad
+        return ObjectProxy(total / count if count else math.nan), is_bad
 
 
-def figures(norm, is_bad, is_left_out=False):
+def figures(norm, is_bad, has_norm=1.0, is_left_out=False, is_scaled=False):
     """Returns what `Tally.add` takes of one step, three scalars.
 
     Args:
-        norm: Scalar float32 tensor, `None` if the step has no gradients.
+        norm: Scalar float32 tensor, the norm of all its gradients.
         is_bad: Scalar float32 tensor, 1 if it is bad.
+        has_norm: 1 if it has made an update, else 0; a number or a tensor.
         is_left_out: Whether the norm of a bad step does not count.
+        is_scaled: Whether a loss scale may be finding its level: a norm that
+            is not finite then is not bad, and no norm of the step.
     """
-    if norm is None:
-        return 0.0, 0.0, is_bad
-    if not is_left_out:
-        return norm, 1.0, is_bad
-    is_kept = tf.equal(is_bad, 0.0)
+    if not (tf.is_tensor(has_norm) or is_left_out or is_scaled):
+        return (norm, 1.0, is_bad) if has_norm else (0.0, 0.0, is_bad)
+    is_kept = tf.convert_to_tensor(has_norm) > 0
+    if is_left_out:
+        is_kept &= tf.equal(is_bad, 0.0)
+    if is_scaled:
+        is_kept &= tf.math.is_finite(norm) | (is_bad > 0)
     return tf.where(is_kept, norm, 0.0), tf.cast(is_kept, tf.float32), is_bad

@@ -39,7 +39,7 @@ class Underflow:
         """
         found = [
             finding
-            for capture in self._hook.probe.captures.values()
+            for capture in self._hook.probe.captures
             if capture.treatment.is_scaled
             for finding in self._falling(capture, step_of)
         ]

@@ -31,8 +31,12 @@ class UpdateCapture:
         sampled = [_num_sampled(num_elements(v)) for v in variables]
         self._groups = np.repeat(np.arange(len(sampled)), sampled)
         self._rooms, self._sparse = {}, ()
+        is_double = any(tf.as_dtype(v.dtype) == tf.float64 for v in variables)
+        self._dtype = tf.float64 if is_double else tf.float32
         with internals.room():
-            unknown = tf.fill([len(self._groups)], float("nan"))
+            unknown = tf.cast(
+                tf.fill([len(self._groups)], float("nan")), self._dtype
+            )
             self._before = tf.Variable(unknown, trainable=False)
             self._last = tf.Variable(unknown, trainable=False)
             self._found = tf.Variable(
@@ -40,14 +44,27 @@ class UpdateCapture:
                 trainable=False,
             )
 
-    def before(self, gradients):
+    def sampled(self, is_sure=True):
+        """Returns the elements of the weights that are looked at, a tensor.
+
+        Args:
+            is_sure: Whether the weights are to be looked at in this step.
+
+        Returns:
+            `None` if they are better sampled where they are looked at. Under
+            XLA they are not: it would copy all that its conditional gets.
+        """
+        return self._sample() if is_sure or self._is_xla else None
+
+    def before(self, gradients, sample=None):
         """Keeps the weights before an update that is to be recorded.
 
         Args:
             gradients: The gradients; of `tf.IndexedSlices` the first rows
                 are looked at.
+            sample: What `sampled` returned.
         """
-        self._before.assign(self._sample())
+        self._before.assign(self._sample() if sample is None else sample)
         self._sparse = [
             number
             for number, gradient in enumerate(gradients)
@@ -63,17 +80,23 @@ class UpdateCapture:
             kept.assign(rows)
             old.assign(self._rows(number, rows))
 
-    def after(self):
-        """Measures an update that is to be recorded, once it is made."""
-        before, after = self._before.value(), self._sample()
+    def after(self, sample=None):
+        """Measures an update that is to be recorded, once it is made.
+
+        Args:
+            sample: What `sampled` returned, after the update.
+        """
+        after = self._sample() if sample is None else sample
+        before = self._before.value()
         groups = tf.constant(self._groups, tf.int32)
         squares = self._sums(tf.square(after - before), groups)
         weights = self._sums(tf.square(before), groups)
         # NaN, at first and where a weight is NaN, counts as moved.
-        is_moved = tf.cast(~(after == self._last), tf.float32)
+        is_moved = tf.cast(~(after == self._last), self._dtype)
         moved = self._sums(is_moved, groups)
         ratio = tf.math.divide_no_nan(tf.sqrt(squares), tf.sqrt(weights))
         found = tf.stack([ratio, tf.minimum(moved, 1.0)], axis=1)
+        found = tf.cast(found, tf.float32)
         for number in self._sparse:
             rows, old = self._rooms_of(number)
             change = tf.norm(self._rows(number, rows) - old)
@@ -115,8 +138,8 @@ class UpdateCapture:
                 )
             if sample.dtype.is_complex:
                 sample = tf.abs(sample)
-            if sample.dtype != tf.float32:
-                sample = tf.cast(sample, tf.float32)
+            if sample.dtype != self._dtype:
+                sample = tf.cast(sample, self._dtype)
             samples.append(sample)
         return tf.concat(samples, axis=0)
 

@@ -15,6 +15,7 @@ from keras_gradguard import (
     diagnose,
 )
 from keras_gradguard.incident import read_incident
+from keras_gradguard.symptoms import Symptoms
 from tests.fitting import (
     MODES,
     NAMES,
@@ -523,6 +524,95 @@ def test_loss_scale_that_finds_its_level_is_no_alarm():
     callback, error = fit(model)
     assert error is None
     assert () == callback.report.diagnoses
+
+
+def test_mean_norm_while_a_loss_scale_finds_its_level():
+    """A step that overflows is left out of it, as of the training."""
+    model = classifier("mse", dtype="mixed_float16")
+    optimizer = keras.optimizers.LossScaleOptimizer(
+        keras.optimizers.SGD(0.01), initial_scale=2.0**20
+    )
+    model.compile(optimizer, "mse", jit_compile=False)
+    callback = GradHealthCallback(every=1)
+    history = model.fit(
+        np.concatenate([X] * 12),
+        np.concatenate([Y] * 12),
+        batch_size=16,
+        verbose=0,
+        callbacks=[callback],
+    )
+    (treated,) = callback.report.optimizers
+    assert treated.num_skipped > 1
+    assert np.isfinite(history.history["grad_norm"]).all()
+
+
+@tf.custom_gradient
+def nan_behind_it(x):
+    """A value that is fine and a slope that is not."""
+    return tf.identity(x), lambda slope: slope * float("nan")
+
+
+def test_loss_scale_that_stays_hides_nothing():
+    """Keras leaves out no step because of a `loss_scale_factor`."""
+    optimizer = keras.optimizers.SGD(0.1, loss_scale_factor=64.0)
+    model = classifier("mse", middle=keras.layers.Lambda(nan_behind_it))
+    model.compile(optimizer, "mse")
+    callback, _ = fit(model, on_nonfinite="skip")
+    (found,) = callback.report.diagnoses
+    assert ("nonfinite", 0) == (found.kind, found.step)
+    assert all(np.isfinite(w).all() for w in model.get_weights())
+
+
+def test_bad_step_of_the_next_epoch(monkeypatch):
+    """It is told of with its own gradients, not with those before it."""
+    seen, original = [], Symptoms._hit
+
+    def hit(self, measured):
+        (variables, figures), *_ = measured
+        seen.append(figures[:, -1].tolist())
+        return original(self, measured)
+
+    monkeypatch.setattr(Symptoms, "_hit", hit)
+    x, y = np.ones((12, 4), "float32"), np.ones((12, 3), "float32")
+
+    class Spoiled(keras.losses.Loss):
+        """Makes as many elements Inf as the target says, in the slope."""
+
+        def call(self, y_true, y_pred):
+            @tf.custom_gradient
+            def spoiled(pred):
+                kept = tf.where(y_true > 2.0, float("inf"), 1.0)
+                return tf.reduce_sum(pred), lambda up: up * kept
+
+            return spoiled(y_pred)
+
+    y[0, :1], y[4, :2] = 9.0, 9.0
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    model.compile(keras.optimizers.SGD(0.1, clipvalue=1.0), Spoiled())
+    callback = GradHealthCallback(every=1)
+
+    class Later(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            y_of_epoch[:] = [y, later][epoch]
+
+    y_of_epoch, later = y.copy(), np.ones((12, 3), "float32")
+    later[8, :3] = 9.0
+
+    def batches():
+        for n in range(0, 12, 4):
+            yield x[n : n + 4], y_of_epoch[n : n + 4]
+
+    data = tf.data.Dataset.from_generator(
+        batches,
+        output_signature=(
+            tf.TensorSpec([4, 4], tf.float32),
+            tf.TensorSpec([4, 3], tf.float32),
+        ),
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        model.fit(data, epochs=2, verbose=0, callbacks=[Later(), callback])
+    assert [[4.0, 1.0], [12.0, 3.0]] == seen
 
 
 def test_guarded_loss_keeps_its_line():

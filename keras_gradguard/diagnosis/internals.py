@@ -72,6 +72,29 @@ def graph_here():
     return tf.compat.v1.get_default_graph()
 
 
+def fetched_around(batch):
+    """Returns what an iterator has fetched in the graph around this one.
+
+    Args:
+        batch: Tensors that this graph was given, at least one.
+
+    Returns:
+        The tensors of the outer graph that they stand for; `None` where that
+        is not plain to see.
+    """
+    outer = getattr(graph_here(), "outer_graph", None)
+    operations = [] if outer is None else outer.get_operations()
+    fetches = [op for op in operations if op.type == "IteratorGetNext"]
+    if len(fetches) != 1 or not batch:
+        return None
+    outputs = fetches[0].outputs
+    is_same = len(outputs) == len(batch) and all(
+        known.dtype == own.dtype and known.shape.is_compatible_with(own.shape)
+        for known, own in zip(outputs, batch, strict=True)
+    )
+    return list(outputs) if is_same else None
+
+
 @contextlib.contextmanager
 def room():
     """Lets variables of the guard's own be made while a step is traced.

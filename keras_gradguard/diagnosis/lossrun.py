@@ -117,7 +117,8 @@ class LossRun:
         self.has_prints = any(op.type.startswith("Print") for op in ops)
         gradients = [None] * len(self.tensors)
         if isinstance(self.value, tf.Tensor) and _moves(self.value):
-            gradients = tape.gradient(self.value, self.tensors)
+            with _its_own_failure():
+                gradients = tape.gradient(self.value, self.tensors)
         self.tape = tape
         self.gradients = [
             g if g is None else tf.convert_to_tensor(g).numpy()
@@ -152,10 +153,8 @@ class LossRun:
         return found
 
     def _call(self, y_pred):
-        try:
+        with _its_own_failure():
             return self._function(self._y_true, y_pred)
-        except Exception as error:
-            raise LossFailed(str(error)) from error
 
     def _find_dependent(self):
         self.dependent = {id(t) for t in self.tensors}
@@ -172,6 +171,15 @@ class NotAFunction(Exception):
 
 class LossFailed(Exception):
     """The loss itself raises, see `__cause__`."""
+
+
+@contextlib.contextmanager
+def _its_own_failure():
+    """Raises what the code of the loss raises, or of its slope."""
+    try:
+        yield
+    except Exception as error:
+        raise LossFailed(str(error)) from error
 
 
 @contextlib.contextmanager

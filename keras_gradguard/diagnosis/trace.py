@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from keras_gradguard.diagnosis import internals, keras_internals
 from keras_gradguard.diagnosis.addends import name_losses
+from keras_gradguard.diagnosis.attributes import attributes_kept
 from keras_gradguard.diagnosis.autograph import converted_calls
 from keras_gradguard.diagnosis.observer import Observer, tensors_of
 from keras_gradguard.diagnosis.seen import TapeCall, Trace
@@ -32,7 +33,11 @@ def trace_step(model, data, converted=()):
     """
     graph = _scratch_graph("gradguard_trace")
     trace = Trace(graph)
-    with keras_internals.losses_kept(model), examining():
+    with (
+        keras_internals.losses_kept(model),
+        attributes_kept(model),
+        examining(),
+    ):
         with graph.as_default():
             batch = keras.tree.map_structure(_placeholder, data)
             trace.batch = tensors_of(batch)

@@ -7,12 +7,16 @@ import numpy as np
 import tensorflow as tf
 
 from keras_gradguard.diagnosis import internals, keras_internals
+from keras_gradguard.diagnosis.attributes import (
+    attributes_kept,
+    plain_variables,
+)
 from keras_gradguard.diagnosis.trace import examining, optimizers_of
 
 
 @contextlib.contextmanager
 def untouched(model, with_optimizers=True):
-    """Puts variables and random state back as they were.
+    """Puts variables, attributes and random state back as they were.
 
     Args:
         model: A Keras model; its weights, metrics, random seeds and
@@ -21,6 +25,7 @@ def untouched(model, with_optimizers=True):
             need the room.
     """
     variables = [*model.variables, *model.metrics_variables]
+    variables += plain_variables(model)
     for optimizer in optimizers_of(model) if with_optimizers else ():
         variables += optimizer.variables
     values = [(v, tf.identity(v)) for v in variables]
@@ -28,6 +33,7 @@ def untouched(model, with_optimizers=True):
     with (
         internals.random_state_kept(),
         keras_internals.losses_kept(model),
+        attributes_kept(model),
         examining(),
     ):
         try:

@@ -20,7 +20,7 @@ def render(diagnosis, width=80):
         width: Columns to which prose is wrapped; source lines are not cut.
     """
     snippet = message.snippet(diagnosis)
-    margin = " " * (snippet[0].index(" | ") if snippet else 3)
+    margin = " " * (snippet[0].index(" |") if snippet else 3)
     lines = _wrap("", message.headline(diagnosis), width, hang=6)
     if diagnosis.file is not None:
         lines.append(f"{margin[1:]}--> {message.place(diagnosis)}")

@@ -88,6 +88,15 @@ def test_margin_grows_with_the_line_numbers():
     assert lines[7].startswith("     = path: ")
 
 
+def test_snippet_begins_with_an_empty_line():
+    """The margin is that of a line with nothing behind its number."""
+    source = ("", *CUT.snippet[1:])
+    lines = render(dataclasses.replace(CUT, snippet=source)).splitlines()
+    known = render(CUT).splitlines()
+    assert [*known[:3], lines[3], *known[4:]] == lines
+    assert known[3].startswith(lines[3])
+
+
 def test_file_is_shown_from_the_current_directory():
     """A file below it loses the folder, another one keeps it."""
     below = pathlib.Path.cwd() / "models" / "train.py"
