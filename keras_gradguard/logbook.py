@@ -62,7 +62,7 @@ class Logbook:
         """Notes how the optimizers treat their gradients.
 
         Args:
-            captures: Name and `Capture` of each update of a step.
+            captures: Name and `OptimizerCapture` of each update of a step.
             num_replicas: How many replicas train.
         """
         for name, capture in captures:
