@@ -54,7 +54,8 @@ class GradHealthCallback(keras.callbacks.Callback):
             `"warn"` the weights, the optimizer and the statistics of
             layers stay as they were before it. A `train_step` of the
             user's own is held back by its gradients alone, unless it calls
-            `optimizer.scale_loss`, and each of several optimizers by its own.
+            `optimizer.scale_loss`; of several updates in it, the bad one
+            and those after it.
         expect: Regular expressions; a variable whose path one of them finds
             (`re.search`) is meant to get no gradient. Ready-made ones are
             `POOLER` and `AUXILIARY_HEAD` in `keras_gradguard.expected`. A

@@ -37,7 +37,7 @@ def figures_of(paths, statistics, updates=None):
 
     Args:
         paths: Paths of the variables.
-        statistics: Float array, see `capture.statistics`.
+        statistics: Float array, see `statistics.statistics`.
         updates: Float array, see `UpdateCapture.value`, or `None`.
     """
     moved = np.full(len(paths), UNKNOWN)

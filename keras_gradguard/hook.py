@@ -10,7 +10,7 @@ import weakref
 import tensorflow as tf
 
 from keras_gradguard import at_hand
-from keras_gradguard.armed import take_back_later
+from keras_gradguard.armed import end_with, running_fit
 from keras_gradguard.batch import packed, spec_of
 from keras_gradguard.diagnosis.trace import is_examining, optimizers_of
 from keras_gradguard.door import Door
@@ -21,23 +21,29 @@ from keras_gradguard.probe import NORM, Probe
 from keras_gradguard.replicas import is_measured_here, num_replicas
 from keras_gradguard.running import Running
 
+# The hooks themselves hold their model.
 _hooks = weakref.WeakKeyDictionary()
 
 
 def hook_of(model):
     """Returns the hook of a training that begins, making it if need be.
 
-    A hook that has run already is left over from a `fit` that ended in an
-    exception outside the training step; it is taken away first.
+    The callbacks of one `fit` share it. One that is left over from a `fit`
+    that ended in an exception outside the training step is taken away first.
     """
-    hook = _hooks.get(model)
-    if hook is not None and hook.has_run:
-        for watcher in list(hook.watchers):
-            watcher.finish()
+    fit, hook = running_fit(), _known(model)
+    if hook is not None and (hook.has_run or hook.fit() is not fit):
+        hook.end()
         hook = None
     if hook is None:
-        hook = _hooks[model] = Hook(model)
+        hook = Hook(model, fit)
+        _hooks[model] = weakref.ref(hook)
     return hook
+
+
+def _known(model):
+    reference = _hooks.get(model)
+    return None if reference is None else reference()
 
 
 class Hook:
@@ -52,9 +58,10 @@ class Hook:
 
     Args:
         model: A compiled Keras model whose `train_function` is made.
+        fit: See `running_fit`.
     """
 
-    def __init__(self, model):
+    def __init__(self, model, fit=None):
         self.model = model
         self.watchers = []
         self.probe = None
@@ -64,7 +71,7 @@ class Hook:
         self.graph = None
         self.num_steps = 0
         self.num_replicas = num_replicas(model)
-        self._fit = None
+        self.fit = end_with(fit, self)
         self.is_stale = at_hand.has_run(model)
         self._guarded_step = self._guard(model.train_step)
         self._make_guarded()
@@ -96,7 +103,7 @@ class Hook:
         """Takes a watcher away, and with the last one the hook."""
         if watcher in self.watchers:
             self.watchers.remove(watcher)
-        if not self.watchers and _hooks.get(self.model) is self:
+        if not self.watchers and _known(self.model) is self:
             del _hooks[self.model]
 
     def guard_next(self, is_due=False):
@@ -127,8 +134,12 @@ class Hook:
         if is_first:
             self._plain = names["train_function"]
             names["train_function"] = self._run
-            if self._fit is None or self._fit() is None:
-                self._fit = take_back_later(self)
+
+    def end(self):
+        """Leaves the model as it was, and all watchers with it."""
+        self.take_back()
+        for watcher in list(self.watchers):
+            watcher.finish()
 
     def take_back(self):
         """Puts the plain train function back if the guarded one is there."""

@@ -32,10 +32,6 @@ class Latch:
         """Returns a boolean scalar tensor: was there a bad step?"""
         return self._state[0] != NEVER
 
-    def value(self):
-        """Returns the int64 tensor of what `read` returns."""
-        return self._state.value()
-
     def read(self):
         """Returns `(updates before the first bad step or -1, number)`."""
         return self._state.numpy()

@@ -83,7 +83,7 @@ class Ledger:
             name: Its name, see `VariableHealth.optimizer`.
             variables: The variables that were measured.
             paths: Their paths.
-            statistics: See `capture.statistics`.
+            statistics: See `statistics.statistics`.
             updates: See `UpdateCapture.value`, or `None`.
             step: The step.
         """

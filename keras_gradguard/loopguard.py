@@ -10,6 +10,7 @@ from keras_gradguard.errors import GradientBreakError, LoopStopped
 from keras_gradguard.firststep import FirstStep
 from keras_gradguard.guard import WITHHELD, Guard
 from keras_gradguard.loophook import LoopHook
+from keras_gradguard.looprecords import LoopRecords
 from keras_gradguard.response import add_notes
 from keras_gradguard.second_look import second_look
 from keras_gradguard.unseen import (
@@ -52,6 +53,7 @@ class LoopGuard(Guard):
             model, logbook, on_break, on_nonfinite, expected, symptoms
         )
         self._response.is_silent = is_silent
+        self._records = LoopRecords(hook, logbook)
         self._connection = LoopConnection(self._response, logbook, expected)
         # One fault switches all of it off.
         self._door = hook.door
@@ -79,6 +81,10 @@ class LoopGuard(Guard):
             return
         self._sight.close()
         self._sight.forget()
+        if self.is_on:
+            # An exception may have come between them and the logbook.
+            with self._door.guarded():
+                self._records.write()
         hook, self._hook = self._hook, None
         hook.undo()
         with self._door.guarded():
@@ -197,12 +203,7 @@ class LoopGuard(Guard):
         if not self.is_on:
             return
         with self._door.guarded():
-            records = self._hook.probe.take()
-            if records:
-                captures = self._hook.probe.named_captures()
-                self._logbook.see_optimizers(captures, self._hook.num_replicas)
-            for step, measured in records:
-                figures = self._logbook.record(measured, step)
+            for figures in self._records.written():
                 for finding in self._symptoms.of_record(figures):
                     number = len(self._model.trainable_variables)
                     is_all = len(finding.variables) == number

@@ -3,6 +3,7 @@
 Only `optimizer.apply` of each instance is replaced, while the block runs.
 """
 
+import collections
 import contextlib
 import functools
 import gc
@@ -16,6 +17,7 @@ from keras_gradguard.door import Door
 from keras_gradguard.loopprobe import LoopProbe
 from keras_gradguard.patch import replaced
 from keras_gradguard.replicas import is_measured_here, num_replicas
+from keras_gradguard.summed import SummedHook
 
 
 def live_optimizers(model):
@@ -66,11 +68,13 @@ class LoopHook:
         self.pause = contextlib.nullcontext
         # A loop does not show where its batch is.
         self.data = self.graph = None
-        self._hooked = {}
+        self._hooked, self._summed = {}, {}
         self._stack = contextlib.ExitStack()
         self.door = Door()
         self._own = {}
         self._thread = threading.local()
+        # By optimizer: updates under way that another one makes by it.
+        self._within = collections.Counter()
 
     def add(self, optimizer):
         """Hooks one optimizer, the outermost where one is inside another."""
@@ -78,15 +82,11 @@ class LoopHook:
             return
         self._hooked[id(optimizer)] = optimizer
         patches = [(optimizer, "apply", self._hooked_apply(optimizer))]
-        if self.num_replicas > 1:
-            inner = keras_internals.updating(optimizer)
-            patches += [
-                (inner, name, wrap(getattr(inner, name)))
-                for name, wrap in (
-                    (keras_internals.REDUCE, self._hooked_reduce),
-                    (keras_internals.UPDATE, self._hooked_update),
-                )
-            ]
+        inner = keras_internals.updating(optimizer)
+        if self.num_replicas > 1 and id(inner) not in self._summed:
+            summed = SummedHook(self, inner, self._after_sum)
+            self._summed[id(inner)] = summed
+            patches += summed.patches
         for patch in patches:
             self._stack.enter_context(replaced(*patch))
 
@@ -94,7 +94,17 @@ class LoopHook:
         """Leaves all optimizers as they were; compiled steps run on."""
         self._stack.close()
         self._hooked.clear()
+        self._summed.clear()
         self.probe.switch_off()
+
+    def is_probed(self):
+        """Returns whether the update that is made here is measured."""
+        is_on = self.door.is_open and not is_examining()
+        return is_on and is_measured_here()
+
+    def _after_sum(self, known):
+        # The optimizer counts the update a moment later.
+        self.probe.after_apply(known, uncounted=1)
 
     @property
     def num_steps(self):
@@ -136,6 +146,7 @@ class LoopHook:
             gradients, given = list(grads), trainable_variables
             given = None if given is None else list(given)
             is_inner = getattr(self._thread, "is_applying", False)
+            is_inner = is_inner or self._within[id(optimizer)]
             if is_inner or is_examining() or not self.door.is_open:
                 return original(gradients, given)
             variables = given
@@ -149,6 +160,9 @@ class LoopHook:
             if not own:
                 return original(gradients, given)
             self._thread.is_applying = True
+            inner = keras_internals.updating(optimizer)
+            # A loss scale calls it in other threads where replicas train.
+            self._within[id(inner)] += inner is not optimizer
             try:
                 with self.pause():
                     return self._apply(
@@ -160,6 +174,7 @@ class LoopHook:
                     )
             finally:
                 self._thread.is_applying = False
+                self._within[id(inner)] -= inner is not optimizer
 
         return apply
 
@@ -175,7 +190,8 @@ class LoopHook:
         with self.door.guarded():
             if self.num_replicas > 1:
                 # The gradients of one replica are not those of the step.
-                self._thread.applied = optimizer, mine
+                inner = keras_internals.updating(optimizer)
+                self._summed[id(inner)].applied = optimizer, mine
             elif self.door.is_open and not unknown and not is_refused:
                 if self.probe.withhold is not None and not optimizer.built:
                     optimizer.build(variables)
@@ -192,34 +208,3 @@ class LoopHook:
         for watcher in self.watchers:
             watcher.see_update(optimizer, mine)
         return done
-
-    def _hooked_reduce(self, original):
-        @functools.wraps(original)
-        def reduce(grads_and_vars):
-            reduced = list(original(grads_and_vars))
-            applied = getattr(self._thread, "applied", None)
-            with self.door.guarded():
-                is_own = applied and self.door.is_open and not is_examining()
-                if is_own and is_measured_here():
-                    self._thread.known = self._before(*applied, reduced)
-            return reduced
-
-        return reduce
-
-    def _before(self, optimizer, variables, reduced):
-        found = {id(variable): gradient for gradient, variable in reduced}
-        gradients = [found.get(id(v.value)) for v in variables]
-        # The optimizer has taken the loss scale out by now.
-        return self.probe.before_apply(optimizer, variables, gradients, False)
-
-    def _hooked_update(self, original):
-        @functools.wraps(original)
-        def update(*arguments, **named):
-            self._thread.known = None
-            done = original(*arguments, **named)
-            with self.door.guarded():
-                if self._thread.known:
-                    self.probe.after_apply(self._thread.known, uncounted=1)
-            return done
-
-        return update

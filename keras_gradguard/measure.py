@@ -30,7 +30,7 @@ def health(variable, path, figures=None, step=None, ratio=None):
     Args:
         variable: The Keras variable.
         path: Its unique path.
-        figures: A row of `capture.statistics`, `capture.MISSING` for no
+        figures: A row of `statistics.statistics`, `capture.MISSING` for no
             gradient, `None` if it was not measured.
         step: Step of the measurement.
         ratio: Norm of the update over that of the weight, or `None`.
@@ -67,7 +67,7 @@ def optimizer_health(name, capture, paths, num_replicas=1):
 
     Args:
         name: Its name.
-        capture: Its `Capture`.
+        capture: Its `OptimizerCapture`.
         paths: Paths of its variables.
         num_replicas: How many replicas train.
     """

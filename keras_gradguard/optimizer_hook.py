@@ -9,6 +9,7 @@ from keras_gradguard import at_hand
 from keras_gradguard.diagnosis import keras_internals
 from keras_gradguard.diagnosis.trace import is_examining
 from keras_gradguard.replicas import is_measured_here
+from keras_gradguard.summed import SummedHook
 
 
 class OptimizerHook:
@@ -25,20 +26,17 @@ class OptimizerHook:
     def __init__(self, hook, optimizer):
         self._hook = hook
         self._optimizer = optimizer
-        self._applied, self._known = (), None
+        self._summed = None
         self.patches = [
             (optimizer, "apply", self._hooked_apply()),
             (optimizer, "scale_loss", self._hooked_scale()),
         ]
         if hook.num_replicas > 1:
             inner = keras_internals.updating(optimizer)
-            self.patches += [
-                (inner, name, wrap(getattr(inner, name)))
-                for name, wrap in (
-                    (keras_internals.REDUCE, self._hooked_reduce),
-                    (keras_internals.UPDATE, self._hooked_update),
-                )
-            ]
+            self._summed = SummedHook(
+                hook, inner, lambda known: hook.probe.after_apply(known)
+            )
+            self.patches += self._summed.patches
 
     def _hooked_scale(self):
         original = self._optimizer.scale_loss
@@ -95,8 +93,8 @@ class OptimizerHook:
         hook, known = self._hook, None
         if hook.num_replicas > 1:
             # Those of one replica are not those of the step.
-            if is_measured_here():
-                self._applied = variables
+            if variables and is_measured_here():
+                self._summed.applied = self._optimizer, variables
             return make()
         with hook.door.guarded():
             if variables and hook.is_probed():
@@ -112,38 +110,3 @@ class OptimizerHook:
             if known:
                 hook.probe.after_apply(known)
         return done
-
-    def _hooked_reduce(self, original):
-        @functools.wraps(original)
-        def reduce(grads_and_vars):
-            reduced = list(original(grads_and_vars))
-            with self._hook.door.guarded():
-                if self._hook.is_probed():
-                    self._known = self._before(reduced)
-            return reduced
-
-        return reduce
-
-    def _before(self, reduced):
-        found = {id(variable): gradient for gradient, variable in reduced}
-        variables = self._applied
-        gradients = [
-            found.get(id(getattr(variable, "value", variable)))
-            for variable in variables
-        ]
-        # The optimizer has taken the loss scale out by now.
-        return self._hook.probe.before_apply(
-            self._optimizer, variables, gradients, is_scaled=False
-        )
-
-    def _hooked_update(self, original):
-        @functools.wraps(original)
-        def update(*arguments, **named):
-            done = original(*arguments, **named)
-            with self._hook.door.guarded():
-                if is_measured_here() and self._known:
-                    self._hook.probe.after_apply(self._known)
-                    self._known = None
-            return done
-
-        return update

@@ -171,11 +171,11 @@ class Probe:
         is_known = isinstance(logs, (dict, type(None)))
         logs = dict(logs or {}) if is_known else logs
         square, is_bad, has_norm = self._carry.total()
-        if is_known:
-            logs = self._withholding.restored(logs, is_bad > 0)
         loss = None if self._num_seen else self._loss
         if not self._has_loss and is_known:
             loss = logs.get("loss")
+        if is_known:
+            logs = self._withholding.restored(logs, is_bad > 0)
         late = []
         if tf.is_tensor(loss) and loss.dtype.is_floating:
             late.append(~tf.math.is_finite(loss) & (is_bad <= 0))

@@ -39,7 +39,9 @@ class Withholding:
         """
         if self.what is None:
             return None
-        is_bad = carry.is_bad()
+        return self._reached(carry.is_bad())
+
+    def _reached(self, is_bad):
         return is_bad | self._latch.is_set() if self.what == "after" else is_bad
 
     def apply(self, capture, held, apply):
@@ -70,16 +72,36 @@ class Withholding:
             is_bad: Boolean scalar tensor.
 
         Returns:
-            The logs of the step with the metrics as they are now.
+            The logs of the step; where it is left out, with the metrics as
+            they are now.
         """
         if self.what is None:
             return logs
+        is_left_out = self._reached(is_bad)
 
         def restore():
             for variable, value in self._before:
                 variable.assign(value)
             return tf.constant(0)
 
-        tf.cond(is_bad, restore, lambda: tf.constant(0))
+        tf.cond(is_left_out, restore, lambda: tf.constant(0))
         now = self._model.get_metrics_result()
-        return now if now.keys() == logs.keys() else logs
+        if now.keys() != logs.keys():
+            return logs
+        return {
+            name: tf.where(is_left_out, now[name], value)
+            if _are_alike(now[name], value)
+            else value
+            for name, value in logs.items()
+        }
+
+
+def _are_alike(one, other):
+    """Returns whether both are tensors of one type and known shape."""
+    return (
+        tf.is_tensor(one)
+        and tf.is_tensor(other)
+        and one.dtype == other.dtype
+        and one.shape.is_fully_defined()
+        and one.shape == other.shape
+    )

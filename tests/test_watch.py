@@ -324,6 +324,36 @@ def test_nothing_is_left_behind(error):
 
 
 @pytest.mark.parametrize("mode", ["graph", "xla"])
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_an_exception_loses_no_record(error, mode, tmp_path):
+    """Those that wait in the graph are written as the block ends."""
+    model = network()
+    step, _ = trainer(model, mse, mode)
+    with pytest.raises(error):
+        with watch(model, tmp_path, every=1) as health:
+            for _ in range(3):
+                step(X, Y)
+            raise error("stop")
+    assert [1, 2, 3] == sorted(norm_tags(tmp_path))
+    assert ["ok"] * 4 == [row.status for row in health.report.variables]
+
+
+def test_records_behind_a_finding_are_written(tmp_path):
+    """Also those that had been read as it was raised."""
+    model = network()
+    step, _ = trainer(model, mse, "graph")
+    limits = {"patience": 1, "exploding_mean": 1e-9, "exploding_growth": 0}
+    with pytest.raises(GradientBreakError):
+        with watch(
+            model, tmp_path, 1, on_break="raise", thresholds=limits
+        ) as health:
+            for _ in range(3):
+                step(X, Y)
+            health.step()
+    assert [1, 2, 3] == sorted(norm_tags(tmp_path))
+
+
+@pytest.mark.parametrize("mode", ["graph", "xla"])
 def test_a_step_measures_nothing_after_the_block(mode):
     """Its updates go on, its records do not."""
     model = network()
