@@ -163,4 +163,10 @@ def _uses_tensorflow(package):
 
 
 def _is_below(file, folder):
+    """A step has as many frames as ops, and a few files."""
+    if os.path.isabs(file):
+        return _normal(file).startswith(folder + os.sep)
     return os.path.abspath(file).startswith(folder + os.sep)
+
+
+_normal = functools.lru_cache(maxsize=4096)(os.path.normpath)
