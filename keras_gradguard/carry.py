@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from keras_gradguard.diagnosis import internals
+from keras_gradguard.diagnosis import internals, variable_internals
 
 
 class Carry:
@@ -17,8 +17,8 @@ class Carry:
         self._graph, self._known = None, []
         self._is_shared = False
         with internals.room():
-            # The squared norm, and more than 0 if something is bad.
-            self._room = tf.Variable([0.0, 0.0], trainable=False)
+            # The squared norm, more than 0 if something is bad, the updates.
+            self._room = tf.Variable([0.0] * 3, trainable=False)
 
     def begin(self, is_shared):
         """Begins a step.
@@ -29,7 +29,7 @@ class Carry:
         self._graph, self._known = internals.graph_here(), []
         self._is_shared = is_shared
         if is_shared:
-            self._room.assign([0.0, 0.0])
+            self._room.assign([0.0] * 3)
 
     def add(self, square=None, is_bad=None):
         """Adds what one update has measured, or the loss.
@@ -41,6 +41,7 @@ class Carry:
         self._is_shared |= internals.graph_here() is not self._graph
         if self._is_shared:
             row = [0.0 if v is None else v for v in (square, is_bad)]
+            row.append(0.0 if square is None else 1.0)
             self._room.assign_add(tf.stack(row))
         else:
             self._known.append((square, is_bad))
@@ -52,6 +53,12 @@ class Carry:
             bad.append(self._room[1])
         return _sum(bad) > 0
 
+    def has_run(self):
+        """Returns whether an eager step has run updates traced before it."""
+        if not (self._is_shared and tf.executing_eagerly()):
+            return False
+        return variable_internals.numbers_in(self._room)[2] > 0
+
     def watched(self):
         """Returns a scalar float32 tensor: not finite if something is bad."""
         return tf.where(self.is_bad(), float("nan"), 0.0)
@@ -61,10 +68,10 @@ class Carry:
         squares = [s for s, _ in self._known if s is not None]
         bad = [b for _, b in self._known if b is not None]
         if self._is_shared:
-            square, is_bad = tf.unstack(self._room.value())
+            square, is_bad, _ = tf.unstack(self._room.value())
             squares, bad = [*squares, square], [*bad, is_bad]
             # For a step that turns out to be shared only as it is traced.
-            self._room.assign([0.0, 0.0])
+            self._room.assign([0.0] * 3)
         if len(bad) == 1 and not self._is_shared:
             return _sum(squares), bad[0]
         return _sum(squares), tf.minimum(_sum(bad), 1.0)

@@ -88,8 +88,7 @@ class Probe:
         Args:
             data: The batch as `train_step` gets it.
         """
-        self._batch = flat(data)
-        self._num_seen = 0
+        self._batch, self._num_seen = flat(data), 0
         self._calls.clear()
         self._has_loss, self._loss = False, None
         self._carry.begin(is_shared=self._is_own)
@@ -187,6 +186,7 @@ class Probe:
         """
         is_known = isinstance(logs, (dict, type(None)))
         logs = dict(logs or {}) if is_known else logs
+        has_norm = self._num_seen or self._carry.has_run()
         square, is_bad = self._carry.total()
         if is_known:
             logs = self._withholding.restored(logs, is_bad > 0)
@@ -197,7 +197,7 @@ class Probe:
             is_bad += self._bad_step.mark_late(
                 ~tf.math.is_finite(loss) & (is_bad <= 0)
             )
-        norm = tf.sqrt(square) if self._num_seen else None
+        norm = tf.sqrt(square) if has_norm else None
         found = figures(norm, is_bad, self.withholds)
         self.tally.add(found, logs if self._is_single and is_known else None)
         if is_known:

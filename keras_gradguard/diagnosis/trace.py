@@ -13,6 +13,7 @@ import tensorflow as tf
 from keras_gradguard.diagnosis import internals, keras_internals
 from keras_gradguard.diagnosis.addends import name_losses
 from keras_gradguard.diagnosis.autograph import converted_calls
+from keras_gradguard.diagnosis.functions import Functions
 from keras_gradguard.diagnosis.observer import Observer, tensors_of
 from keras_gradguard.diagnosis.seen import TapeCall, Trace
 from keras_gradguard.patch import replaced
@@ -36,16 +37,16 @@ def trace_step(model, data, converted=()):
         with graph.as_default():
             batch = keras.tree.map_structure(_placeholder, data)
             trace.batch = tensors_of(batch)
-            step = (
-                run_forward
-                if keras_internals.is_default_step(model)
-                else _own_step
-            )
+            step, apart = run_forward, contextlib.nullcontext()
+            if not keras_internals.is_default_step(model):
+                step, trace.functions = _own_step, Functions()
+                apart = trace.functions.apart(is_watching=False)
             try:
                 with (
                     _applied_nowhere(model),
                     converted_calls(converted),
-                    Observer(trace),
+                    apart,
+                    Observer(trace, functions=trace.functions),
                 ):
                     step(model, batch, trace)
             except Exception as error:  # noqa: BLE001
@@ -193,5 +194,6 @@ def _applied_nowhere(model):
         yield
 
 
+@tf.autograph.experimental.do_not_convert
 def _nothing(*arguments, **named):
     """Stands in for `optimizer.apply`."""
