@@ -51,6 +51,7 @@ def trace_step(model, data, converted=()):
                     step(model, batch, trace)
             except Exception as error:  # noqa: BLE001
                 trace.error = error
+    _enter(trace)
     name_losses(model, trace)
     return trace
 
@@ -134,6 +135,20 @@ def run_forward(model, batch, trace):
 def _own_step(model, batch, trace):
     del trace
     model.train_step(batch)
+
+
+def _enter(trace):
+    """Goes into the function that takes the whole step, if one does."""
+    graphs = {t.graph for call in trace.targets for t in call.targets}
+    if len(graphs) != 1 or trace.graph in graphs:
+        return
+    (trace.graph,) = graphs
+    outer = set(map(id, trace.batch))
+    given = len(trace.graph.inputs) - len(trace.graph.captures)
+    trace.batch = [
+        *trace.graph.inputs[:given],
+        *(inner for known, inner in trace.graph.captures if id(known) in outer),
+    ]
 
 
 def _placeholder(value):
