@@ -7,6 +7,8 @@ from keras_gradguard.diagnosis.functions import Functions
 
 # Watching slows Python down, and eager steps are many.
 _NUM_WATCHED = 3
+# More of them are made anew in each step.
+_MOST_FUNCTIONS = 100
 
 
 class OwnStep:
@@ -29,6 +31,8 @@ class OwnStep:
             self._num_eager += 1
             is_early = self._num_eager <= _NUM_WATCHED
             self._is_watching = is_early or self._is_due()
+            if len(self._functions) > _MOST_FUNCTIONS:
+                self._functions.forget(is_called=False)
         else:
             # A trace may lead to tensors of the graph that it was made for.
             self._functions.forget()

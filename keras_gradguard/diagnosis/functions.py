@@ -24,10 +24,18 @@ class Functions:
         self._num_blocks = 0
         self._lock = threading.Lock()
 
-    def forget(self):
-        """Begins with no traces in the next block."""
+    def __len__(self):
+        return len(self._known)
+
+    def forget(self, is_called=True):
+        """Begins with no traces in the next block.
+
+        Args:
+            is_called: Whether graphs that stay call the functions.
+        """
         if not self._num_blocks:
-            self._old.append(self._known)
+            if is_called:
+                self._old.append(self._known)
             self._known = {}
 
     @contextlib.contextmanager
