@@ -9,6 +9,7 @@ import collections
 import tensorflow as tf
 
 from keras_gradguard.diagnosis import (
+    function_internals,
     internals,
     keras_internals,
     variable_internals,
@@ -99,6 +100,7 @@ class Snapshot:
             batch: The tensors of the batch, flat.
         """
         if self._variables is None:
+            self._is_xla |= function_internals.is_compiled_here()
             self._make_room()
         if not self.is_possible:
             return

@@ -6,6 +6,7 @@
 import inspect
 
 import tensorflow as tf
+from tensorflow.python.ops import control_flow_util
 
 _KIND = type(tf.function(lambda: None))
 
@@ -54,6 +55,12 @@ def exchanged(function, traces):
     known = {n: names.pop(n) for n in (*_KEPT, *_MADE) if n in names}
     names.update(traces)
     return known
+
+
+def is_compiled_here():
+    """Returns whether XLA compiles the function that is traced here."""
+    graph = tf.compat.v1.get_default_graph()
+    return control_flow_util.GraphOrParentsInXlaContext(graph)
 
 
 def functions_entered(last):

@@ -8,7 +8,10 @@ import pytest
 import tensorflow as tf
 
 from keras_gradguard import GradHealthCallback, diagnose
-from tests.fitting import MODES, NAMES, X, Y
+from keras_gradguard.diagnosis.lost import lost_elements
+from keras_gradguard.diagnosis.ways import Step
+from keras_gradguard.snapshot import Snapshot
+from tests.fitting import MODES, NAMES, X, Y, marked
 from tests.ways.alike import (
     alike,
     fitting,
@@ -18,60 +21,16 @@ from tests.ways.alike import (
     state,
     trained,
 )
-
-OPTIMIZERS = {
-    "sgd": lambda: keras.optimizers.SGD(0.1),
-    "adam": lambda: keras.optimizers.Adam(0.01),
-}
-
-
-class Inside(keras.Model):
-    """Its update is a `tf.function`."""
-
-    def __init__(self, is_random=False):
-        super().__init__()
-        middle = []
-        if is_random:
-            middle = [
-                keras.layers.BatchNormalization(),
-                keras.layers.Dropout(0.4, seed=3),
-            ]
-        self.body = keras.Sequential(
-            [keras.layers.Dense(5), *middle, keras.layers.Dense(3)]
-        )
-
-    def call(self, x, training=False):
-        """Predicts."""
-        return self.body(x, training=training)
-
-    def gradients_of(self, x, y):
-        """The gradients of the mean error, and it."""
-        with tf.GradientTape() as tape:
-            loss = tf.reduce_mean(tf.square(self(x, training=True) - y))
-        return tape.gradient(loss, self.trainable_variables), loss
-
-    @tf.function
-    def update(self, x, y):
-        """Makes one update."""
-        gradients, loss = self.gradients_of(x, y)
-        self.optimizer.apply(gradients, self.trainable_variables)
-        return loss
-
-    def train_step(self, data):
-        """One update."""
-        return {"loss": self.update(*data)}
-
-
-def compiled(eager, optimizer="sgd", is_random=False):
-    """Returns a function that makes a model that is built."""
-
-    def make():
-        model = Inside(is_random)
-        model.compile(OPTIMIZERS[optimizer](), run_eagerly=eager)
-        model(X)
-        return model
-
-    return make
+from tests.ways.inside import (
+    OPTIMIZERS,
+    Again,
+    Compiled,
+    Helped,
+    Inside,
+    Rounded,
+    Scaled,
+    compiled,
+)
 
 
 @pytest.mark.parametrize("eager", MODES, ids=NAMES)
@@ -186,30 +145,6 @@ def test_training_on_after_a_bad_step(on_nonfinite, eager):
     assert not np.array_equal(before[0], after[0])
 
 
-class Helped(Inside):
-    """A helper of its loss is a `tf.function` that makes a variable."""
-
-    def __init__(self):
-        super().__init__()
-        self.scale = None
-
-    @tf.function
-    def error(self, y, y_pred):
-        """Makes its variable in its first call."""
-        if self.scale is None:
-            self.scale = tf.Variable(2.0, trainable=False)
-        return tf.reduce_mean(tf.square(y - y_pred)) * self.scale
-
-    def train_step(self, data):
-        """The update is made outside of the function."""
-        x, y = data
-        with tf.GradientTape() as tape:
-            loss = self.error(y, self(x, training=True))
-        gradients = tape.gradient(loss, self.trainable_variables)
-        self.optimizer.apply(gradients, self.trainable_variables)
-        return {"loss": loss}
-
-
 @pytest.mark.parametrize("eager", MODES, ids=NAMES)
 def test_helper_that_makes_a_variable(eager):
     """The variable is made once, whoever calls first."""
@@ -226,3 +161,78 @@ def test_helper_that_makes_a_variable(eager):
 
     _, callback = alike(make, train)
     assert {"ok"} == {row.status for row in callback.report.variables}
+
+
+def test_weights_of_a_bad_step():
+    """A function keeps those of the step that it runs in."""
+    model = compiled(eager=True, is_random=True)()
+    mean = model.body.layers[1].moving_mean
+    snapshot = Snapshot(model, is_xla=False, is_batch_kept=False)
+
+    @tf.function
+    def keep():
+        snapshot.keep([])
+
+    for value in (1.0, 2.0):
+        mean.assign(tf.fill(mean.shape, value))
+        snapshot.begin()
+        mean.assign(tf.zeros(mean.shape))
+        keep()
+        weights, _ = snapshot.take()
+        (found,) = (number for v, number in weights if v is mean)
+        assert [value] * 5 == found.numpy().tolist()
+
+
+@pytest.mark.parametrize("eager", MODES, ids=NAMES)
+def test_cut_in_a_function(eager):
+    """The line is found, and the function is the user's again."""
+    model = Rounded()
+    model.compile("sgd", run_eagerly=eager)
+    model(X)
+    callback = GradHealthCallback(every=1, on_break="raise")
+    with pytest.raises(ValueError):
+        model.fit(X, Y, verbose=0, callbacks=[callback])
+    for report in (callback.report, diagnose(model, X, Y)):
+        (found,) = report.diagnoses
+        place = (found.code, found.file, found.line)
+        assert ("GG105", *marked(Rounded.update.python_function)) == place
+    assert 0 == model.update.experimental_get_tracing_count()
+
+
+@pytest.mark.parametrize("eager", MODES, ids=NAMES)
+@pytest.mark.parametrize("kind", [Inside, Compiled, Again])
+def test_kinds(kind, eager):
+    """A model that its first step builds, too."""
+
+    def make():
+        model = kind()
+        model.compile(OPTIMIZERS["adam"](), run_eagerly=eager)
+        if kind is not Inside:
+            model(X)
+        return model
+
+    # XLA takes long to compile.
+    train = one_batch() if kind is Compiled else fitting()
+    _, callback = alike(make, train)
+    assert {"ok"} == {row.status for row in callback.report.variables}
+
+
+@pytest.mark.parametrize("eager", MODES, ids=NAMES)
+def test_lost_in_half_precision(eager):
+    """The step that is taken again for it stays in no function."""
+    known = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        model = Scaled()
+    finally:
+        keras.config.set_dtype_policy(known)
+    rate = keras.optimizers.SGD(0.1)
+    model.compile(rate, run_eagerly=eager, auto_scale_loss=False)
+    model(X)
+    names = tuple(model.trainable_variables)
+    batch = (tf.constant(X), tf.constant(Y))
+    paths = tuple(variable.path for variable in names)
+    found = lost_elements(Step(model, batch, names, paths))
+    assert set(paths) == set(found)
+    assert any(lost for lost, _ in found.values())
+    assert 0 == model.update.experimental_get_tracing_count()
