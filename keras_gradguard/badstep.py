@@ -23,7 +23,7 @@ class BadStep:
         self._model = model
         self._snapshot = Snapshot(model, is_xla, model.steps_per_execution > 1)
         self._batch, self._now, self._taken = [], None, None
-        self._begun = self._graph = None
+        self._begun = None
 
     def begin(self, batch, is_own=False):
         """Reads what a step changes by itself: call it before the step.
@@ -34,7 +34,6 @@ class BadStep:
                 updates in some other graph.
         """
         self._batch, self._now, self._begun = batch, None, None
-        self._graph = internals.graph_here()
         optimizer = getattr(self._model, "optimizer", None)
         if is_own and optimizer is not None:
             self._begun = variable_internals.read(optimizer.iterations)
@@ -53,11 +52,10 @@ class BadStep:
         if self._now is None or self._now[0] is not here:
             self._now = here, variable_internals.read(optimizer.iterations)
         now = self._now[1]
-        is_foreign = here is not self._graph
 
         def keep():
             self._mark(now)
-            self._snapshot.keep(self._batch, is_foreign)
+            self._snapshot.keep(self._batch)
 
         return keep
 

@@ -9,8 +9,14 @@ import numpy as np
 import tensorflow as tf
 
 from keras_gradguard import capture
-from keras_gradguard.diagnosis import examine, keras_internals, replay
+from keras_gradguard.diagnosis import (
+    examine,
+    internals,
+    keras_internals,
+    replay,
+)
 from keras_gradguard.diagnosis.failed import explain_error
+from keras_gradguard.diagnosis.functions import Functions
 from keras_gradguard.diagnosis.reach import reaches_of
 from keras_gradguard.diagnosis.shares import measured_reaches
 from keras_gradguard.diagnosis.terms import Terms, explain_terms
@@ -147,8 +153,11 @@ def _run(model, data):
     """
     called = []
     optimizers = named_optimizers(model)
+    is_own = not keras_internals.is_default_step(model)
+    apart = Functions().apart() if is_own else contextlib.nullcontext()
 
     def instead_of(name, optimizer):
+        @tf.autograph.experimental.do_not_convert
         def apply(grads, trainable_variables=None):
             variables = trainable_variables
             if variables is None:
@@ -158,30 +167,41 @@ def _run(model, data):
             measured = statistics(
                 list(grads), variables, tf.cast(scale, tf.float32)
             )
-            number = 1 + sum(name == known for *_, known in called)
-            called.append((variables, measured, number, name))
+            with internals.room():
+                # Out of a function no tensor leads.
+                shape = [len(variables), len(capture.COLUMNS)]
+                empty = tf.fill(shape, capture.UNMEASURED)
+                figures = tf.Variable(empty, trainable=False)
+            figures.assign(measured)
+            called.append((variables, figures, name))
 
         return apply
 
     def run():
         called.clear()
         model.train_step(data)
-        return [figures for _, figures, *_ in called]
 
     run = run if model.run_eagerly else tf.function(run, autograph=False)
-    with untouched(model), contextlib.ExitStack() as stack:
+    with untouched(model), apart, contextlib.ExitStack() as stack:
         for name, optimizer in optimizers:
             instead = instead_of(name, optimizer)
             instead = replaced(optimizer, "apply", instead)
             stack.enter_context(instead)
         try:
-            figures = [values.numpy() for values in run()]
+            run()
         except Exception as error:  # noqa: BLE001
             return [], error
-    return [
-        (variables, values, None, f"{name}#{n}" if n > 1 else name)
-        for (variables, _, n, name), values in zip(called, figures, strict=True)
-    ], None
+    applied, num_calls = [], collections.Counter()
+    for variables, figures, name in called:
+        values = figures.numpy()
+        # TensorFlow traces a function once more if its first call makes
+        # variables: what stood in the draft has not run.
+        if not values.size or (values != capture.UNMEASURED).any():
+            num_calls[name] += 1
+            number = num_calls[name]
+            name = f"{name}#{number}" if number > 1 else name
+            applied.append((variables, values, None, name))
+    return applied, None
 
 
 def _tensors(nest):

@@ -12,10 +12,12 @@ import tensorflow as tf
 from keras_gradguard import at_hand
 from keras_gradguard.armed import end_with, running_fit
 from keras_gradguard.batch import packed, spec_of
+from keras_gradguard.diagnosis import internals, keras_internals
 from keras_gradguard.diagnosis.trace import is_examining, optimizers_of
 from keras_gradguard.door import Door
 from keras_gradguard.logs import Logs
 from keras_gradguard.optimizer_hook import OptimizerHook
+from keras_gradguard.own_step import OwnStep
 from keras_gradguard.patch import Replacement, replaced
 from keras_gradguard.probe import NORM, Probe
 from keras_gradguard.replicas import is_measured_here, num_replicas
@@ -67,12 +69,14 @@ class Hook:
         self.probe = None
         self.data = None
         self._latch = None
-        self.is_draft = False
-        self.graph = None
+        self.graph = self._draft = None
         self.num_steps = 0
         self.num_replicas = num_replicas(model)
         self.fit = end_with(fit, self)
         self.is_stale = at_hand.has_run(model)
+        self._own_step = None
+        if not keras_internals.is_default_step(model):
+            self._own_step = OwnStep(model.train_step, lambda: self._is_due)
         self._guarded_step = self._guard(model.train_step)
         self._make_guarded()
         self.door = Door()
@@ -175,16 +179,22 @@ class Hook:
             logs.setdefault(NORM, norm)
         return Logs(self.model, logs, NORM)
 
+    @property
+    def _is_due(self):
+        return self.probe is not None and self.probe.is_due
+
     def _guard(self, step):
+        run = step if self._own_step is None else self._own_step.run
+
         @functools.wraps(step)
         def train_step(data):
             self.data = spec_of(data)
-            self.is_draft = False
+            self._draft = None
             with self.door.guarded():
                 if self.is_probed():
                     self.probe.begin(data)
             try:
-                logs = step(data)
+                logs = run(data)
             except Exception as error:
                 for watcher in self.watchers:
                     watcher.see_step_error(error)
@@ -202,10 +212,15 @@ class Hook:
         """
         return (
             self.door.is_open
-            and not self.is_draft
+            and not (self._draft and internals.is_within(self._draft()))
             and not is_examining()
             and is_measured_here()
+            and (self._own_step is None or self._own_step.is_apart())
         )
+
+    def note_draft(self):
+        """Takes note that the function that is traced here is a draft."""
+        self._draft = weakref.ref(internals.function_graph_here())
 
     @property
     def has_run(self):

@@ -4,7 +4,11 @@ import numpy as np
 import tensorflow as tf
 
 from keras_gradguard.capture import COLUMNS, UNMEASURED, half_square
-from keras_gradguard.diagnosis import internals, variable_internals
+from keras_gradguard.diagnosis import (
+    function_internals,
+    internals,
+    variable_internals,
+)
 from keras_gradguard.distribution import Distribution
 from keras_gradguard.statistics import statistics
 from keras_gradguard.treatment import Treatment
@@ -35,6 +39,8 @@ class OptimizerCapture:
 
     def __init__(self, optimizer, variables, is_xla=None, has_histograms=False):
         self.optimizer = optimizer
+        if function_internals.is_compiled_here():
+            is_xla = True
         self._is_xla = is_xla
         self.variables = tuple(variables)
         self.treatment = Treatment(optimizer)

@@ -49,9 +49,7 @@ class Probe:
         # A step of the user's own may do anything anywhere.
         self._is_own = not keras_internals.is_default_step(model)
         self._is_xla = bool(model.jit_compile) and not model.run_eagerly
-        # A step of the user's own may have XLA compile a part of it.
-        is_xla = self._is_xla or (None if self._is_own else False)
-        self.captures = Captures(model, is_xla, has_histograms)
+        self.captures = Captures(model, self._is_xla, has_histograms)
         is_alone = num_replicas == 1
         self._share = Share(self._is_xla, is_alone)
         self._bad_step = BadStep(model, self._is_xla)
@@ -85,8 +83,7 @@ class Probe:
         Args:
             data: The batch as `train_step` gets it.
         """
-        self._batch = flat(data)
-        self._num_seen = 0
+        self._batch, self._num_seen = flat(data), 0
         self.captures.begin()
         self._has_loss, self._loss = False, None
         self._carry.begin(is_shared=self._is_own)

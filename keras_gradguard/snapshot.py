@@ -9,6 +9,7 @@ import collections
 import tensorflow as tf
 
 from keras_gradguard.diagnosis import (
+    function_internals,
     internals,
     keras_internals,
     variable_internals,
@@ -34,6 +35,7 @@ class Snapshot:
         self._is_planned = is_xla
         self._is_batch_kept = is_batch_kept
         self._weights, self._batch, self._begun = None, None, {}
+        self._eager = {}
         self.is_possible = True
         with internals.room():
             self._state = tf.Variable([False, False], trainable=False)
@@ -74,17 +76,31 @@ class Snapshot:
             for v in keras_internals.state_of(self._model)
             if id(v) not in trained
         }
+        for key, room in self._eager.items():
+            if key in self._begun:
+                room.assign(self._begun[key])
 
-    def keep(self, batch, is_foreign=False):
+    def _value_of(self, variable):
+        """The value of a variable as the step began."""
+        key = id(variable)
+        if key not in self._begun:
+            return variable_internals.read(variable)
+        if tf.executing_eagerly() or not hasattr(self._begun[key], "numpy"):
+            return self._begun[key]
+        # A function would keep the value of the step that it is traced in.
+        if key not in self._eager:
+            with internals.room():
+                self._eager[key] = tf.Variable(self._begun[key], False)
+        return variable_internals.read(self._eager[key])
+
+    def keep(self, batch):
         """Adds the ops that keep a bad step, if none is kept already.
 
         Args:
             batch: The tensors of the batch, flat.
-            is_foreign: Whether the step makes its update in another graph,
-                of which nobody knows whether XLA compiles it.
         """
         if self._variables is None:
-            self._is_planned |= is_foreign
+            self._is_planned |= function_internals.is_compiled_here()
             self._make_room()
         if not self.is_possible:
             return
@@ -93,15 +109,9 @@ class Snapshot:
         def store():
             shape = tf.constant([-1])
             for dtype, room in self._weights.items():
-                values = [
-                    self._begun[id(variable)]
-                    if id(variable) in self._begun
-                    else variable_internals.read(variable)
-                    for variable in self._of(dtype)
-                ]
                 flat = [
-                    tf.raw_ops.Reshape(tensor=value, shape=shape)
-                    for value in values
+                    tf.raw_ops.Reshape(tensor=self._value_of(v), shape=shape)
+                    for v in self._of(dtype)
                 ]
                 room.assign(tf.concat(flat, axis=0))
             for room, tensor in zip(rooms, batch, strict=False):

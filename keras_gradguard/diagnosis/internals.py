@@ -95,6 +95,29 @@ def fetched_around(batch):
     return list(outputs) if is_same else None
 
 
+def function_graph_here():
+    """Returns the graph of the function that is traced now.
+
+    Branches and loops have graphs of their own, which lie within it.
+    """
+    graph = tf.compat.v1.get_default_graph()
+    while type(graph) is not tf.__internal__.FuncGraph:
+        graph = graph.outer_graph
+    return graph
+
+
+def is_within(graph):
+    """Returns whether ops are now added to a graph, or inside of it.
+
+    Args:
+        graph: A graph, or `None`.
+    """
+    here = graph_here()
+    while here is not None and here is not graph:
+        here = getattr(here, "outer_graph", None)
+    return here is graph and graph is not None
+
+
 @contextlib.contextmanager
 def room():
     """Lets variables of the guard's own be made while a step is traced.

@@ -4,9 +4,11 @@ The step is taken again on the same batch with a larger loss scale: what was
 zero and is a number then, was lost.
 """
 
+import contextlib
+
 import tensorflow as tf
 
-from keras_gradguard.diagnosis import keras_internals
+from keras_gradguard.diagnosis import eager_internals, keras_internals
 from keras_gradguard.diagnosis.untouched import untouched
 from keras_gradguard.patch import replaced
 
@@ -60,9 +62,14 @@ def _gradients(step, factor):
         model.train_step(step.data)
         return [_flags(gradient) for _, gradient in seen]
 
-    function = run if model.run_eagerly else tf.function(run, autograph=False)
+    is_eager, eagerly = model.run_eagerly, contextlib.nullcontext()
+    if not keras_internals.is_default_step(model):
+        # Functions of the user's are neither to keep this step nor to hide it.
+        is_eager, eagerly = True, eager_internals.functions_run_eagerly()
+    function = run if is_eager else tf.function(run, autograph=False)
     with (
         untouched(model),
+        eagerly,
         replaced(optimizer, "scale_loss", scale_loss),
         replaced(optimizer, "apply", apply),
     ):

@@ -11,7 +11,7 @@ import sys
 import keras
 import tensorflow as tf
 
-from keras_gradguard.diagnosis import internals
+from keras_gradguard.diagnosis import function_internals, internals
 from keras_gradguard.diagnosis.seen import (
     AddLossCall,
     LossCall,
@@ -26,9 +26,10 @@ class Observer:
         trace: The `Trace` to fill.
         now: Returns `(graph, number of its next op)`; by default those of
             the graph that is being traced.
+        functions: The `Functions` that are to know what is called.
     """
 
-    def __init__(self, trace, now=None):
+    def __init__(self, trace, now=None, functions=None):
         self._trace = trace
         self._now = now or _now
         self._tapes = {}
@@ -43,6 +44,9 @@ class Observer:
             internals.TAPE_START: self._tape_start,
             internals.TAPE_STOP: self._tape_stop,
         }
+        if functions is not None:
+            entries = function_internals.ENTRIES
+            self._on_call |= dict.fromkeys(entries, functions.meet)
 
     def __enter__(self):
         self._before = sys.gettrace()

@@ -91,6 +91,7 @@ class Trace:
         outputs: What the model returned; empty for a custom `train_step`.
         called: The losses and layers that were called.
         read: The `ReadOut`s of an eager step.
+        functions: What keeps the graphs of the functions alive.
         error: The exception that ended the trace, or `None`.
     """
 
@@ -105,6 +106,7 @@ class Trace:
     outputs: list = dataclasses.field(default_factory=list)
     called: list = dataclasses.field(default_factory=list)
     read: list = dataclasses.field(default_factory=list)
+    functions: object = None
     error: Exception | None = None
 
     def layer_of(self, op, number):

@@ -14,6 +14,7 @@ from keras_gradguard.diagnosis import internals, keras_internals
 from keras_gradguard.diagnosis.addends import name_losses
 from keras_gradguard.diagnosis.attributes import attributes_kept
 from keras_gradguard.diagnosis.autograph import converted_calls
+from keras_gradguard.diagnosis.functions import Functions
 from keras_gradguard.diagnosis.observer import Observer, tensors_of
 from keras_gradguard.diagnosis.seen import TapeCall, Trace
 from keras_gradguard.patch import replaced
@@ -41,20 +42,21 @@ def trace_step(model, data, converted=()):
         with graph.as_default():
             batch = keras.tree.map_structure(_placeholder, data)
             trace.batch = tensors_of(batch)
-            step = (
-                run_forward
-                if keras_internals.is_default_step(model)
-                else _own_step
-            )
+            step, apart = run_forward, contextlib.nullcontext()
+            if not keras_internals.is_default_step(model):
+                step, trace.functions = _own_step, Functions()
+                apart = trace.functions.apart(is_watching=False)
             try:
                 with (
                     _applied_nowhere(model),
                     converted_calls(converted),
-                    Observer(trace),
+                    apart,
+                    Observer(trace, functions=trace.functions),
                 ):
                     step(model, batch, trace)
             except Exception as error:  # noqa: BLE001
                 trace.error = error
+    _enter(trace)
     name_losses(model, trace)
     return trace
 
@@ -140,6 +142,20 @@ def _own_step(model, batch, trace):
     model.train_step(batch)
 
 
+def _enter(trace):
+    """Goes into the function that takes the whole step, if one does."""
+    graphs = {t.graph for call in trace.targets for t in call.targets}
+    if len(graphs) != 1 or trace.graph in graphs:
+        return
+    (trace.graph,) = graphs
+    outer = set(map(id, trace.batch))
+    given = len(trace.graph.inputs) - len(trace.graph.captures)
+    trace.batch = [
+        *trace.graph.inputs[:given],
+        *(inner for known, inner in trace.graph.captures if id(known) in outer),
+    ]
+
+
 def _placeholder(value):
     if value is None or not hasattr(value, "shape"):
         return value
@@ -198,5 +214,6 @@ def _applied_nowhere(model):
         yield
 
 
+@tf.autograph.experimental.do_not_convert
 def _nothing(*arguments, **named):
     """Stands in for `optimizer.apply`."""

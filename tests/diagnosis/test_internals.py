@@ -4,7 +4,11 @@ import keras
 import pytest
 import tensorflow as tf
 
-from keras_gradguard.diagnosis import internals, keras_internals
+from keras_gradguard.diagnosis import (
+    function_internals,
+    internals,
+    keras_internals,
+)
 from keras_gradguard.diagnosis.edges import probe
 from keras_gradguard.diagnosis.observer import Observer
 from tests.fitting import X, Y, classifier
@@ -191,3 +195,59 @@ def test_keras_still_says_it():
         assert internals.NO_GRADIENTS in str(error)
     else:
         raise AssertionError("Keras trains without a gradient")
+
+
+def test_traces_of_a_function():
+    """A call changes what `exchanged` takes away, and nothing else."""
+    function = tf.function(lambda x: x + 1.0)
+    new = dict(vars(function))
+    none = function_internals.without_traces(function)
+    assert {name: type(new[name]) for name in none} == {
+        name: type(value) for name, value in none.items()
+    }
+    function(tf.ones(()))
+    called = dict(vars(function))
+    known = function_internals.exchanged(function, none)
+    assert set(known) - set(new) == {"_concrete_variable_creation_fn"}
+    assert vars(function) == new | none
+    changed = {n for n in called if called[n] is not new.get(n)}
+    assert changed <= set(known)
+    assert 1 == len(known["_function_cache"])
+    assert function_internals.exchanged(function, known) == none
+    assert vars(function) == called
+
+
+def test_entries_of_a_function():
+    """Both ways in are seen from inside, the innermost function first."""
+
+    def here(x):
+        found.append(function_internals.functions_entered(None))
+        return x
+
+    found = []
+    inner = tf.function(here)
+    outer = tf.function(lambda x: inner(x))
+    outer(tf.ones(()))
+    inner.get_concrete_function(tf.ones((2,)))
+    assert [[inner, outer], [inner]] == found
+
+
+def test_graph_of_a_function():
+    """Branches lie within the graph of their function."""
+    seen = []
+
+    @tf.function
+    def function(x):
+        graph = tf.compat.v1.get_default_graph()
+
+        def branch():
+            assert internals.function_graph_here() is graph
+            seen.append(internals.is_within(graph))
+            return x
+
+        return tf.cond(x > 0, branch, lambda: x)
+
+    function(tf.ones(()))
+    graph, _, _ = graph_of(lambda x: x)
+    seen += [internals.is_within(graph), internals.is_within(None)]
+    assert [True, False, False] == seen
