@@ -45,7 +45,7 @@ class Inside(keras.Model):
 
     def train_step(self, data):
         """One update."""
-        return {"loss": self.update(*data)}
+        return {"error": self.update(*data)}
 
 
 def compiled(eager, optimizer="sgd", is_random=False):
@@ -81,7 +81,7 @@ class Helped(Inside):
             loss = self.error(y, self(x, training=True))
         gradients = tape.gradient(loss, self.trainable_variables)
         self.optimizer.apply(gradients, self.trainable_variables)
-        return {"loss": loss}
+        return {"error": loss}
 
 
 class Rounded(Inside):
@@ -115,7 +115,7 @@ class Again(Inside):
     def train_step(self, data):
         """Two updates."""
         self.update(*data)
-        return {"loss": self.update(*data)}
+        return {"error": self.update(*data)}
 
 
 class Scaled(Inside):

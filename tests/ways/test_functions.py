@@ -55,7 +55,7 @@ def test_two_fits(optimizer, eager):
         for callback in callbacks:
             assert 2 == len(second.history["grad_norm"])
             assert {"ok"} == {v.status for v in callback.report.variables}
-        return first.history["loss"], second.history["loss"]
+        return first.history["error"], second.history["error"]
 
     alike(compiled(eager, optimizer, True), train)
 
@@ -86,7 +86,7 @@ def test_function_is_the_users_again(optimizer, eager):
         gc.collect()
         loss = model.update(X, Y)
         gc.collect()
-        return float(loss), fitting()(model, []).history["loss"]
+        return float(loss), fitting()(model, []).history["error"]
 
     bare, expected = trained(compiled(eager, optimizer), train, [])
     callbacks = [GradHealthCallback(every=1)]
