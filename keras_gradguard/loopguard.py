@@ -221,9 +221,9 @@ class LoopGuard(Guard):
         severity = "error" if is_all else "warning"
         quiet = self._on_nonfinite == "raise"
         found = self._response.add(found, severity, quiet, first)
-        self._is_latched = True
-        if self._on_nonfinite == "skip":
-            self._rearm()
+        self._is_latched = self._on_nonfinite != "skip"
+        if not self._is_latched:
+            self._hook.probe.latch.clear()
         self._act(found, self._on_nonfinite)
 
     def see_exit(self, error):

@@ -109,7 +109,7 @@ class LoopHook:
     @property
     def num_steps(self):
         """How many updates have been seen of the busiest optimizer."""
-        captures = self.probe.captures.values()
+        captures = self.probe.captures
         return max((c.num_steps for c in captures), default=0)
 
     def latch(self):

@@ -122,17 +122,21 @@ class LoopProbe:
         withhold: As for `Probe`.
 
     Attributes:
-        captures: The `LoopCapture` of each optimizer and its variables.
         latch: The `Latch` of the first bad update.
     """
 
     def __init__(self, every, withhold=None):
-        self.captures = {}
+        self._captures = {}
         self.withhold = withhold
         self._every = every
         with internals.room():
             self._is_on = tf.Variable(True, trainable=False)
         self.latch = Latch()
+
+    @property
+    def captures(self):
+        """The `LoopCapture` of each optimizer and its variables."""
+        return list(self._captures.values())
 
     def before_apply(self, optimizer, variables, gradients, is_scaled=True):
         """Measures gradients; returns what the other two methods take.
@@ -144,11 +148,11 @@ class LoopProbe:
             is_scaled: Whether the optimizer's loss scale is still in them.
         """
         key = (id(optimizer), tuple(map(id, variables)))
-        if key not in self.captures:
-            self.captures[key] = LoopCapture(
+        if key not in self._captures:
+            self._captures[key] = LoopCapture(
                 optimizer, variables, self._every, self._is_on
             )
-        capture = self.captures[key]
+        capture = self._captures[key]
         is_bad, known = capture.before(gradients, is_scaled)
         held = is_bad
         if self.withhold == "after":
@@ -181,7 +185,7 @@ class LoopProbe:
     def named_captures(self):
         """Returns the name and the `LoopCapture` of each optimizer."""
         count, found = collections.Counter(), []
-        for capture in self.captures.values():
+        for capture in self.captures:
             name = capture.optimizer.name
             count[name] += 1
             number = f"#{count[name]}" if count[name] > 1 else ""
@@ -206,7 +210,7 @@ class LoopProbe:
         """Returns `(variables, statistics)` of the first bad step."""
         return [
             (capture.variables, capture.take_bad())
-            for capture in self.captures.values()
+            for capture in self.captures
         ]
 
     def switch_off(self):
