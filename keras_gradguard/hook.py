@@ -175,9 +175,10 @@ class Hook:
         self._latch = self.probe.latch.read() if is_bad else None
         if not isinstance(logs, dict):
             return logs
-        if norm is not None:
-            logs.setdefault(NORM, norm)
-        return Logs(self.model, logs, NORM)
+        if norm is None or NORM in logs:
+            # A step of the user's own may take that name for itself.
+            return logs
+        return Logs(self.model, {**logs, NORM: norm}, NORM)
 
     @property
     def _is_due(self):

@@ -209,8 +209,7 @@ class LoopProbe:
     def take_bad(self):
         """Returns `(variables, statistics)` of the first bad step."""
         return [
-            (capture.variables, capture.take_bad())
-            for capture in self.captures
+            (capture.variables, capture.take_bad()) for capture in self.captures
         ]
 
     def switch_off(self):

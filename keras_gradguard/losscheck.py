@@ -14,10 +14,10 @@ from keras_gradguard.diagnosis.lossrun import (
     LossFailed,
     LossRun,
     NotAFunction,
-    random_state_kept,
 )
 from keras_gradguard.diagnosis.nonfinite import nonfinite_findings
 from keras_gradguard.diagnosis.observer import tensors_of
+from keras_gradguard.diagnosis.randomness import random_state_kept
 from keras_gradguard.diagnosis.recording import record_loss
 from keras_gradguard.diagnosis.trace import examining, trace_loss
 from keras_gradguard.diagnosis.written import state_kept

@@ -6,7 +6,7 @@
 import contextlib
 
 import tensorflow as tf
-from tensorflow.python.eager import backprop, context, record
+from tensorflow.python.eager import backprop, record
 from tensorflow.python.framework import op_callbacks
 from tensorflow.python.ops import custom_gradient
 
@@ -50,17 +50,6 @@ def functions_run_eagerly():
         yield
     finally:
         tf.config.run_functions_eagerly(before)
-
-
-def skip_random_numbers():
-    """Lets the next eager random ops draw other seeds than they would.
-
-    What draws the same seed runs the same kernel, which goes on where it
-    was; no state that is put back changes that.
-    """
-    seeds = getattr(context.context(), "_rng", None)
-    if seeds is not None:
-        seeds.seed(1)
 
 
 def pull_back(op_type, attributes, inputs, outputs, gradients):

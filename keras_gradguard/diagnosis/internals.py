@@ -204,11 +204,14 @@ def parts(variable):
     return getattr(value, "values", None) or (value,)
 
 
+def op_seeds():
+    """Returns the `random.Random` that seeds eager ops, `None` without one."""
+    return getattr(context.context(), "_rng", None)
+
+
 @contextlib.contextmanager
-def random_state_kept():
-    """Keeps the state of TensorFlow's eager random ops and Keras' own."""
-    eager = getattr(context.context(), "_rng", None)
-    state = eager.getstate() if eager is not None else None
+def seed_variables_kept():
+    """Keeps the state of TensorFlow's global generator and Keras' own."""
     seeds = keras.src.random.seed_generator.global_seed_generator().state
     value = keras.ops.convert_to_numpy(seeds)
     generator = tf.random.get_global_generator().state
@@ -216,8 +219,6 @@ def random_state_kept():
     try:
         yield
     finally:
-        if state is not None:
-            eager.setstate(state)
         seeds.assign(value)
         generator.assign(numbers)
 

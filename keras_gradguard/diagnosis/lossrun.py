@@ -7,15 +7,15 @@ kept apart, and in float64 where the loss allows it.
 
 import contextlib
 import dataclasses
-import random
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_gradguard.diagnosis import eager_internals, internals
+from keras_gradguard.diagnosis import eager_internals
 from keras_gradguard.diagnosis.conditions import Conditions, followed
 from keras_gradguard.diagnosis.handmade import handmade_seen
+from keras_gradguard.diagnosis.randomness import random_state_kept
 from keras_gradguard.diagnosis.recording import Recording
 from keras_gradguard.diagnosis.trace import examining, trace_loss
 from keras_gradguard.diagnosis.written import changes_state, writes
@@ -190,19 +190,6 @@ def _op_by_op(see):
         eager_internals.every_op_seen(see),
     ):
         yield
-
-
-@contextlib.contextmanager
-def random_state_kept():
-    """Keeps the random state of Python, NumPy, TensorFlow and Keras."""
-    states = random.getstate(), np.random.get_state()
-    with internals.random_state_kept():
-        eager_internals.skip_random_numbers()
-        try:
-            yield
-        finally:
-            random.setstate(states[0])
-            np.random.set_state(states[1])
 
 
 def _moves(tensor):

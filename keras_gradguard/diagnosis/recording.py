@@ -20,6 +20,7 @@ from keras_gradguard.diagnosis import (
 )
 from keras_gradguard.diagnosis.addends import name_losses
 from keras_gradguard.diagnosis.observer import Observer, tensors_of
+from keras_gradguard.diagnosis.randomness import random_state_kept
 from keras_gradguard.diagnosis.seen import Trace
 from keras_gradguard.diagnosis.trace import optimizers_of
 from keras_gradguard.diagnosis.untouched import untouched
@@ -170,7 +171,7 @@ def record_loss(loss, y_true, y_pred):
             value = loss(y_true, y_pred)
         recording.applied.append((sources, tape.gradient(value, sources)))
 
-    with internals.random_state_kept():
+    with random_state_kept():
         _run(recording, run)
     return recording
 

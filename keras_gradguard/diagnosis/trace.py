@@ -16,6 +16,7 @@ from keras_gradguard.diagnosis.attributes import attributes_kept
 from keras_gradguard.diagnosis.autograph import converted_calls
 from keras_gradguard.diagnosis.functions import Functions
 from keras_gradguard.diagnosis.observer import Observer, tensors_of
+from keras_gradguard.diagnosis.randomness import python_numbers_kept
 from keras_gradguard.diagnosis.seen import TapeCall, Trace
 from keras_gradguard.patch import replaced
 
@@ -37,6 +38,7 @@ def trace_step(model, data, converted=()):
     with (
         keras_internals.losses_kept(model),
         attributes_kept(model),
+        python_numbers_kept(),
         examining(),
     ):
         with graph.as_default():
@@ -74,7 +76,7 @@ def trace_loss(loss, y_true, y_pred):
     """
     graph = _scratch_graph("gradguard_loss")
     trace = Trace(graph)
-    with examining():
+    with python_numbers_kept(), examining():
         with graph.as_default():
             y_true, y_pred = keras.tree.map_structure(
                 _placeholder, (y_true, y_pred)

@@ -1,16 +1,15 @@
 """Step 4: look at a model by running it, and leave it as it was."""
 
 import contextlib
-import random
 
-import numpy as np
 import tensorflow as tf
 
-from keras_gradguard.diagnosis import internals, keras_internals
+from keras_gradguard.diagnosis import keras_internals
 from keras_gradguard.diagnosis.attributes import (
     attributes_kept,
     plain_variables,
 )
+from keras_gradguard.diagnosis.randomness import random_state_kept
 from keras_gradguard.diagnosis.trace import examining, optimizers_of
 
 
@@ -29,9 +28,8 @@ def untouched(model, with_optimizers=True):
     for optimizer in optimizers_of(model) if with_optimizers else ():
         variables += optimizer.variables
     values = [(v, tf.identity(v)) for v in variables]
-    states = random.getstate(), np.random.get_state()
     with (
-        internals.random_state_kept(),
+        random_state_kept(),
         keras_internals.losses_kept(model),
         attributes_kept(model),
         examining(),
@@ -39,7 +37,5 @@ def untouched(model, with_optimizers=True):
         try:
             yield
         finally:
-            random.setstate(states[0])
-            np.random.set_state(states[1])
             for variable, value in values:
                 variable.assign(value)
