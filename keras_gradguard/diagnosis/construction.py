@@ -2,6 +2,9 @@
 
 import ast
 import inspect
+import re
+
+import keras
 
 
 def may_make(call, layer):
@@ -36,12 +39,33 @@ def may_make(call, layer):
     return True
 
 
+def may_name(call, layer):
+    """Returns whether a call may have given a layer its name.
+
+    Args:
+        call: An `ast.Call` of the class of the layer.
+        layer: A Keras layer.
+    """
+    given = {keyword.arg: keyword.value for keyword in call.keywords}
+    if "name" not in given:
+        own = keras.utils.get_registered_name(type(layer)).split(">")[-1]
+        pattern = rf"{_bare(own)}\d*"
+        is_automatic = re.fullmatch(pattern, _bare(layer.name)) is not None
+        return None in given or is_automatic
+    written = given["name"]
+    if isinstance(written, ast.Constant) and written.value is not None:
+        return written.value == layer.name
+    return True
+
+
 def _differ(name, written, configured):
     """Whether a plain value is surely not what the configuration holds."""
     if isinstance(configured, dict):
         if not isinstance(written, str) or "dtype" in name:
             return False
         configured = configured.get("class_name")
+    if written is None and "dtype" in name:
+        return False
     if written is None:
         return isinstance(configured, str) and configured != "linear"
     plain = (bool, int, float, str)

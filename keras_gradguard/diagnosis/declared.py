@@ -1,17 +1,38 @@
 """Where the user's code declares a layer that Keras calls for them.
 
 Keras keeps no creation traceback, so the line is looked for in the sources:
-the assignment to the attribute that holds the layer, or the one call that
-names it. Without exactly one match there is no answer.
+the assignment to the attribute that holds the layer, or the one place that
+may have made it. Where two fit there is no answer.
 """
 
 import ast
 import inspect
-import linecache
 import sys
 
 from keras_gradguard.diagnosis import keras_internals, source
-from keras_gradguard.diagnosis.construction import may_make
+from keras_gradguard.diagnosis.construction import may_make, may_name
+from keras_gradguard.diagnosis.reached import (
+    Reached,
+    aliases,
+    called,
+    tree_of,
+)
+
+# What Python's operators call in Keras.
+_OPERATORS = {
+    "greater": (ast.Gt, ast.Lt),
+    "less": (ast.Lt, ast.Gt),
+    "greater_equal": (ast.GtE, ast.LtE),
+    "less_equal": (ast.LtE, ast.GtE),
+    "equal": (ast.Eq,),
+    "not_equal": (ast.NotEq,),
+    "floor_divide": (ast.FloorDiv,),
+    "mod": (ast.Mod,),
+    "logical_and": (ast.BitAnd,),
+    "logical_or": (ast.BitOr,),
+    "logical_not": (ast.Invert,),
+    "power": (ast.Pow,),
+}
 
 
 def declared_place(model, layer_path, op=None, variable=None):
@@ -34,22 +55,11 @@ def declared_place(model, layer_path, op=None, variable=None):
     if found is not None:
         return found
     if layer is not None and layer is not model:
-        kind = type(layer).__name__
-        for is_it in (
-            lambda call: _keyword(call) == layer.name,
-            lambda call: _called(call) == kind,
-        ):
-            found = _only(
-                _files(op),
-                lambda call, is_it=is_it: is_it(call) and may_make(call, layer),
-            )
-            if found is not None:
-                return found
-        return None
-    if op is None:
-        return None
-    names = keras_internals.functional_call(source.frames_of(op))
-    return _only(_files(op), lambda call: _called(call) in names)
+        return _only(op, (type(layer).__name__,), layer)
+    names = ()
+    if op is not None:
+        names = keras_internals.functional_call(source.frames_of(op))
+    return _only(op, names) if names else None
 
 
 def owner_of(model, variable):
@@ -84,7 +94,7 @@ def assigned_place(model, value):
         file = _class_file(type(owner)) if names else None
         if file is None or not source.is_users(file):
             continue
-        for node in ast.walk(_tree(file)):
+        for node in ast.walk(tree_of(file)):
             if not isinstance(node, ast.ClassDef):
                 continue
             if node.name == type(owner).__name__:
@@ -112,57 +122,58 @@ def _class_file(owner_class):
     return None
 
 
-def _files(op):
-    """The user's files: first those on the stack, then all modules'."""
+def _only(op, names, layer=None):
+    """The one place that may have called something, by its names."""
     if op is not None:
-        stack = [frame[0] for frame in source.frames_of(op)]
+        stack = [(file, name) for file, _, name in source.frames_of(op)]
     else:
-        stack = [frame.filename for frame in inspect.stack(context=0)]
-    modules = [
-        getattr(module, "__file__", None) for module in sys.modules.values()
-    ]
-    own = [f for f in modules if f and source.installed_package(f) is None]
-    for files in (stack, own):
-        yield list(dict.fromkeys(f for f in files if source.is_users(f)))
+        frames = inspect.stack(context=0)
+        stack = [(frame.filename, frame.function) for frame in frames]
+    known = dict.fromkeys(file for file, _ in stack)
+    for module in list(sys.modules.values()):
+        file = getattr(module, "__file__", None)
+        if file and source.installed_package(file) is None:
+            known[file] = None
+    files = [file for file in known if source.is_users(file)]
+    named = {file: aliases(file, names) for file in files}
+    nodes = list(Reached(files, set(stack)).nodes())
+    found = {
+        (file, node.lineno)
+        for file, node in nodes
+        if _may_call(node, named[file], names, layer)
+    }
+    if len(found) != 1 or (layer is None and _is_handed_on(nodes, named)):
+        return None
+    return _place(*found.pop())
 
 
-def _only(groups, matches):
-    """The one call that matches, in the first files that have any."""
-    for files in groups:
-        found = [
-            (file, node.lineno)
-            for file in files
-            for node in ast.walk(_tree(file))
-            if isinstance(node, ast.Call) and matches(node)
-        ]
-        if found:
-            return _place(*found[0]) if len(found) == 1 else None
-    return None
+def _may_call(node, own, names, layer):
+    if isinstance(node, ast.Call) and called(node) in own:
+        return layer is None or (
+            may_make(node, layer) and may_name(node, layer)
+        )
+    if layer is not None:
+        return False
+    kinds = tuple(kind for name in names for kind in _OPERATORS.get(name, ()))
+    known = [getattr(node, "op", None), *getattr(node, "ops", ())]
+    return any(isinstance(one, kinds) for one in known)
 
 
-def _tree(file):
-    try:
-        return ast.parse("".join(linecache.getlines(file)))
-    except (SyntaxError, ValueError):
-        return ast.Module([], [])
+def _is_handed_on(nodes, named):
+    """Whether a function is given a name of which nobody knows who calls it."""
+    calls = {id(n.func) for _, n in nodes if isinstance(n, ast.Call)}
+    return any(
+        id(node) not in calls
+        and isinstance(node, (ast.Name, ast.Attribute))
+        and getattr(node, "attr", getattr(node, "id", None)) in named[file]
+        for file, node in nodes
+    )
 
 
 def _place(file, line):
     inside = "<module>"
-    for node in ast.walk(_tree(file)):
+    for node in ast.walk(tree_of(file)):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             if node.lineno <= line <= node.end_lineno:
                 inside = node.name
     return source.place(file, line, inside)
-
-
-def _called(call):
-    function = call.func
-    return getattr(function, "attr", getattr(function, "id", None))
-
-
-def _keyword(call):
-    for keyword in call.keywords:
-        if keyword.arg == "name" and isinstance(keyword.value, ast.Constant):
-            return keyword.value.value
-    return None

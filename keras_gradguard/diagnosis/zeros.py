@@ -126,7 +126,9 @@ class _Stops:
         )
         incoming = None
         for tensor, gradient in zip(op.inputs, pullback.outgoing, strict=False):
-            if array(gradient) is None:
+            known = array(gradient)
+            # A tensor of no rows has nothing to pass on.
+            if known is None or not known.size:
                 continue
             nothing = is_zero(gradient, self._noise)
             stops = arrives and nothing

@@ -6,6 +6,7 @@ from keras_gradguard.rules._rule import Rule
 CALLS = {
     "bincount",
     "confusion_matrix",
+    "digitize",
     "count_nonzero",
     "count_nonzero_v2",
     "histogram",
@@ -30,6 +31,7 @@ RULE = Rule(
     kind="disconnected",
     ops=(
         "Bincount",
+        "Bucketize",
         "DenseBincount",
         "SparseBincount",
         "RaggedBincount",

@@ -7,7 +7,7 @@ RULE = Rule(
     code="GG103",
     name="integer-cast",
     kind="disconnected",
-    ops=("Cast", "Bucketize", "QuantizeV2"),
+    ops=("Cast", "QuantizeV2"),
     message="`{op}` drops the fraction and the gradient",
     why=(
         "Integers move in whole steps, so only floating point tensors carry "

@@ -75,6 +75,7 @@ PATIENT = (
     layers.adapter_that_begins_at_zero,
     layers.residual_with_zero_gamma,
     layers.mixture_of_experts,
+    layers.idle_expert,
     sequences.embedding,
     sequences.self_attention,
     sequences.attention_with_mask,

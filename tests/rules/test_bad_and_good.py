@@ -22,11 +22,11 @@ from keras_gradguard.errors import GradientBreakError
 from keras_gradguard.report.text import render
 from keras_gradguard.rules import RULES
 from tests.fitting import skip_on_keras_3_5
+from tests.plain import model_for
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 SHOWN = [rule for rule in RULES if rule.bad]
 MODES = [False, True]
-HIDDEN, HEAD = "hidden", "head"
 
 
 def load(source, folder, name):
@@ -82,15 +82,7 @@ def train(module, eager):
     if hasattr(module, "model"):
         model = module.model()
     else:
-        model = keras.Sequential(
-            [
-                keras.Input((4,)),
-                # Named by variables: lines are looked for by their names.
-                keras.layers.Dense(8, activation="relu", name=HIDDEN),
-                keras.layers.Dense(3, name=HEAD),
-            ]
-        )
-        model.compile("sgd", loss=module.loss)
+        model = model_for(module.loss)
     model.run_eagerly = eager
     generator = np.random.default_rng(0)
     x = generator.normal(size=(16, 4)).astype("float32")

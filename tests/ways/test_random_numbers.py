@@ -59,9 +59,7 @@ def noisy_loss(draw):
 @pytest.mark.parametrize("eager", MODES, ids=NAMES)
 @pytest.mark.parametrize("is_own", [False, True], ids=["loss", "step"])
 @pytest.mark.parametrize("seed", [1, 7])
-@pytest.mark.parametrize(
-    "draw", [by_tensorflow, by_numpy, by_python, by_keras]
-)
+@pytest.mark.parametrize("draw", [by_tensorflow, by_numpy, by_python, by_keras])
 def test_same_numbers(draw, seed, is_own, eager):
     """So the weights are those of a bare fit, and what is drawn after it."""
     found = []
