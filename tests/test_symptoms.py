@@ -37,6 +37,12 @@ def saturated(y_true, y_pred):
     return tf.reduce_mean(tf.square(y_true - 2.0 - end))
 
 
+def almost_saturated(y_true, y_pred):
+    """A sigmoid whose slope is no zero, and moves no weight."""
+    end = tf.sigmoid(y_pred - 75.0)  # cut
+    return tf.reduce_mean(tf.square(y_true + 2.0 - end))
+
+
 def masked(y_true, y_pred):
     """A mask of zeros."""
     return tf.reduce_mean(tf.square(y_true - y_pred) * 0.0 * y_true)  # cut
@@ -63,6 +69,7 @@ ZERO = {
     clipped: "GG203",
     dead: "GG201",
     saturated: "GG204",
+    almost_saturated: "GG204",
     masked: "GG206",
     constant: "GG209",
     sum_of_softmax: "GG209",
@@ -102,8 +109,23 @@ def right_and_certain(y_true, y_pred):
     return keras.losses.binary_crossentropy(y_true, chance)
 
 
+def certain_logits(y_true, y_pred):
+    """Logits so large that the terms of a cross-entropy cancel."""
+    large = y_pred + 60.0 * (2.0 * y_true - 1.0)
+    return keras.losses.binary_crossentropy(y_true, large, from_logits=True)
+
+
+def certain_margin(y_true, y_pred):
+    """A margin that leaves a slope of 1e-26, and nothing to learn."""
+    return tf.reduce_mean(tf.nn.softplus(-60.0 - y_pred + 0.0 * y_true))
+
+
 @pytest.mark.parametrize("eager", MODES, ids=NAMES)
-@pytest.mark.parametrize("loss", [satisfied_hinge, satisfied_pairs])
+@pytest.mark.parametrize(
+    "loss",
+    [satisfied_hinge, satisfied_pairs, certain_logits, certain_margin],
+    ids=lambda loss: loss.__name__,
+)
 def test_zero_that_is_as_it_should_be(loss, eager):
     """A loss that is satisfied has no slope, and no fault."""
     callback = GradHealthCallback(every=1)

@@ -138,7 +138,7 @@ def _is_weight(tensor, lineage):
     return False
 
 
-def is_satisfied(stop, cause, lineage):
+def is_satisfied(stop, cause, lineage, noise=0.0):
     """Returns whether the loss would not gain by a slope: all is well.
 
     A value that is held at a bound and that the loss wants beyond this bound
@@ -149,8 +149,13 @@ def is_satisfied(stop, cause, lineage):
         stop: The `Stop`.
         cause: Its cause word.
         lineage: The `Lineage` of the step.
+        noise: See `zeros.zero_findings`.
     """
     op = stop.op
+    if noise or (stop.cancels and stop.num_uses > 2):
+        # The terms of a cross-entropy of logits cancel once they are large.
+        if lineage.largest_loss(op) <= _NOTHING_LOST:
+            return True
     is_bound = cause in ("saturated_clip", "dead_relu", "unexplained_zero")
     if cause == "saturated_activation" and op.type in _ENDS:
         low, high = _ENDS[op.type]

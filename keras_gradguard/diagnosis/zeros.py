@@ -13,6 +13,8 @@ from keras_gradguard.diagnosis.zero_causes import cause_of, is_satisfied
 from keras_gradguard.finding import Finding
 
 _ABOVE_NOISE = 1e3
+# A sum of float32s that is zero but for rounding leaves more than that.
+_BELOW_ROUNDING = 1e-20
 
 
 @dataclasses.dataclass(eq=False)
@@ -25,12 +27,14 @@ class Stop:
         incoming: The gradients of the op's outputs, arrays or `None`.
         cancels: Whether several uses of `tensor` have gradients that are
             not zero and add up to zero.
+        num_uses: How many uses it has through which a gradient may come.
     """
 
     op: RanOp
     tensor: tf.Tensor
     incoming: tuple = ()
     cancels: bool = False
+    num_uses: int = 1
 
 
 def zero_findings(recording, variables, paths, model, noise=0.0):
@@ -65,10 +69,11 @@ def zero_findings(recording, variables, paths, model, noise=0.0):
     findings = []
     for op, (stop, call) in stops.items():
         cause = cause_of(stop, lineage)
-        if cause is None or is_satisfied(stop, cause, lineage):
+        if cause is None or is_satisfied(stop, cause, lineage, noise):
             continue
         # What has settled is as small as rounding too.
-        if noise and (stop.cancels or cause != "constant_loss"):
+        is_rounding = noise > _BELOW_ROUNDING
+        if is_rounding and (stop.cancels or cause != "constant_loss"):
             continue
         place, notes = lineage.place(op)
         largest = [abs(g).max() for g in stop.incoming if g is not None]
@@ -152,7 +157,8 @@ class _Stops:
             passing = [use for use in uses if not use.is_zero]
             if passing:
                 last = max(passing, key=lambda use: use.op.number)
-                found.append(Stop(last.op, tensor, cancels=True))
+                number = len(uses)
+                found.append(Stop(last.op, tensor, (), True, number))
                 continue
             for use in uses:
                 if use.incoming is not None:

@@ -57,7 +57,10 @@ def _summary(report):
     """Counts of diagnoses and of variables, and when they were measured."""
     severities = [diagnosis.severity for diagnosis in report.diagnoses]
     statuses = [variable.status for variable in report.variables]
-    parts = [_counts(severities, SEVERITIES) or "nothing broken"]
+    # Of a step that never called an optimizer nothing is known.
+    is_blind = bool(statuses) and {*statuses} == {"unknown"}
+    healthy = "no gradient was seen" if is_blind else "nothing broken"
+    parts = [_counts(severities, SEVERITIES) or healthy]
     states = _counts(statuses, STATUSES)
     number = f"{len(statuses)} trainable variables"
     parts.append(f"{number}: {states}" if states else number)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from keras_gradguard import GradHealthCallback
+from tests.plain import alone
 
 X = np.random.default_rng(0).normal(size=(16, 6)).astype("float32")
 Y = np.ones((16, 1), "float32")
@@ -66,7 +67,8 @@ def test_line_of_a_functional_model(case, tmp_path, monkeypatch):
     exec(compile(text, str(file), "exec"), vars(module))
     module.model.compile("sgd", "mse")
     callback = GradHealthCallback()
-    module.model.fit(X, Y, verbose=0, callbacks=[callback])
+    with alone(module):
+        module.model.fit(X, Y, verbose=0, callbacks=[callback])
     found = callback.report.diagnoses[0]
     cut = [n for n, row in enumerate(text.splitlines(), 1) if "# cut" in row]
     assert (code, *(cut or [None])) == (found.code, found.line)

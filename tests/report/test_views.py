@@ -112,6 +112,14 @@ def test_render_report_with_nothing_to_say():
     )
 
 
+def test_render_report_of_what_nobody_saw():
+    """A step that never calls an optimizer is not said to be healthy."""
+    rows_of = (VariableHealth("late", (1,), "float32", "unknown"),)
+    assert render_report(Report((), rows_of)).startswith(
+        "report: no gradient was seen; 1 trainable variables: 1 unknown"
+    )
+
+
 def test_render_report_limits_its_rows():
     """Twenty rows, the broken one among them, and a count of the rest."""
     healthy = [

@@ -3,14 +3,12 @@
 Run this file as a program to write the stored texts anew.
 """
 
-import contextlib
 import dataclasses
 import importlib.util
 import os
 import pathlib
 import re
 import sys
-import tempfile
 import types
 
 import keras
@@ -22,7 +20,7 @@ from keras_gradguard.errors import GradientBreakError
 from keras_gradguard.report.text import render
 from keras_gradguard.rules import RULES
 from tests.fitting import skip_on_keras_3_5
-from tests.plain import model_for
+from tests.plain import alone, model_for
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 SHOWN = [rule for rule in RULES if rule.bad]
@@ -53,26 +51,6 @@ def run(module, eager):
     y_true = np.eye(3, dtype="float32")[generator.integers(0, 3, 16)]
     report = check_loss(module.loss, y_true, y_pred)
     return types.SimpleNamespace(report=report), None
-
-
-@contextlib.contextmanager
-def alone(module):
-    """Hides the other tests: an example is a program of its own.
-
-    A layer's line is looked for by its name in all modules of the user's.
-    """
-    kept = dict(sys.modules)
-    tests = str(pathlib.Path(__file__).parents[1])
-    for name, other in kept.items():
-        file = getattr(other, "__file__", None) or ""
-        is_made = file.startswith(tempfile.gettempdir())
-        is_made = is_made and not file.startswith(sys.prefix)
-        if (is_made or file.startswith(tests)) and other is not module:
-            del sys.modules[name]
-    try:
-        yield
-    finally:
-        sys.modules.update(kept)
 
 
 def train(module, eager):
