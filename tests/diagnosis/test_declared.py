@@ -36,7 +36,7 @@ CASES = {
     "alias": ("GG106", "g = sg(h)  # cut"),
     "call": ("GG104", "g = ops.argmax(h, axis=-1, keepdims=True)  # cut"),
     "layer of a computed name": (
-        "GG103",
+        "GG114",
         "g = layers.Discretization([0.0, 1.0], name=str('bins'))(h)  # cut",
     ),
     "two that fit": (
