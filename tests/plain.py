@@ -5,6 +5,7 @@ that another `Dense` there would be a second answer.
 """
 
 import contextlib
+import os
 import pathlib
 import sys
 import tempfile
@@ -19,12 +20,13 @@ def alone(module):
     A layer's line is looked for by its name in all modules of the user's.
     """
     kept = dict(sys.modules)
-    tests = str(pathlib.Path(__file__).parent)
+    here = pathlib.Path(__file__).parent
+    own = (f"{here}{os.sep}", f"{here.parent / 'benchmarks'}{os.sep}")
     for name, other in kept.items():
         file = getattr(other, "__file__", None) or ""
         is_made = file.startswith(tempfile.gettempdir())
         is_made = is_made and not file.startswith(sys.prefix)
-        if (is_made or file.startswith(tests)) and other is not module:
+        if (is_made or file.startswith(own)) and other is not module:
             del sys.modules[name]
     try:
         yield
