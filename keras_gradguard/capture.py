@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from keras_gradguard.sums import total
+from keras_gradguard.sums import compiled_sum
 
 MISSING = -1.0
 UNMEASURED = -2.0
@@ -36,7 +36,7 @@ def half_square(gradient, is_compiled=False):
     """
     values = real(gradient)
     if is_compiled:
-        half = 0.5 * total(tf.square(values), is_compiled)
+        half = 0.5 * compiled_sum(tf.square(values))
     else:
         # sum(t ** 2) / 2 in one pass over the memory.
         half = tf.raw_ops.L2Loss(t=values)

@@ -102,11 +102,9 @@ class OptimizerCapture:
         # A square may leave the range of float32, so this is but a suspicion.
         watched = half if loss is None else half + tf.cast(loss, tf.float32)
 
-        sample = self._updates.sampled(is_sure=False)
-
         def measure():
             look()
-            self._updates.before(gradients, sample)
+            self._updates.before(gradients)
             found = statistics(
                 gradients, self.variables, scale, halves, self._is_xla
             )
@@ -140,10 +138,9 @@ class OptimizerCapture:
             number: Scalar float32 tensor, number of the record; `None` if
                 it is kept elsewhere.
         """
-        sample = self._updates.sampled(is_sure=False)
 
         def measure():
-            self._updates.after(sample)
+            self._updates.after()
             if number is not None:
                 values = tf.reshape(self.values(), [-1])
                 self._record.assign(tf.concat([values, [number]], axis=0))

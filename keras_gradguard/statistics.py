@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from keras_gradguard.capture import COLUMNS, MISSING, half_square, real
 from keras_gradguard.diagnosis import internals
-from keras_gradguard.sums import total
+from keras_gradguard.sums import compiled_sum
 from keras_gradguard.update import num_elements
 
 # A square as small as this has lost bits, or all of them.
@@ -79,6 +79,12 @@ def _sums(values, sizes, order, num_small, is_compiled):
     """The largest, the sum and how many are not zero, of each gradient."""
     zero, axis = tf.constant(0.0), tf.constant([0])
     parts = []
+
+    def total(values):
+        if is_compiled:
+            return compiled_sum(values)
+        return tf.raw_ops.Sum(input=values, axis=axis)
+
     if num_small:
         own = [sizes[n] for n in order[:num_small]]
         groups = tf.constant(np.repeat(np.arange(num_small), own), tf.int32)
@@ -100,8 +106,8 @@ def _sums(values, sizes, order, num_small, is_compiled):
         nonzero = tf.raw_ops.Cast(x=nonzero, DstT=tf.float32)
         row = [
             tf.raw_ops.Max(input=value, axis=axis),
-            total(value, is_compiled),
-            total(nonzero, is_compiled),
+            total(value),
+            total(nonzero),
         ]
         rows.append(tf.raw_ops.Pack(values=row))
     if rows:

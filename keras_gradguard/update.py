@@ -44,27 +44,14 @@ class UpdateCapture:
                 trainable=False,
             )
 
-    def sampled(self, is_sure=True):
-        """Returns the elements of the weights that are looked at, a tensor.
-
-        Args:
-            is_sure: Whether the weights are to be looked at in this step.
-
-        Returns:
-            `None` if they are better sampled where they are looked at. Under
-            XLA they are not: it would copy all that its conditional gets.
-        """
-        return self._sample() if is_sure or self._is_xla else None
-
-    def before(self, gradients, sample=None):
+    def before(self, gradients):
         """Keeps the weights before an update that is to be recorded.
 
         Args:
             gradients: The gradients; of `tf.IndexedSlices` the first rows
                 are looked at.
-            sample: What `sampled` returned.
         """
-        self._before.assign(self._sample() if sample is None else sample)
+        self._before.assign(self._sample())
         self._sparse = [
             number
             for number, gradient in enumerate(gradients)
@@ -80,14 +67,9 @@ class UpdateCapture:
             kept.assign(rows)
             old.assign(self._rows(number, rows))
 
-    def after(self, sample=None):
-        """Measures an update that is to be recorded, once it is made.
-
-        Args:
-            sample: What `sampled` returned, after the update.
-        """
-        after = self._sample() if sample is None else sample
-        before = self._before.value()
+    def after(self):
+        """Measures an update that is to be recorded, once it is made."""
+        before, after = self._before.value(), self._sample()
         groups = tf.constant(self._groups, tf.int32)
         squares = self._sums(tf.square(after - before), groups)
         weights = self._sums(tf.square(before), groups)

@@ -11,28 +11,13 @@ import sys
 
 from keras_gradguard.diagnosis import keras_internals, source
 from keras_gradguard.diagnosis.construction import may_make, may_name
+from keras_gradguard.diagnosis.operators import may_call
 from keras_gradguard.diagnosis.reached import (
     Reached,
     aliases,
     called,
     tree_of,
 )
-
-# What Python's operators call in Keras.
-_OPERATORS = {
-    "greater": (ast.Gt, ast.Lt),
-    "less": (ast.Lt, ast.Gt),
-    "greater_equal": (ast.GtE, ast.LtE),
-    "less_equal": (ast.LtE, ast.GtE),
-    "equal": (ast.Eq,),
-    "not_equal": (ast.NotEq,),
-    "floor_divide": (ast.FloorDiv,),
-    "mod": (ast.Mod,),
-    "logical_and": (ast.BitAnd,),
-    "logical_or": (ast.BitOr,),
-    "logical_not": (ast.Invert,),
-    "power": (ast.Pow,),
-}
 
 
 def declared_place(model, layer_path, op=None, variable=None):
@@ -152,11 +137,7 @@ def _may_call(node, own, names, layer):
         return layer is None or (
             may_make(node, layer) and may_name(node, layer)
         )
-    if layer is not None:
-        return False
-    kinds = tuple(kind for name in names for kind in _OPERATORS.get(name, ()))
-    known = [getattr(node, "op", None), *getattr(node, "ops", ())]
-    return any(isinstance(one, kinds) for one in known)
+    return layer is None and may_call(node, names)
 
 
 def _is_handed_on(nodes, named):
