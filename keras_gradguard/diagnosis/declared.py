@@ -14,7 +14,6 @@ from keras_gradguard.diagnosis.construction import may_make, may_name
 from keras_gradguard.diagnosis.operators import may_call
 from keras_gradguard.diagnosis.reached import (
     Reached,
-    aliases,
     called,
     tree_of,
 )
@@ -120,8 +119,9 @@ def _only(op, names, layer=None):
         if file and source.installed_package(file) is None:
             known[file] = None
     files = [file for file in known if source.is_users(file)]
-    named = {file: aliases(file, names) for file in files}
-    nodes = list(Reached(files, set(stack)).nodes())
+    reached = Reached(files, set(stack))
+    named = {file: reached.aliases(file, names) for file in files}
+    nodes = list(reached.nodes())
     found = {
         (file, node.lineno)
         for file, node in nodes

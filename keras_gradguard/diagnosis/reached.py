@@ -39,14 +39,15 @@ class Reached:
     """
 
     def __init__(self, files, running=()):
+        self._trees = {file: tree_of(file) for file in files}
         self._nodes = collections.defaultdict(list)
         self._names = collections.defaultdict(set)
         self._defined = collections.defaultdict(list)
         self._methods = collections.defaultdict(list)
         begun = []
-        for file in files:
+        for file, tree in self._trees.items():
             begun.append((file, None))
-            self._see(file, tree_of(file), (file, None), None)
+            self._see(file, tree, (file, None), False)
         begun += [
             scope
             for scopes in list(self._defined.values())
@@ -87,18 +88,17 @@ class Reached:
             for node in self._nodes[scope]:
                 yield scope[0], node
 
+    def aliases(self, file, names):
+        """Returns names and those under which a file imports them.
 
-def aliases(file, names):
-    """Returns names and those under which a file imports them.
-
-    Args:
-        file: A file name.
-        names: Names of functions or classes.
-    """
-    return {*names} | {
-        known.asname
-        for node in ast.walk(tree_of(file))
-        if isinstance(node, ast.ImportFrom)
-        for known in node.names
-        if known.name in names and known.asname
-    }
+        Args:
+            file: One of the files.
+            names: Names of functions or classes.
+        """
+        return {*names} | {
+            known.asname
+            for node in ast.walk(self._trees[file])
+            if isinstance(node, ast.ImportFrom)
+            for known in node.names
+            if known.name in names and known.asname
+        }
