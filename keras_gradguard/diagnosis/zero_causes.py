@@ -152,7 +152,8 @@ def is_satisfied(stop, cause, lineage, noise=0.0):
         noise: See `zeros.zero_findings`.
     """
     op = stop.op
-    if noise or (stop.cancels and stop.num_uses > 2):
+    is_tail = bool(noise) and cause != "constant_loss"
+    if is_tail or (stop.cancels and stop.num_uses > 2):
         # The terms of a cross-entropy of logits cancel once they are large.
         if lineage.largest_loss(op) <= _NOTHING_LOST:
             return True
