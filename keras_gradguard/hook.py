@@ -12,9 +12,10 @@ import tensorflow as tf
 from keras_gradguard import at_hand
 from keras_gradguard.armed import end_with, running_fit
 from keras_gradguard.batch import packed, spec_of
-from keras_gradguard.diagnosis import internals, keras_internals
+from keras_gradguard.diagnosis import keras_internals
 from keras_gradguard.diagnosis.trace import is_examining, optimizers_of
 from keras_gradguard.door import Door
+from keras_gradguard.first_trace import FirstTrace
 from keras_gradguard.logs import Logs
 from keras_gradguard.optimizer_hook import OptimizerHook
 from keras_gradguard.own_step import OwnStep
@@ -69,7 +70,7 @@ class Hook:
         self.probe = None
         self.data = None
         self._latch = None
-        self.graph = self._draft = None
+        self.graph = None
         self.num_steps = 0
         self.num_replicas = num_replicas(model)
         self.fit = end_with(fit, self)
@@ -77,6 +78,7 @@ class Hook:
         self._own_step = None
         if not keras_internals.is_default_step(model):
             self._own_step = OwnStep(model.train_step, lambda: self._is_due)
+        self.first_trace = FirstTrace(model, self.num_replicas == 1)
         self._guarded_step = self._guard(model.train_step)
         self._make_guarded()
         self.door = Door()
@@ -86,6 +88,7 @@ class Hook:
             [
                 (model, "train_step", self._guarded_step),
                 *(at_hand.changed_since(model) if self.is_stale else ()),
+                *self.first_trace.patches,
                 *(
                     patch
                     for optimizer in optimizers_of(model)
@@ -190,7 +193,7 @@ class Hook:
         @functools.wraps(step)
         def train_step(data):
             self.data = spec_of(data)
-            self._draft = None
+            self.first_trace.begin()
             with self.door.guarded():
                 if self.is_probed():
                     self.probe.begin(data)
@@ -213,15 +216,11 @@ class Hook:
         """
         return (
             self.door.is_open
-            and not (self._draft and internals.is_within(self._draft()))
+            and not self.first_trace.is_draft_here()
             and not is_examining()
             and is_measured_here()
             and (self._own_step is None or self._own_step.is_apart())
         )
-
-    def note_draft(self):
-        """Takes note that the function that is traced here is a draft."""
-        self._draft = weakref.ref(internals.function_graph_here())
 
     @property
     def has_run(self):

@@ -98,7 +98,7 @@ class OptimizerHook:
             return make()
         with hook.door.guarded():
             if variables and hook.is_probed():
-                self._build(variables)
+                hook.first_trace.build(self._optimizer, variables)
             if variables and hook.is_probed():
                 known = hook.probe.before_apply(
                     self._optimizer, variables, gradients
@@ -108,7 +108,3 @@ class OptimizerHook:
             if known:
                 hook.probe.after_apply(known)
         return done
-
-    def _build(self, variables):
-        if keras_internals.is_built_in_draft(self._optimizer, variables):
-            self._hook.note_draft()

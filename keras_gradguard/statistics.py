@@ -102,13 +102,12 @@ def _sums(values, sizes, order, num_small, is_compiled):
         if value.dtype != tf.float32:
             value = tf.cast(value, tf.float32)
         value = tf.raw_ops.Abs(x=value)
-        nonzero = tf.raw_ops.NotEqual(x=value, y=zero)
-        nonzero = tf.raw_ops.Cast(x=nonzero, DstT=tf.float32)
-        row = [
-            tf.raw_ops.Max(input=value, axis=axis),
-            total(value),
-            total(nonzero),
-        ]
+        row = [tf.raw_ops.Max(input=value, axis=axis), total(value)]
+        # Nobody else needs the values any more, so they become their signs
+        # in place: what costs time is memory.
+        with tf.control_dependencies(row):
+            nonzero = tf.raw_ops.Sign(x=value)
+        row.append(total(nonzero))
         rows.append(tf.raw_ops.Pack(values=row))
     if rows:
         parts.append(tf.stack(rows))

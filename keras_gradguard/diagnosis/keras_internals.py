@@ -9,11 +9,8 @@ import os
 
 import keras
 import keras.src
-import tensorflow as tf
 from keras.src.losses.losses import LossFunctionWrapper
 from keras.src.trainers.compile_utils import get_loss, get_object_name
-
-from keras_gradguard.diagnosis import variable_internals
 
 OPTIMIZER_MADE = inspect.unwrap(keras.optimizers.Optimizer.__init__).__code__
 
@@ -142,23 +139,22 @@ def updating(optimizer):
     return getattr(optimizer, "inner_optimizer", optimizer)
 
 
-def is_built_in_draft(optimizer, variables):
-    """Builds an optimizer as its first `apply` would; tells what that means.
+def build(optimizer, variables):
+    """Builds an optimizer as its first `apply` would.
 
     Args:
         optimizer: The optimizer.
         variables: The variables that it is to train.
-
-    Returns:
-        Whether that has made variables while a function is traced, which is
-        then but a draft: TensorFlow traces it once more.
     """
-    if optimizer.built or tf.executing_eagerly():
-        return False
     with keras.src.backend.name_scope(optimizer.name, caller=optimizer):
         optimizer.build(variables)
     optimizer.built = True
-    return any(map(variable_internals.is_in_draft, optimizer.variables))
+
+
+def unbuilt_metrics(model):
+    """Returns what builds the metrics of `compile`, `None` if they are."""
+    metrics = getattr(model, "_compile_metrics", None)
+    return None if metrics is None or metrics.built else metrics
 
 
 def unknown_to(optimizer, variables):

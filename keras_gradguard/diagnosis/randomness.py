@@ -13,6 +13,14 @@ from keras_gradguard.diagnosis import internals
 _OTHER_SEED = "keras_gradguard"
 
 
+def python_numbers():
+    """Returns what tells whether Python, NumPy or a seed was drawn since."""
+    kind, keys, *others = np.random.get_state()
+    seeds = internals.op_seeds()
+    state = None if seeds is None else seeds.getstate()
+    return random.getstate(), kind, keys.tobytes(), others, state
+
+
 @contextlib.contextmanager
 def python_numbers_kept():
     """Keeps what Python and NumPy draw, and the seeds of TensorFlow's ops."""

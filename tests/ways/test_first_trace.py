@@ -1,0 +1,135 @@
+"""What a first step builds is what Keras builds, and one trace does."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_gradguard import GradHealthCallback
+from tests.fitting import X, Y
+from tests.ways.alike import alike, one_batch
+
+
+def counted(losses, draw=lambda: 0.0):
+    """A loss that notes each of its traces.
+
+    Args:
+        losses: The list to note it in.
+        draw: Draws a number that the trace keeps.
+    """
+
+    def loss(y_true, y_pred):
+        losses.append(y_pred)
+        return tf.reduce_mean(tf.square(y_true - y_pred + draw()), axis=-1)
+
+    return loss
+
+
+def maker(
+    traces, optimizer=keras.optimizers.Adam, metrics=None, draw=lambda: 0.0
+):
+    """Makes a model anew, its traces counted."""
+
+    def make():
+        traces.clear()
+        output = keras.layers.Dense(3, name="output")
+        model = keras.Sequential([keras.Input((4,)), output], name="model")
+        model.compile(optimizer(), counted(traces, draw), metrics=metrics)
+        return model
+
+    return make
+
+
+@pytest.mark.parametrize("metrics", [None, ["mse"], ["mse", "mae"]])
+def test_one_trace_does(metrics):
+    traces = []
+    alike(maker(traces, metrics=metrics), one_batch())
+    assert len(traces) == 1
+
+
+def test_keras_alone_takes_two():
+    traces = []
+    model = maker(traces)()
+    model.fit(X, Y, verbose=0)
+    assert len(traces) == 2, "Keras no longer traces twice: see first_trace.py"
+
+
+def test_a_trace_that_draws_is_made_twice():
+    traces = []
+    make = maker(traces, draw=lambda: np.float32(np.random.normal()))
+    alike(make, one_batch())
+    assert len(traces) == 2
+
+
+@pytest.mark.parametrize("name", ["Adagrad", "RMSprop", "Ftrl", "Lion"])
+def test_slots_have_the_names_and_values_of_keras(name):
+    slots = []
+    make = maker([], lambda: getattr(keras.optimizers, name)(name="own"))
+
+    def train(model, callbacks):
+        done = one_batch()(model, callbacks)
+        slots.append([v.path for v in model.optimizer.variables])
+        return done
+
+    alike(make, train)
+    bare, guarded = slots
+    assert bare == guarded
+
+
+class Assigning(keras.optimizers.SGD):
+    """Assigns to its slot as it is built, which Keras loses in a trace."""
+
+    def build(self, variables):
+        super().build(variables)
+        self.slots = [
+            self.add_variable_from_reference(variable, name="slot")
+            for variable in variables
+        ]
+        for slot in self.slots:
+            slot.assign(slot + 1.0)
+
+
+def test_what_a_build_assigns_is_what_it_is_without_the_guard():
+    model, _ = alike(maker([], Assigning), one_batch())
+    assert not np.asarray(model.optimizer.slots[0]).any()
+
+
+def test_metrics_that_are_built_of_values_are_built_in_the_trace():
+    traces = []
+    make = maker(traces, metrics=["mse"])
+
+    def train(model, callbacks):
+        metrics = model._compile_metrics
+        build = metrics.build
+
+        def built_of_values(y_true, y_pred):
+            traces.append(tf.reduce_sum(y_pred) + 1.0)
+            return build(y_true, y_pred)
+
+        metrics.__dict__["build"] = built_of_values
+        try:
+            return one_batch()(model, callbacks)
+        finally:
+            del metrics.__dict__["build"]
+
+    alike(make, train)
+
+
+def test_a_forward_pass_that_fails_leaves_the_optimizer_unbuilt():
+    def loss(y_true, y_pred):
+        raise RuntimeError("on the way")
+
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    model.compile("adam", loss)
+    with pytest.raises(RuntimeError, match="on the way"):
+        model.fit(X, Y, verbose=0, callbacks=[GradHealthCallback()])
+    assert not model.optimizer.built
+
+
+def test_a_model_that_is_built_by_its_first_step():
+    def make():
+        model = keras.Sequential([keras.layers.Dense(3)])
+        model.compile("adam", "mse", metrics=["mae"])
+        return model
+
+    alike(make, one_batch())
