@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from keras_gradguard import GradGuardLoss, check_loss, diagnose
+from keras_gradguard.errors import GradientBreakError
 from tests.fitting import MODES, NAMES, X, Y, classifier, fit, marked
 
 HISTORY = []
@@ -12,16 +14,49 @@ HISTORY = []
 
 def counts_labels(y_true, y_pred):
     """Reads the labels out; the cut comes after."""
-    count = int(tf.reduce_sum(y_true))  # cut
-    hard = tf.cast(y_pred > 0.5, tf.float32)
+    count = int(tf.reduce_sum(y_true))
+    hard = tf.cast(y_pred > 0.5, tf.float32)  # cut
     return tf.reduce_sum(tf.abs(hard - y_true)) / count
 
 
 def keeps_a_history(y_true, y_pred):
     """Reads the prediction out for display; the cut comes after."""
-    shown = float(tf.reduce_mean(y_pred))  # cut
+    shown = float(tf.reduce_mean(y_pred))
     HISTORY.append(shown)
-    return tf.reduce_mean(tf.abs(tf.round(y_pred) - y_true))
+    return tf.reduce_mean(tf.abs(tf.round(y_pred) - y_true))  # cut
+
+
+def keeps_and_uses(y_true, y_pred):
+    """Keeps the numbers in a list, and makes a tensor of it."""
+    rows = []
+    for row in y_pred:
+        largest = float(tf.reduce_max(row))  # cut
+        rows.append(largest)
+    return tf.reduce_mean(tf.abs(tf.stack(rows) - y_true[:, 0]))
+
+
+def loops(y_true, y_pred):
+    """Loops over the rows; the cut is in the loop."""
+    wrong = 0.0
+    for label, row in zip(y_true, y_pred, strict=True):
+        guess = tf.one_hot(tf.argmax(row), 3)  # cut
+        wrong += tf.reduce_sum(tf.abs(guess - label))
+    return wrong / len(y_pred)
+
+
+def asks(y_true, y_pred):
+    """Asks whether all is well; the cut comes after."""
+    assert tf.reduce_all(y_pred > -100.0)
+    weight = 2.0 if float(tf.reduce_mean(y_pred)) > 0.0 else 1.0
+    steps = tf.cast(y_pred, tf.int32)  # cut
+    return weight * tf.reduce_mean(tf.cast(steps, tf.float32) - y_true)
+
+
+def reads_twice(y_true, y_pred):
+    """Two lines take numbers out; one of them is in the loss."""
+    first = float(tf.reduce_sum(y_pred))  # cut
+    second = float(tf.reduce_max(y_pred))
+    return tf.reduce_mean(y_true) * first * second
 
 
 def uses_the_value(y_true, y_pred):
@@ -32,19 +67,33 @@ def uses_the_value(y_true, y_pred):
 
 
 @pytest.mark.parametrize(
-    ("loss", "certainty"),
+    ("loss", "code", "certainty"),
     [
-        (counts_labels, "suspected"),
-        (keeps_a_history, "suspected"),
-        (uses_the_value, "proved"),
+        (counts_labels, "GG102", "proved"),
+        (keeps_a_history, "GG105", "proved"),
+        (keeps_and_uses, "GG108", "proved"),
+        (loops, "GG104", "proved"),
+        (asks, "GG103", "proved"),
+        (reads_twice, "GG108", "suspected"),
+        (uses_the_value, "GG108", "proved"),
     ],
 )
-def test_certainty(loss, certainty):
-    """Only a value of the model that is computed with is the proved cause."""
+def test_certainty(loss, code, certainty):
+    """What cuts is named, not where a trace of the step would have ended."""
+    expected = (code, marked(loss)[1], certainty)
     callback, _ = fit(classifier(loss, eager=True))
     (found,) = callback.report.diagnoses
-    assert (marked(loss)[1], certainty) == (found.line, found.certainty)
+    assert expected == (found.code, found.line, found.certainty)
     assert ("suspected" in str(found)) == (certainty == "suspected")
+    (found,) = diagnose(classifier(loss, eager=True), X, Y).diagnoses
+    assert expected == (found.code, found.line, found.certainty)
+    (found,) = check_loss(loss, Y, X[:, :3]).diagnoses
+    assert expected == (found.code, found.line, found.certainty)
+    model = classifier(GradGuardLoss(loss), eager=True)
+    with pytest.raises(GradientBreakError) as raised:
+        model.fit(X, Y, verbose=0)
+    (found,) = raised.value.report.diagnoses
+    assert expected == (found.code, found.line, found.certainty)
 
 
 class Detached(keras.Model):
