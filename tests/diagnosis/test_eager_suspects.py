@@ -193,3 +193,38 @@ def test_activity_regulariser_hides_nothing():
     (found,) = callback.report.diagnoses
     assert marked(floor_layer)[1] == found.line
     assert np.shape(X)[0] == np.shape(Y)[0]
+
+
+class Looping(keras.Model):
+    """A step of its own that goes through the rows; only eager mode can."""
+
+    hard = False
+
+    def train_step(self, data):
+        """Adds up what each row gives."""
+        x, y = data
+        with tf.GradientTape() as tape:
+            total = 0.0
+            for row, label in zip(self(x, training=True), y, strict=True):
+                total += tf.reduce_sum(tf.square(self.guess(row) - label))
+        variables = self.trainable_variables
+        self.optimizer.apply(tape.gradient(total, variables), variables)
+        return {"loss": total}
+
+    def guess(self, row):
+        """Takes the best class, or its scores."""
+        return tf.one_hot(tf.argmax(row), 3) if self.hard else row  # cut
+
+
+@pytest.mark.parametrize("hard", [False, True], ids=["healthy", "cut"])
+def test_own_step_that_a_trace_cannot_follow(hard):
+    """Where a look at it ends, the step goes on."""
+    inputs = keras.Input((4,))
+    model = Looping(inputs, keras.layers.Dense(3)(inputs))
+    model.hard = hard
+    model.compile("sgd", run_eagerly=True)
+    callback, error = fit(model)
+    found = [(d.code, d.line) for d in callback.report.diagnoses]
+    line = marked(Looping.guess)[1]
+    assert ([("GG104", line)] if hard else []) == found
+    assert hard == (error is not None)
