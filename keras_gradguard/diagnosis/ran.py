@@ -5,6 +5,7 @@ there, an eager step goes on, and what cuts its gradient comes later.
 """
 
 import contextlib
+import functools
 
 import keras
 import tensorflow as tf
@@ -16,11 +17,12 @@ from keras_gradguard.diagnosis.trace import applied_nowhere, examining
 from keras_gradguard.diagnosis.untouched import untouched
 
 
-def ran_step(step):
+def ran_step(step, may_fail=False):
     """Runs an eager step outside the training, and returns what it shows.
 
     Args:
         step: The `Step`; its model is left as it was.
+        may_fail: Whether a step that fails is to be shown up to there.
 
     Returns:
         A `Trace` of the ops that ran, or `None` if the step does not run
@@ -31,7 +33,8 @@ def ran_step(step):
     if not model.run_eagerly or not leaves or not _are_eager(leaves):
         return None
     with untouched(model), applied_nowhere(model):
-        sight = _seen(model, lambda: model.train_step(step.data))
+        run = functools.partial(model.train_step, step.data)
+        sight = _seen(model, run, may_fail)
     return sight and sight.trace_of(step.variables)
 
 
@@ -75,14 +78,14 @@ def _are_eager(tensors):
     return eager and tf.executing_eagerly()
 
 
-def _seen(model, run):
-    """Returns the `Sight` of what runs, or `None` if it fails."""
+def _seen(model, run, may_fail=False):
+    """Returns the `Sight` of what runs, or `None` if it must not fail."""
     sight = Sight(model, _OpenDoor(), _nothing, _nothing)
     sight.open()
     try:
         run()
     except Exception:  # noqa: BLE001
-        return None
+        return sight if may_fail else None
     finally:
         sight.close()
     return sight

@@ -228,3 +228,19 @@ def test_own_step_that_a_trace_cannot_follow(hard):
     line = marked(Looping.guess)[1]
     assert ([("GG104", line)] if hard else []) == found
     assert hard == (error is not None)
+
+
+def unregistered(y_true, y_pred):
+    """Has an op without a gradient function, behind a loop."""
+    total = tf.add_n([tf.reduce_sum(row) for row in y_pred])
+    image = tf.reshape(y_pred, (1, -1, 3, 1))
+    small = tf.image.resize(image, (3, 3), method="area")  # cut
+    return tf.reduce_mean(small) + total - tf.reduce_sum(y_true)
+
+
+def test_unregistered_op_behind_a_loop():
+    """The exception names the op, the step that ran has its line."""
+    callback, error = fit(classifier(unregistered, eager=True))
+    assert isinstance(error, LookupError)
+    (found,) = callback.report.diagnoses
+    assert ("GG107", marked(unregistered)[1]) == (found.code, found.line)
