@@ -52,6 +52,13 @@ def asks(y_true, y_pred):
     return weight * tf.reduce_mean(tf.cast(steps, tf.float32) - y_true)
 
 
+def wraps(y_true, y_pred):
+    """Hands NumPy a tensor; eagerly that is no op."""
+    count = len(y_pred)
+    doubled = tf.numpy_function(lambda v: 2 * v, [y_pred], tf.float32)  # cut
+    return tf.reduce_sum(tf.square(doubled - y_true)) / count
+
+
 def reads_twice(y_true, y_pred):
     """Two lines take numbers out; one of them is in the loss."""
     first = float(tf.reduce_sum(y_pred))  # cut
@@ -74,6 +81,7 @@ def uses_the_value(y_true, y_pred):
         (keeps_and_uses, "GG108", "proved"),
         (loops, "GG104", "proved"),
         (asks, "GG103", "proved"),
+        (wraps, "GG101", "proved"),
         (reads_twice, "GG108", "suspected"),
         (uses_the_value, "GG108", "proved"),
     ],
