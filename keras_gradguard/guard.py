@@ -241,7 +241,7 @@ class Guard:
     def _step(self, variables):
         return Step(
             self._model,
-            self._hook.data,
+            self._hook.data_here(),
             tuple(variables),
             self._logbook.paths_of(variables),
         )

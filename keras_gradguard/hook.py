@@ -68,7 +68,7 @@ class Hook:
         self.model = model
         self.watchers = []
         self.probe = None
-        self.data = None
+        self.data = self._values = None
         self._latch = None
         self.graph = None
         self.num_steps = 0
@@ -193,6 +193,7 @@ class Hook:
         @functools.wraps(step)
         def train_step(data):
             self.data = spec_of(data)
+            before, self._values = self._values, data
             self.first_trace.begin()
             with self.door.guarded():
                 if self.is_probed():
@@ -200,9 +201,12 @@ class Hook:
             try:
                 logs = run(data)
             except Exception as error:
-                for watcher in self.watchers:
+                # A look at a step may end where the step itself goes on.
+                for watcher in () if is_examining() else self.watchers:
                     watcher.see_step_error(error)
                 raise
+            finally:
+                self._values = before
             with self.door.guarded():
                 logs = self.probe.end(logs) if self.is_probed() else logs
             return logs
@@ -230,6 +234,10 @@ class Hook:
     def latch(self):
         """Returns `Latch.read` if the last call had a bad step, or `None`."""
         return self._latch
+
+    def data_here(self):
+        """Returns the batch of the step that runs, else what it was like."""
+        return self.data if self._values is None else self._values
 
     def batch(self):
         """Returns `Probe.batch` in the structure that the step got."""

@@ -66,8 +66,7 @@ class LoopHook:
         self.optimizers = optimizers
         self.watchers = []
         self.pause = contextlib.nullcontext
-        # A loop does not show where its batch is.
-        self.data = self.graph = None
+        self.graph = None
         self._hooked, self._summed = {}, {}
         self._stack = contextlib.ExitStack()
         self.door = Door()
@@ -75,6 +74,9 @@ class LoopHook:
         self._thread = threading.local()
         # By optimizer: updates under way that another one makes by it.
         self._within = collections.Counter()
+
+    def data_here(self):
+        """Returns `None`: a loop does not show where its batch is."""
 
     def add(self, optimizer):
         """Hooks one optimizer, the outermost where one is inside another."""

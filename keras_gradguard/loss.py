@@ -180,7 +180,7 @@ def _running_step():
     """The training step that calls this loss, or `None` in a custom loop."""
     hook = running_hook()
     if hook is not None and hook.data is not None:
-        model, data = hook.model, hook.data
+        model, data = hook.model, hook.data_here()
     else:
         model, data = _step_on_the_stack()
     if model is None:

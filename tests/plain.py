@@ -5,6 +5,7 @@ that another `Dense` there would be a second answer.
 """
 
 import contextlib
+import gc
 import os
 import pathlib
 import sys
@@ -28,6 +29,8 @@ def alone(module):
         is_made = is_made and not file.startswith(sys.prefix)
         if (is_made or file.startswith(own)) and other is not module:
             del sys.modules[name]
+    # Modules that nobody has registered are found as long as this sees them.
+    gc.freeze()
     try:
         yield
     finally:

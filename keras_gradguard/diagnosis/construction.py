@@ -25,6 +25,8 @@ def may_make(call, layer):
         return True
     given = dict(zip(names, call.args, strict=False))
     given |= {keyword.arg: keyword.value for keyword in call.keywords}
+    # An older name of an argument takes the place of another's default.
+    is_known = {*config, *parameters}.issuperset(given)
     for name, value in config.items():
         if name in given:
             node = given[name]
@@ -32,7 +34,7 @@ def may_make(call, layer):
                 name, node.value, value
             ):
                 return False
-        elif None not in given and name in parameters:
+        elif is_known and name in parameters:
             default = parameters[name].default
             if name != "name" and _differ(name, default, value):
                 return False
@@ -61,19 +63,43 @@ def may_name(call, layer):
 def _differ(name, written, configured):
     """Whether a plain value is surely not what the configuration holds."""
     if isinstance(configured, dict):
-        if not isinstance(written, str) or "dtype" in name:
+        known = configured.get("class_name")
+        if known is None or "dtype" in name:
             return False
-        configured = configured.get("class_name")
-    if written is None and "dtype" in name:
-        return False
+        if written is not None and not isinstance(written, str):
+            return False
+        made = _class_of(written, configured.get("module"))
+        return made not in (None, _bare(known))
     if written is None:
-        return isinstance(configured, str) and configured != "linear"
+        # What `None` stands for is the layer's affair, but for an activation.
+        linear = keras.activations.linear
+        return _activation(configured) not in (None, linear)
     plain = (bool, int, float, str)
     if not isinstance(written, plain) or not isinstance(configured, plain):
         return False
     if isinstance(written, str) or isinstance(configured, str):
+        own, other = _activation(written), _activation(configured)
+        if own is not None and other is not None:
+            return own is not other
         return _bare(written) != _bare(configured)
     return written != configured
+
+
+def _class_of(name, module):
+    """The class that `"uniform"` and the like, or `None`, stands for, bare."""
+    kind = getattr(keras, str(module).rpartition("keras.")[2], None)
+    try:
+        return _bare(type(kind.get(name)).__name__)
+    except (AttributeError, ValueError):
+        return None if name is None else _bare(name)
+
+
+def _activation(name):
+    """The activation that a name stands for, `None` if it is none."""
+    try:
+        return keras.activations.get(name) if isinstance(name, str) else None
+    except ValueError:
+        return None
 
 
 def _bare(text):

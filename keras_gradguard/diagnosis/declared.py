@@ -7,7 +7,6 @@ may have made it. Where two fit there is no answer.
 
 import ast
 import inspect
-import sys
 
 from keras_gradguard.diagnosis import keras_internals, source
 from keras_gradguard.diagnosis.construction import may_make, may_name
@@ -15,6 +14,7 @@ from keras_gradguard.diagnosis.operators import may_call
 from keras_gradguard.diagnosis.reached import (
     Reached,
     called,
+    loaded_files,
     tree_of,
 )
 
@@ -113,12 +113,7 @@ def _only(op, names, layer=None):
     else:
         frames = inspect.stack(context=0)
         stack = [(frame.filename, frame.function) for frame in frames]
-    known = dict.fromkeys(file for file, _ in stack)
-    for module in list(sys.modules.values()):
-        file = getattr(module, "__file__", None)
-        if file and source.installed_package(file) is None:
-            known[file] = None
-    files = [file for file in known if source.is_users(file)]
+    files = loaded_files(file for file, _ in stack)
     reached = Reached(files, set(stack))
     named = {file: reached.aliases(file, names) for file in files}
     nodes = list(reached.nodes())
@@ -126,6 +121,7 @@ def _only(op, names, layer=None):
         (file, node.lineno)
         for file, node in nodes
         if _may_call(node, named[file], names, layer)
+        and not (isinstance(node, ast.Call) and reached.is_foreign(file, node))
     }
     if len(found) != 1 or (layer is None and _is_handed_on(nodes, named)):
         return None

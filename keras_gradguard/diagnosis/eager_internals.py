@@ -4,16 +4,20 @@
 """
 
 import contextlib
+import inspect
 
 import tensorflow as tf
 from tensorflow.python.eager import backprop, record
 from tensorflow.python.framework import op_callbacks
-from tensorflow.python.ops import custom_gradient
+from tensorflow.python.ops import custom_gradient, script_ops
 
 # Custom gradients tell the tape of themselves through this function.
 RECORD_OPERATION = record.record_operation.__code__
 # Runs, eagerly, a function that brings its own gradient.
 CUSTOM_GRADIENT = custom_gradient._eager_mode_decorator.__code__
+
+# `tf.numpy_function`: eagerly no op, but a plain call with arrays.
+NUMPY_FUNCTION = inspect.unwrap(script_ops.py_func_common).__code__
 
 # Looks up what a tensor does not have; NumPy asks for its own protocol.
 LOOK_UPS = frozenset((tf.Tensor.__getattr__.__code__,))

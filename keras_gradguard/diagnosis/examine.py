@@ -5,6 +5,8 @@ import dataclasses
 from keras_gradguard.diagnosis.failed import explain_failed_trace
 from keras_gradguard.diagnosis.failure import failure_finding
 from keras_gradguard.diagnosis.locate import Location
+from keras_gradguard.diagnosis.ran import ran_loss, ran_step
+from keras_gradguard.diagnosis.readout import read_findings
 from keras_gradguard.diagnosis.trace import trace_loss, trace_step
 from keras_gradguard.diagnosis.unused import ignoring_loss
 from keras_gradguard.diagnosis.ways import (
@@ -24,7 +26,7 @@ def explain_missing(step, missing):
     Returns:
         A list of `Finding`s, never empty.
     """
-    trace = step.trace or trace_step(step.model, step.data)
+    trace = _shown(step)
     if trace.error is None:
         return located_findings(step, trace, missing)
     return explain_failed_trace(step, trace, missing)
@@ -89,12 +91,18 @@ def explain_loss_of_step(step, name):
     Returns:
         A list of `Finding`s.
     """
-    trace = step.trace or trace_step(step.model, step.data)
+    trace = _shown(step)
     if trace.error is not None:
         return explain_failed_trace(step, trace, range(len(step.variables)))
     calls = [call for call in trace.losses if call.loss.name == name]
     values = [call.value for call in calls]
     return located_findings(step, trace, None, losses=values or None)
+
+
+def _shown(step):
+    """What a step shows: a trace, or where that fails the eager step."""
+    trace = step.trace or trace_step(step.model, step.data)
+    return trace if trace.error is None else ran_step(step) or trace
 
 
 def explain_loss(loss, y_true, y_pred):
@@ -110,6 +118,8 @@ def explain_loss(loss, y_true, y_pred):
     """
     trace = trace_loss(loss, y_true, y_pred)
     if trace.error is not None:
+        trace = ran_loss(loss, y_true, y_pred) or trace
+    if trace.error is not None:
         return [failure_finding(trace.error, any_error=True)]
     location = Location.of_prediction(trace)
     numbers = range(len(location.tensors))
@@ -117,7 +127,11 @@ def explain_loss(loss, y_true, y_pred):
     cut = cut or [
         n for n in numbers if location.distance(n, state=True) < float("inf")
     ]
-    findings = location.cuts(cut) if cut else [ignoring_loss(trace, loss.name)]
+    if cut:
+        findings = location.cuts(cut)
+    else:
+        findings, _ = read_findings(location, list(numbers))
+        findings = findings or [ignoring_loss(trace, loss.name)]
     if cut and not findings:
         findings = branch_cuts(
             lambda branch: Location.of_prediction(trace, branch), cut

@@ -6,6 +6,7 @@ from keras_gradguard.diagnosis import source
 from keras_gradguard.diagnosis.edges import Context
 from keras_gradguard.diagnosis.failure import failure_finding
 from keras_gradguard.diagnosis.locate import Location
+from keras_gradguard.diagnosis.ran import ran_step
 from keras_gradguard.diagnosis.readout import feeds_result, read_tensors
 from keras_gradguard.diagnosis.trace import trace_step
 from keras_gradguard.diagnosis.ways import located_findings
@@ -89,6 +90,8 @@ def explain_error(step, error):
     if finding.op is None or is_found:
         return _for_all(step, finding, everything)
     trace = step.trace or trace_step(step.model, step.data)
+    if trace.error is not None:
+        trace = ran_step(step, may_fail=True) or trace
     return _for_all(step, finding, everything, trace)
 
 

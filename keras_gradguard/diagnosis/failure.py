@@ -131,6 +131,22 @@ def _is_tensor(value):
     return isinstance(value, tf.Tensor) and not hasattr(value, "numpy")
 
 
+def rebuilds(place):
+    """Returns whether a line makes a tensor of what its arguments give.
+
+    Args:
+        place: The user's line.
+    """
+    return any(
+        call.lineno == place.line and call.args and _name(call) in _REBUILDERS
+        for call in _call_nodes(place.file or "")
+    )
+
+
+def _name(call):
+    return getattr(call.func, "attr", None)
+
+
 def _calls(error, place, names):
     """Whether the failing expression is (inside) a call of one of `names`."""
     if place.line is None:
@@ -150,7 +166,7 @@ def _calls(error, place, names):
         covers = start <= first and last <= end
         if where is None or where.colno is None:
             covers = call.lineno == place.line and bool(call.args)
-        if covers and getattr(call.func, "attr", None) in names:
+        if covers and _name(call) in names:
             return True
     return False
 

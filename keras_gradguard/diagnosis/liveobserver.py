@@ -47,6 +47,7 @@ class LiveObserver(Observer):
         self._thread = threading.get_ident()
         self._on_call |= {
             eager_internals.RECORD_OPERATION: self._recorded,
+            eager_internals.NUMPY_FUNCTION: self._numpy_function,
             internals.FUNCTION_CALL: self._function,
             keras_internals.OPTIMIZER_MADE: self._optimizer,
         }
@@ -189,6 +190,10 @@ class LiveObserver(Observer):
             op = self._recording.maker(outputs[0])
             if op is not None:
                 op.body = body
+
+    def _numpy_function(self, frame):
+        for tensor in tensors_of(frame.f_locals["inp"]):
+            self._read(frame, tensor, "numpy")
 
     def _function(self, frame):
         del frame

@@ -1,6 +1,7 @@
 """Step 4d: from a traced step to findings: which cut hits which variables."""
 
 import collections
+import copy
 
 from keras_gradguard.diagnosis import internals, source
 from keras_gradguard.diagnosis.declared import declared_place
@@ -56,6 +57,16 @@ class Location:
         location.paths = ["y_pred"] * len(location.tensors)
         location._losses = trace.targets[0].targets
         return location
+
+    def of_losses(self, losses):
+        """Returns the ways to the same variables from other tensors.
+
+        Args:
+            losses: Tensors to start from.
+        """
+        other = copy.copy(self)
+        other._losses, other._flows = losses, {}
+        return other
 
     def flow_of(self, number, state=False):
         """Returns the `Flow` of the losses that should train a variable."""

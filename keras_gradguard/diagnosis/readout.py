@@ -10,7 +10,7 @@ import traceback
 
 import tensorflow as tf
 
-from keras_gradguard.diagnosis.locate import Location
+from keras_gradguard.diagnosis.failure import rebuilds
 from keras_gradguard.finding import Finding
 
 _SUSPECT_NOTE = (
@@ -21,12 +21,12 @@ _SUSPECT_NOTE = (
 _RANKS = {"tensor_as_bool": 1}
 
 
-def read_findings(step, trace, numbers):
+def read_findings(location, numbers):
     """Explains variables whose way to the loss led out of TensorFlow.
 
     Args:
-        step: The `Step`.
-        trace: The `Trace` of an eager step, with what it read out.
+        location: The `Location`; its trace is of an eager step, with what
+            it read out.
         numbers: Indices of variables that no loss depends on.
 
     Returns:
@@ -34,33 +34,38 @@ def read_findings(step, trace, numbers):
         indices that none of them explains.
     """
     reads = {}
-    for read in trace.read if numbers else ():
+    for read in location.trace.read if numbers else ():
         if feeds_result(read.place):
             reads.setdefault((read.place.file, read.place.line), read)
     ordered = sorted(reads.values(), key=lambda r: _RANKS.get(r.cause, 0))
     hit, rest = {}, list(numbers)
     for position, read in enumerate(ordered):
-        location = Location(
-            trace, step.model, step.variables, step.paths, [read.tensor]
-        )
-        found = [n for n in rest if location.distance(n) < float("inf")]
+        before = location.of_losses([read.tensor])
+        found = [n for n in rest if before.distance(n) < float("inf")]
         rest = [n for n in rest if n not in found]
         if found:
             hit[position] = found
     is_proved = len(reads) == 1 and not rest
-    is_proved &= len(numbers) == len(step.variables)
+    is_proved &= len(numbers) == len(location.paths)
     findings = [
         Finding(
             kind="untraceable",
-            cause=ordered[position].cause,
+            cause=_cause(ordered[position]),
             place=ordered[position].place,
-            variables=tuple(step.paths[n] for n in found),
+            variables=tuple(location.paths[n] for n in found),
             notes=() if is_proved else (_SUSPECT_NOTE,),
             certainty="proved" if is_proved else "suspected",
         )
         for position, found in hit.items()
     ]
     return findings, rest
+
+
+def _cause(read):
+    is_number = read.cause in ("numpy", "python_value")
+    if is_number and rebuilds(read.place):
+        return "rebuilt_constant"
+    return read.cause
 
 
 def read_tensors(error, place):
@@ -96,8 +101,9 @@ def names_on(place):
 def feeds_result(place):
     """Returns whether the value of a line is used for more than a call.
 
-    `print(float(x))` and `history.append(v)` throw their value away; what is
-    returned, tested or computed with is used. Without source it is.
+    `print(float(x))` and `history.append(v)` throw their value away, unless
+    `history` is used further on; what is returned, tested or computed with
+    is used. Without source it is.
 
     Args:
         place: The user's line.
@@ -106,23 +112,48 @@ def feeds_result(place):
     if not statements:
         return True
     statement = statements[-1]
-    if isinstance(statement, ast.Expr):
-        return False
-    if not isinstance(statement, (ast.Assign, ast.AnnAssign)):
+    if not isinstance(statement, (ast.Expr, ast.Assign, ast.AnnAssign)):
         return True
-    names = {
-        node.id
-        for node in ast.walk(statement)
-        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
-    }
+    names = _holders(statement)
     if not names:
-        return True
+        return not isinstance(statement, ast.Expr)
+    later = list(_later_statements(place))
+    waiting = list(names)
+    while waiting:
+        name = waiting.pop()
+        for statement in later:
+            if not _loads(statement, name):
+                continue
+            if not isinstance(statement, ast.Expr):
+                return True
+            more = _holders(statement) - names
+            names |= more
+            waiting += more
+    return False
+
+
+def _holders(statement):
+    """The names that hold what a statement makes: `x = v`, `x.append(v)`."""
+    if not isinstance(statement, ast.Expr):
+        return {
+            node.id
+            for node in ast.walk(statement)
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+        }
+    held = getattr(statement.value, "func", None)
+    if not isinstance(held, ast.Attribute):
+        return set()
+    while isinstance(held, (ast.Attribute, ast.Subscript)):
+        held = held.value
+    return {held.id} if isinstance(held, ast.Name) else set()
+
+
+def _loads(statement, name):
     return any(
-        isinstance(node, ast.Name) and node.id in names
-        for later in _later_statements(place)
-        if not isinstance(later, ast.Expr)
-        for node in ast.walk(later)
-        if isinstance(getattr(node, "ctx", None), ast.Load)
+        isinstance(node, ast.Name)
+        and node.id == name
+        and isinstance(node.ctx, ast.Load)
+        for node in ast.walk(statement)
     )
 
 

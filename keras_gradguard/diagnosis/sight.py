@@ -125,17 +125,23 @@ class Sight:
             return self._eager_trace(seen)
         return _of_graph(seen, target.graph)
 
+    def known(self, tensors):
+        """Returns what stands for some eager tensors in the last trace.
+
+        Args:
+            tensors: Eager tensors; those that no op made or took are left
+                out.
+        """
+        found = map(self._graph.tensor, keras_internals.with_logits(tensors))
+        return [tensor for tensor in found if tensor is not None]
+
     def _eager_trace(self, seen):
         if len(self.recording.ops) >= _MOST_OPS:
             return None
         count = len(self.recording.ops)
         if self._graph is None or self._graph.num_ops < count:
             self._graph = RanGraph(self.recording)
-        graph = self._graph
-
-        def known(tensors):
-            found = map(graph.tensor, keras_internals.with_logits(tensors))
-            return [tensor for tensor in found if tensor is not None]
+        graph, known = self._graph, self.known
 
         def here(place):
             return graph if place is self._eager else place

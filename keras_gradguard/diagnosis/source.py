@@ -12,7 +12,7 @@ from keras_gradguard.diagnosis import internals, keras_internals
 from keras_gradguard.finding import Place
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-_FRAMEWORKS = (
+FRAMEWORKS = (
     "keras",
     "tensorflow",
     "keras_gradguard",
@@ -127,7 +127,7 @@ def is_users(file):
 @functools.cache
 def _framework_folders():
     folders = [_PACKAGE]
-    for name in _FRAMEWORKS:
+    for name in FRAMEWORKS:
         module = sys.modules.get(name)
         folders += [os.path.abspath(p) for p in getattr(module, "__path__", ())]
         file = getattr(module, "__file__", None)
@@ -147,7 +147,7 @@ def installed_package(file):
 
 
 def _uses_tensorflow(package):
-    if package in _FRAMEWORKS:
+    if package in FRAMEWORKS:
         return False
     for name, module in list(sys.modules.items()):
         if name.split(".")[0] != package:

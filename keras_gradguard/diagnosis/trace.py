@@ -50,7 +50,7 @@ def trace_step(model, data, converted=()):
                 apart = trace.functions.apart(is_watching=False)
             try:
                 with (
-                    _applied_nowhere(model),
+                    applied_nowhere(model),
                     converted_calls(converted),
                     apart,
                     Observer(trace, functions=trace.functions),
@@ -208,8 +208,12 @@ def named_optimizers(model):
 
 
 @contextlib.contextmanager
-def _applied_nowhere(model):
-    """Lets no optimizer of the model change a weight."""
+def applied_nowhere(model):
+    """Lets no optimizer of a model change a weight.
+
+    Args:
+        model: A Keras model.
+    """
     with contextlib.ExitStack() as stack:
         for optimizer in optimizers_of(model):
             stack.enter_context(replaced(optimizer, "apply", _nothing))

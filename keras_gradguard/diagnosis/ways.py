@@ -64,7 +64,7 @@ def located_findings(step, trace, missing, losses=None):
     explained = {path for f in in_branches for path in f.variables}
     connected = [n for n in connected if step.paths[n] not in explained]
     findings += outside_findings(location, connected)
-    found, unused = read_findings(step, trace, unused)
+    found, unused = read_findings(location, unused)
     findings += found
     findings += unused_findings(location, unused)
     return findings

@@ -1,5 +1,8 @@
 """Lines that are looked for in the source: the right one, or none."""
 
+import importlib.util
+import itertools
+import linecache
 import sys
 import textwrap
 import types
@@ -72,3 +75,128 @@ def test_line_of_a_functional_model(case, tmp_path, monkeypatch):
     found = callback.report.diagnoses[0]
     cut = [n for n, row in enumerate(text.splitlines(), 1) if "# cut" in row]
     assert (code, *(cut or [None])) == (found.code, found.line)
+
+
+IMPORTS = "import keras\nfrom keras import layers, ops\n"
+MODEL = """
+i = keras.Input((6,))
+h = layers.Dense(4)(i)
+g = ops.argmax(h, axis=-1, keepdims=True)  # cut
+g = ops.cast(g, "float32")
+model = keras.Model(i, layers.Dense(1)(g))
+"""
+BUILDER = """
+MODELS = {}
+
+def kept(build):
+    MODELS[build.__name__] = build
+    return build
+
+@kept
+def own_net():
+%s
+    return model
+
+model = MODELS["own_net"]()
+"""
+BUILDER %= textwrap.indent(MODEL.strip(), "    ")
+LOOKED_UP = [
+    'globals()["own_" + "net"]',
+    'getattr(sys.modules[nets.__name__], "own_" + "net")',
+    'getattr(nets, "own_" + "net")',
+]
+SCORE = "def top(x):\n    return ops.argmax(x)\n\nuse = ops.sum\n"
+_cells = itertools.count()
+
+
+def run_cell(text, names):
+    """Runs a cell as a notebook does: its source is in no file."""
+    file = f"/tmp/ipykernel_1/{next(_cells)}.py"
+    entry = (len(text), None, text.splitlines(keepends=True), file)
+    linecache.cache[file] = entry
+    exec(compile(text, file, "exec"), names)
+    return file
+
+
+def found_in(model, text, file):
+    """Fits a model; asserts that the marked line of a text is named, if any."""
+    model.compile("sgd", "mse")
+    callback = GradHealthCallback()
+    model.fit(X, Y, verbose=0, callbacks=[callback])
+    found = callback.report.diagnoses[0]
+    cut = [n for n, row in enumerate(text.splitlines(), 1) if "# cut" in row]
+    assert ("GG104", file, *(cut or [None])) == (
+        found.code,
+        found.file,
+        found.line,
+    )
+
+
+@pytest.fixture
+def notebook():
+    """The names of a notebook, and no cell of another test."""
+    kept = dict(linecache.cache)
+    for name in [n for n in kept if n.startswith("/tmp/ipykernel_1/")]:
+        del linecache.cache[name]
+    module = types.ModuleType("notebook")
+    with alone(module):
+        yield vars(module)
+    linecache.cache.update(kept)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("body", [MODEL, BUILDER], ids=["plain", "decorated"])
+def test_model_of_an_earlier_cell(body, notebook):
+    """Each cell has run; a function of another one that did not is none."""
+    run_cell(IMPORTS, notebook)
+    file = run_cell(body, notebook)
+    run_cell(SCORE, notebook)
+    found_in(notebook["model"], body, file)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_numpy_makes_no_op_of_keras(notebook):
+    """A function of the same name that makes none is no second answer."""
+    file = run_cell(IMPORTS + MODEL, notebook)
+    run_cell("import numpy as np\nbest = np.argmax(np.ones(3))", notebook)
+    found_in(notebook["model"], IMPORTS + MODEL, file)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("made", [*LOOKED_UP, "own_net", "renamed"])
+def test_model_of_another_module(made, notebook, tmp_path, monkeypatch):
+    """The one call that is written is not the one that was looked up."""
+    text = BUILDER.replace("@kept\n", "").replace('MODELS["own_net"]()', "0")
+    text += "best = ops.argmax(ops.ones(3))\n"
+    (tmp_path / "nets_of_ours.py").write_text(IMPORTS + text)
+    monkeypatch.syspath_prepend(tmp_path)
+    sys.modules.pop("nets_of_ours", None)
+    run_cell(
+        "import sys\nimport nets_of_ours as nets\n"
+        "from nets_of_ours import *\n"
+        "from nets_of_ours import own_net as renamed\n"
+        f"model = {made}()",
+        notebook,
+    )
+    found_in(notebook["model"], "", None)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_two_cells_that_fit(notebook):
+    """Which of the two has made the model cannot be told."""
+    run_cell(IMPORTS + MODEL, notebook)
+    run_cell("best = ops.argmax(ops.ones(3))", notebook)
+    found_in(notebook["model"], "", None)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("body", [MODEL, BUILDER], ids=["plain", "decorated"])
+def test_module_that_is_registered_nowhere(body, notebook, tmp_path):
+    """So are those that a loader by path, or `%run`, has loaded."""
+    file = tmp_path / "loaded_by_path.py"
+    file.write_text(IMPORTS + body)
+    spec = importlib.util.spec_from_file_location("loaded_by_path", file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    run_cell(IMPORTS + SCORE, notebook)
+    found_in(module.model, IMPORTS + body, str(file))

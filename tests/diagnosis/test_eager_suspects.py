@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from keras_gradguard import GradGuardLoss, check_loss, diagnose
+from keras_gradguard.errors import GradientBreakError
 from tests.fitting import MODES, NAMES, X, Y, classifier, fit, marked
 
 HISTORY = []
@@ -12,16 +14,56 @@ HISTORY = []
 
 def counts_labels(y_true, y_pred):
     """Reads the labels out; the cut comes after."""
-    count = int(tf.reduce_sum(y_true))  # cut
-    hard = tf.cast(y_pred > 0.5, tf.float32)
+    count = int(tf.reduce_sum(y_true))
+    hard = tf.cast(y_pred > 0.5, tf.float32)  # cut
     return tf.reduce_sum(tf.abs(hard - y_true)) / count
 
 
 def keeps_a_history(y_true, y_pred):
     """Reads the prediction out for display; the cut comes after."""
-    shown = float(tf.reduce_mean(y_pred))  # cut
+    shown = float(tf.reduce_mean(y_pred))
     HISTORY.append(shown)
-    return tf.reduce_mean(tf.abs(tf.round(y_pred) - y_true))
+    return tf.reduce_mean(tf.abs(tf.round(y_pred) - y_true))  # cut
+
+
+def keeps_and_uses(y_true, y_pred):
+    """Keeps the numbers in a list, and makes a tensor of it."""
+    rows = []
+    for row in y_pred:
+        largest = float(tf.reduce_max(row))  # cut
+        rows.append(largest)
+    return tf.reduce_mean(tf.abs(tf.stack(rows) - y_true[:, 0]))
+
+
+def loops(y_true, y_pred):
+    """Loops over the rows; the cut is in the loop."""
+    wrong = 0.0
+    for label, row in zip(y_true, y_pred, strict=True):
+        guess = tf.one_hot(tf.argmax(row), 3)  # cut
+        wrong += tf.reduce_sum(tf.abs(guess - label))
+    return wrong / len(y_pred)
+
+
+def asks(y_true, y_pred):
+    """Asks whether all is well; the cut comes after."""
+    assert tf.reduce_all(y_pred > -100.0)
+    weight = 2.0 if float(tf.reduce_mean(y_pred)) > 0.0 else 1.0
+    steps = tf.cast(y_pred, tf.int32)  # cut
+    return weight * tf.reduce_mean(tf.cast(steps, tf.float32) - y_true)
+
+
+def wraps(y_true, y_pred):
+    """Hands NumPy a tensor; eagerly that is no op."""
+    count = len(y_pred)
+    doubled = tf.numpy_function(lambda v: 2 * v, [y_pred], tf.float32)  # cut
+    return tf.reduce_sum(tf.square(doubled - y_true)) / count
+
+
+def reads_twice(y_true, y_pred):
+    """Two lines take numbers out; one of them is in the loss."""
+    first = float(tf.reduce_sum(y_pred))  # cut
+    second = float(tf.reduce_max(y_pred))
+    return tf.reduce_mean(y_true) * first * second
 
 
 def uses_the_value(y_true, y_pred):
@@ -32,19 +74,34 @@ def uses_the_value(y_true, y_pred):
 
 
 @pytest.mark.parametrize(
-    ("loss", "certainty"),
+    ("loss", "code", "certainty"),
     [
-        (counts_labels, "suspected"),
-        (keeps_a_history, "suspected"),
-        (uses_the_value, "proved"),
+        (counts_labels, "GG102", "proved"),
+        (keeps_a_history, "GG105", "proved"),
+        (keeps_and_uses, "GG108", "proved"),
+        (loops, "GG104", "proved"),
+        (asks, "GG103", "proved"),
+        (wraps, "GG101", "proved"),
+        (reads_twice, "GG108", "suspected"),
+        (uses_the_value, "GG108", "proved"),
     ],
 )
-def test_certainty(loss, certainty):
-    """Only a value of the model that is computed with is the proved cause."""
+def test_certainty(loss, code, certainty):
+    """What cuts is named, not where a trace of the step would have ended."""
+    expected = (code, marked(loss)[1], certainty)
     callback, _ = fit(classifier(loss, eager=True))
     (found,) = callback.report.diagnoses
-    assert (marked(loss)[1], certainty) == (found.line, found.certainty)
+    assert expected == (found.code, found.line, found.certainty)
     assert ("suspected" in str(found)) == (certainty == "suspected")
+    (found,) = diagnose(classifier(loss, eager=True), X, Y).diagnoses
+    assert expected == (found.code, found.line, found.certainty)
+    (found,) = check_loss(loss, Y, X[:, :3]).diagnoses
+    assert expected == (found.code, found.line, found.certainty)
+    model = classifier(GradGuardLoss(loss), eager=True)
+    with pytest.raises(GradientBreakError) as raised:
+        model.fit(X, Y, verbose=0)
+    (found,) = raised.value.report.diagnoses
+    assert expected == (found.code, found.line, found.certainty)
 
 
 class Detached(keras.Model):
@@ -144,3 +201,54 @@ def test_activity_regulariser_hides_nothing():
     (found,) = callback.report.diagnoses
     assert marked(floor_layer)[1] == found.line
     assert np.shape(X)[0] == np.shape(Y)[0]
+
+
+class Looping(keras.Model):
+    """A step of its own that goes through the rows; only eager mode can."""
+
+    hard = False
+
+    def train_step(self, data):
+        """Adds up what each row gives."""
+        x, y = data
+        with tf.GradientTape() as tape:
+            total = 0.0
+            for row, label in zip(self(x, training=True), y, strict=True):
+                total += tf.reduce_sum(tf.square(self.guess(row) - label))
+        variables = self.trainable_variables
+        self.optimizer.apply(tape.gradient(total, variables), variables)
+        return {"loss": total}
+
+    def guess(self, row):
+        """Takes the best class, or its scores."""
+        return tf.one_hot(tf.argmax(row), 3) if self.hard else row  # cut
+
+
+@pytest.mark.parametrize("hard", [False, True], ids=["healthy", "cut"])
+def test_own_step_that_a_trace_cannot_follow(hard):
+    """Where a look at it ends, the step goes on."""
+    inputs = keras.Input((4,))
+    model = Looping(inputs, keras.layers.Dense(3)(inputs))
+    model.hard = hard
+    model.compile("sgd", run_eagerly=True)
+    callback, error = fit(model)
+    found = [(d.code, d.line) for d in callback.report.diagnoses]
+    line = marked(Looping.guess)[1]
+    assert ([("GG104", line)] if hard else []) == found
+    assert hard == (error is not None)
+
+
+def unregistered(y_true, y_pred):
+    """Has an op without a gradient function, behind a loop."""
+    total = tf.add_n([tf.reduce_sum(row) for row in y_pred])
+    image = tf.reshape(y_pred, (1, -1, 3, 1))
+    small = tf.image.resize(image, (3, 3), method="area")  # cut
+    return tf.reduce_mean(small) + total - tf.reduce_sum(y_true)
+
+
+def test_unregistered_op_behind_a_loop():
+    """The exception names the op, the step that ran has its line."""
+    callback, error = fit(classifier(unregistered, eager=True))
+    assert isinstance(error, LookupError)
+    (found,) = callback.report.diagnoses
+    assert ("GG107", marked(unregistered)[1]) == (found.code, found.line)
