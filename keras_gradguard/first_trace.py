@@ -5,7 +5,6 @@ throws a trace away in which variables were made, and traces the step once
 more: half of what a first `fit` takes. Built outside, the first trace counts.
 """
 
-import contextlib
 import functools
 import weakref
 
@@ -23,8 +22,8 @@ class FirstTrace:
     """Builds what the first step of one training builds.
 
     A step that draws a random number while it is traced keeps it as a
-    constant, that of the second trace. So there are two of them then, as
-    there are without the guard.
+    constant, without the guard that of the second trace. So then there is a
+    second one here too.
 
     Args:
         model: The Keras model.
@@ -38,20 +37,21 @@ class FirstTrace:
         self._model = model
         # A step of the user's own may do anything anywhere.
         self._is_plain = is_alone and keras_internals.is_default_step(model)
-        self._numbers = self._draft = None
-        self._known = set()
+        self._numbers = self._draft = self._again = None
+        self._has_built, self._known = False, set()
         self.patches = []
-        metrics = keras_internals.unbuilt_metrics(model)
-        if metrics is not None and self._is_plain:
-            build = self._hooked_build(metrics.build)
-            self.patches.append((metrics, "build", build))
+        if self._is_plain:
+            self.patches = [
+                (one, "build", self._hooked_build(one.build))
+                for one in keras_internals.unbuilt(model)
+            ]
 
     def begin(self):
         """Notes where a step begins."""
         is_traced = not tf.executing_eagerly()
         self._numbers = python_numbers() if is_traced else None
         self._known = set(map(id, self._model.variables))
-        self._draft = None
+        self._draft, self._has_built = None, False
 
     def build(self, optimizer, variables):
         """Builds an optimizer, as its first `apply` would.
@@ -62,11 +62,7 @@ class FirstTrace:
         """
         if optimizer.built or tf.executing_eagerly():
             return
-        if self._is_lifted():
-            with _lifted():
-                keras_internals.build(optimizer, variables)
-            return
-        keras_internals.build(optimizer, variables)
+        self._built(lambda: keras_internals.build(optimizer, variables))
         if any(map(variable_internals.is_in_draft, optimizer.variables)):
             self._draft = weakref.ref(internals.function_graph_here())
 
@@ -74,42 +70,29 @@ class FirstTrace:
         """Returns whether the trace of now is known to be thrown away."""
         return self._draft is not None and internals.is_within(self._draft())
 
+    def end(self):
+        """Asks for a second trace if the first one has drawn numbers."""
+        if self._has_built and self._numbers != python_numbers():
+            self._again = tf.Variable(0.0, trainable=False)
+
     def _hooked_build(self, original):
         @functools.wraps(original)
         def build(*args, **kwargs):
-            if self._is_lifted():
-                # A metric of the user's own may do more than look at shapes:
-                # what fails out there may do in the trace.
-                with contextlib.suppress(Exception), _lifted():
-                    return original(*args, **kwargs)
-            return original(*args, **kwargs)
+            return self._built(lambda: original(*args, **kwargs))
 
         return build
 
-    def _is_lifted(self):
-        """Whether nothing else asks for a second trace of this step."""
-        return (
-            self._is_plain
-            and not tf.distribute.has_strategy()
-            and self._numbers is not None
-            and self._numbers == python_numbers()
-            and self._known.issuperset(map(id, self._model.variables))
-        )
-
-
-@contextlib.contextmanager
-def _lifted():
-    """Leads out of the trace.
-
-    What is assigned to a new variable there is taken back: with the trace
-    that is thrown away it would have been lost too.
-    """
-    made = []
-
-    def note(variable):
-        made.append((variable, variable.read_value()))
-
-    with internals.room(note):
-        yield
-        for variable, value in made:
-            variable.assign(value)
+    def _built(self, build):
+        """Builds something outside of the trace, if one trace may do."""
+        is_traced = self._numbers is not None and not tf.executing_eagerly()
+        if (
+            not (is_traced and self._is_plain)
+            or tf.distribute.has_strategy()
+            or not self._known.issuperset(map(id, self._model.variables))
+        ):
+            return build()
+        with variable_internals.made_outside():
+            done = build()
+        self._has_built = True
+        self._known |= set(map(id, self._model.variables))
+        return done

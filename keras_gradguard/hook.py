@@ -209,6 +209,7 @@ class Hook:
                 self._values = before
             with self.door.guarded():
                 logs = self.probe.end(logs) if self.is_probed() else logs
+                self.first_trace.end()
             return logs
 
         return train_step

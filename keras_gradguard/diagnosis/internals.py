@@ -119,22 +119,17 @@ def is_within(graph):
 
 
 @contextlib.contextmanager
-def room(note=None):
-    """Lets variables be made while a step is traced.
+def room():
+    """Lets variables of the guard's own be made while a step is traced.
 
     `tf.function` traces a step twice if its first trace makes variables the
     usual way; and a strategy would make one for each replica.
-
-    Args:
-        note: Called with each variable as it is made, or `None`.
     """
 
     def make(_, **arguments):
-        create = resource_variable_ops.default_variable_creator_v2
-        variable = create(None, **arguments)
-        if note is not None:
-            note(variable)
-        return variable
+        return resource_variable_ops.default_variable_creator_v2(
+            None, **arguments
+        )
 
     with tf.init_scope(), tf.variable_creator_scope(make):
         yield

@@ -151,10 +151,13 @@ def build(optimizer, variables):
     optimizer.built = True
 
 
-def unbuilt_metrics(model):
-    """Returns what builds the metrics of `compile`, `None` if they are."""
-    metrics = getattr(model, "_compile_metrics", None)
-    return None if metrics is None or metrics.built else metrics
+def unbuilt(model):
+    """Returns what builds the losses and metrics of `compile` in a step."""
+    made = (
+        getattr(model, name, None)
+        for name in ("_compile_loss", "_compile_metrics")
+    )
+    return [one for one in made if one is not None and not one.built]
 
 
 def unknown_to(optimizer, variables):

@@ -3,11 +3,16 @@
 `tests/diagnosis/test_internals.py` names what a new release has changed.
 """
 
+import contextlib
+
 import tensorflow as tf
 from tensorflow.python.eager.polymorphic_function import polymorphic_function
-from tensorflow.python.ops import gen_resource_variable_ops
+from tensorflow.python.ops import (
+    gen_resource_variable_ops,
+    resource_variable_ops,
+)
 
-from keras_gradguard.diagnosis.internals import parts
+from keras_gradguard.diagnosis.internals import new_graph, parts
 
 
 def read(variable):
@@ -49,6 +54,30 @@ def put(variable, value):
     gen_resource_variable_ops.assign_variable_op(
         variable.handle, tf.constant(value)
     )
+
+
+@contextlib.contextmanager
+def made_outside():
+    """Lets variables be made outside of the function that is traced.
+
+    Other ops are added to a graph that nobody runs.
+    """
+
+    def make(inside, **arguments):
+        first = arguments.get("initial_value")
+        if tf.is_tensor(first) and not hasattr(first, "numpy"):
+            value = tf.get_static_value(first)
+            if value is None:
+                return inside(**arguments)
+            arguments["initial_value"] = value
+        with tf.init_scope():
+            return resource_variable_ops.default_variable_creator_v2(
+                None, **arguments
+            )
+
+    graph = new_graph("made_outside").as_default()
+    with graph, tf.variable_creator_scope(make):
+        yield
 
 
 def is_in_draft(variable):

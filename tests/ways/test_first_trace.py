@@ -94,25 +94,55 @@ def test_what_a_build_assigns_is_what_it_is_without_the_guard():
     assert not np.asarray(model.optimizer.slots[0]).any()
 
 
-def test_metrics_that_are_built_of_values_are_built_in_the_trace():
+def test_a_metric_that_draws_is_traced_twice():
+    class Drawing(keras.metrics.Mean):
+        def update_state(self, y_true, y_pred, sample_weight=None):
+            return super().update_state(np.float32(np.random.normal()))
+
     traces = []
-    make = maker(traces, metrics=["mse"])
 
-    def train(model, callbacks):
-        metrics = model._compile_metrics
-        build = metrics.build
+    def make():
+        traces.clear()
+        model = maker(traces)()
+        model.compile("adam", counted(traces), metrics=[Drawing()])
+        return model
 
-        def built_of_values(y_true, y_pred):
-            traces.append(tf.reduce_sum(y_pred) + 1.0)
-            return build(y_true, y_pred)
+    alike(make, one_batch())
+    assert len(traces) == 2
 
-        metrics.__dict__["build"] = built_of_values
-        try:
-            return one_batch()(model, callbacks)
-        finally:
-            del metrics.__dict__["build"]
 
-    alike(make, train)
+def test_slots_of_a_checkpoint_that_is_restored_before(tmp_path):
+    def saved(model):
+        return tf.train.Checkpoint(model=model, optimizer=model.optimizer)
+
+    first = maker([])()
+    first.fit(X, Y, verbose=0)
+    path = saved(first).save(tmp_path / "saved")
+
+    def make():
+        model = maker([])()
+        saved(model).restore(path)
+        return model
+
+    model, _ = alike(make, one_batch())
+    assert model.optimizer.iterations > 1
+
+
+def test_losses_of_several_outputs():
+    traces = []
+
+    def make():
+        traces.clear()
+        inputs = keras.Input((4,))
+        outputs = {
+            name: keras.layers.Dense(3, name=name)(inputs) for name in "ab"
+        }
+        model = keras.Model(inputs, outputs)
+        losses = {"a": counted(traces), "b": "mse"}
+        model.compile("adam", losses, metrics={"a": ["mae"], "b": ["mse"]})
+        return model
+
+    alike(make, one_batch(y={"a": Y, "b": Y}))
 
 
 def test_a_forward_pass_that_fails_leaves_the_optimizer_unbuilt():
