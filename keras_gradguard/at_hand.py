@@ -1,20 +1,63 @@
-"""Step 1: what the training step at hand trains.
+"""Step 1: what the training step at hand trains, and for which shapes.
 
 Keras traces a step once: `trainable` that is changed later means nothing to
 it until the next `compile`. The guarded step is traced anew and must not see
-the change either.
+the change either. Nor must it be traced for one size of a batch where that at
+hand is for any: the last bits of a sum may differ.
 """
 
 import weakref
 
-from keras_gradguard.diagnosis import keras_internals
+import tensorflow as tf
 
-_run = weakref.WeakSet()
+from keras_gradguard.diagnosis import function_internals, keras_internals
+
+# Of each train function, what it would have been traced for.
+_run = weakref.WeakKeyDictionary()
 
 
-def note_run(train_function):
-    """Notes that a guarded step has run in place of a train function."""
-    _run.add(train_function)
+def note_run(train_function, iterator):
+    """Notes that a guarded step runs in place of a train function.
+
+    Args:
+        train_function: That which it stands for.
+        iterator: What it gets.
+
+    Returns:
+        What the guarded step is to be traced for, if that is not what it
+        gets; else `None`.
+    """
+    noted = _run.setdefault(train_function, [])
+    functions = keras_internals.functions_of(train_function)
+    if not functions or not isinstance(iterator, tf.data.Iterator):
+        return None
+    spec = tf.type_spec_from_value(iterator)
+    known = [*function_internals.specs_traced(functions[0]), *noted]
+    if spec in known:
+        return None
+    noted.append(_traced_for(known, spec) if known else spec)
+    return None if noted[-1] == spec else noted[-1]
+
+
+def _traced_for(known, spec):
+    """What TensorFlow traces for a spec when it has seen others."""
+    seen = tf.function(lambda iterator: None, reduce_retracing=True)
+    for other in known:
+        seen.get_concrete_function(other)
+    trace = seen.get_concrete_function(spec)
+    return trace.structured_input_signature[0][0]
+
+
+def trace_for(train_function, spec):
+    """Traces a train function for more than what it will get first.
+
+    Args:
+        train_function: The guarded one.
+        spec: What `note_run` has returned.
+    """
+    if spec is not None:
+        function, *_ = keras_internals.functions_of(train_function)
+        function.get_concrete_function(spec)
 
 
 def has_run(model):
@@ -26,7 +69,10 @@ def has_run(model):
     plain = model.train_function
     if model.run_eagerly:
         return False
-    return plain in _run or keras_internals.has_been_traced(plain)
+    return plain in _run or any(
+        function.experimental_get_tracing_count() > 0
+        for function in keras_internals.functions_of(plain)
+    )
 
 
 def changed_since(model):

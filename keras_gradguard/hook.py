@@ -156,11 +156,14 @@ class Hook:
     def _run(self, iterator):
         """Runs one guarded call; the model is as before when it ends."""
         self.take_back()
+        spec = None
         if not self.has_run:
-            at_hand.note_run(self._plain)
+            with self.door.guarded():
+                spec = at_hand.note_run(self._plain, iterator)
         self.num_steps += self.model.steps_per_execution
         try:
             with self._running, self._hooked:
+                at_hand.trace_for(self._guarded, spec)
                 logs = self._guarded(iterator)
             with self.door.guarded():
                 logs = self._taken_from(logs)

@@ -11,6 +11,7 @@ from keras_gradguard.diagnosis import (
 )
 from keras_gradguard.distribution import Distribution
 from keras_gradguard.statistics import statistics
+from keras_gradguard.steered import steered
 from keras_gradguard.treatment import Treatment
 from keras_gradguard.update import COLUMNS as UPDATE_COLUMNS
 from keras_gradguard.update import UpdateCapture
@@ -91,14 +92,14 @@ class OptimizerCapture:
         is_one = loss_scale is one
         loss_scale = tf.cast(loss_scale, tf.float32)
         scale = loss_scale if is_scaled else one
-        halves = [
-            half_square(g, bool(self._is_xla))
-            for g in gradients
-            if g is not None
-        ]
-        half = tf.add_n(halves) if halves else tf.constant(0.0)
+        there = [n for n, g in enumerate(gradients) if g is not None]
+        halves = [half_square(gradients[n], bool(self._is_xla)) for n in there]
+        own = steered(halves, [self.variables[n] for n in there])
+        half = tf.add_n(own) if own else tf.constant(0.0)
         total = 2.0 * half if is_one else 2.0 * half / tf.square(scale)
-        self.treatment.store(loss_scale, scale, halves, is_scaled)
+        self.treatment.store(loss_scale, scale, own, is_scaled)
+        if len(own) < len(halves):
+            half = tf.add_n(halves)
         # A square may leave the range of float32, so this is but a suspicion.
         watched = half if loss is None else half + tf.cast(loss, tf.float32)
 

@@ -12,6 +12,7 @@ from keras_gradguard.diagnosis import keras_internals, replay, unmoved
 from keras_gradguard.diagnosis.declared import declared_place
 from keras_gradguard.diagnosis.ways import Step
 from keras_gradguard.finding import Finding, Place
+from keras_gradguard.steered import SteeredFigures
 from keras_gradguard.trend import Trends
 from keras_gradguard.underflow import Underflow
 
@@ -39,6 +40,7 @@ class Symptoms:
         self._expected = expected
         self._log_dir = log_dir
         self._trends = Trends(thresholds)
+        self._steered = SteeredFigures()
         self._underflow = Underflow(hook, thresholds)
         self._patience = thresholds.patience
         self._num_bad, self._num_records, self._num_replays = 0, 0, 0
@@ -149,7 +151,8 @@ class Symptoms:
             A list of `Finding`s that are new.
         """
         self._num_records += 1
-        self._trends.add(figures, self._logbook.step)
+        steered = self._steered.of(figures, self._named)
+        self._trends.add(steered, self._logbook.step)
         found = self._underflow.of_record(self._num_records, self._step)
         lost = (f.variables for f in found if f.cause == "float16")
         self._lost |= {path for paths in lost for path in paths}

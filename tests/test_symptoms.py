@@ -191,6 +191,32 @@ def test_dead_layer_is_one_message():
     assert expected == found.variables
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize(
+    "weight, inputs, code",
+    [(-1.0, 1.0, "GG201"), (0.0, 1.0, "GG208"), (1.0, 0.0, "GG211")],
+    ids=["dead", "zero-weights", "zero-input"],
+)
+def test_zeros_are_traced_to_where_they_begin(weight, inputs, code):
+    """A ReLU behind a layer without output is as flat, and not the cause."""
+    network = [keras.Input((4,))]
+    for name in ("first", "second", "third"):
+        fill = keras.initializers.Constant(weight if name == "first" else 1.0)
+        network.append(
+            keras.layers.Dense(
+                4, activation="relu", kernel_initializer=fill, name=name
+            )
+        )
+    model = keras.Sequential(network, name="net")
+    model.compile("sgd", "mae")
+    callback = GradHealthCallback(every=1)
+    x, y = np.full((8, 4), inputs, "float32"), np.ones((8, 4), "float32")
+    model.fit(x, y, verbose=0, epochs=8, callbacks=[callback])
+    (found,) = callback.report.diagnoses
+    assert (code, "net/first") == (found.code, found.layer)
+    assert 6 == len(found.variables)
+
+
 def record(**norms):
     """One record of layers, given by the norm of their kernels."""
     paths = [f"{layer}/kernel" for layer in norms]

@@ -63,6 +63,18 @@ def is_compiled_here():
     return control_flow_util.GraphOrParentsInXlaContext(graph)
 
 
+def specs_traced(function):
+    """Returns the specs of the iterators that a function was traced for.
+
+    Args:
+        function: A `tf.function`.
+    """
+    known = function._list_all_concrete_functions()
+    arguments = [trace.structured_input_signature[0] for trace in known]
+    specs = [given[0] for given in arguments if len(given) == 1]
+    return [spec for spec in specs if isinstance(spec, tf.data.IteratorSpec)]
+
+
 def functions_entered(last):
     """Returns the `tf.function`s that are being traced here, inner first.
 

@@ -173,16 +173,13 @@ def own_weights(layer):
     return layer._trainable_variables
 
 
-def has_been_traced(train_function):
-    """Returns whether an earlier `fit` has traced a train function."""
+def functions_of(train_function):
+    """Returns the `tf.function`s in a train function, the outermost first."""
     cells = getattr(train_function, "__closure__", None) or ()
     # Keras 3.5 has the `tf.function` itself in its place.
     known = [train_function, *(cell.cell_contents for cell in cells)]
-    return any(
-        function.experimental_get_tracing_count() > 0
-        for function in known
-        if hasattr(function, "experimental_get_tracing_count")
-    )
+    counted = "experimental_get_tracing_count"
+    return [function for function in known if hasattr(function, counted)]
 
 
 def uses_float16(model):

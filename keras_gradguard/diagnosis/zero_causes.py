@@ -10,7 +10,7 @@ import tensorflow as tf
 from keras_gradguard.diagnosis import keras_internals, source
 from keras_gradguard.diagnosis.values import array
 
-_PRODUCTS = frozenset(
+PRODUCTS = frozenset(
     (
         "MatMul",
         "BatchMatMul",
@@ -50,7 +50,7 @@ def cause_of(stop, lineage):
     op = stop.op
     if stop.cancels:
         # A shift of all scores may well cancel; a prediction may not.
-        is_parameter = stop.tensor.dtype == tf.resource or _is_weight(
+        is_parameter = stop.tensor.dtype == tf.resource or is_weight(
             stop.tensor, lineage
         )
         return None if is_parameter else "constant_loss"
@@ -60,10 +60,10 @@ def cause_of(stop, lineage):
         return None
     others = [t for t in op.inputs if t is not stop.tensor]
     zeros = [t for t in others if array(t) is not None and not np.any(array(t))]
-    if op.type in _PRODUCTS:
+    if op.type in PRODUCTS:
         if not zeros:
             return None
-        return "zero_weights" if _is_weight(zeros[0], lineage) else "zero_input"
+        return "zero_weights" if is_weight(zeros[0], lineage) else "zero_input"
     if op.type in ("Mul", "MulNoNan"):
         return _of_product(op, zeros, lineage)
     return _of_slope(stop, lineage)
@@ -73,7 +73,7 @@ def _of_product(op, zeros, lineage):
     if not zeros:
         # Elements that are not zero, times a gradient that is zero there.
         return None
-    if _is_weight(zeros[0], lineage):
+    if is_weight(zeros[0], lineage):
         return "zero_weights"
     is_constant = lineage.recording.maker(zeros[0]) is None
     if is_constant and keras_internals.is_in_compiled_loss(
@@ -117,16 +117,16 @@ def _of_zeros(stop, lineage):
     op = lineage.recording.maker(stop.tensor)
     while op is not None and op.type in ("BiasAdd", "Add", "AddV2", "Reshape"):
         op = lineage.recording.maker(op.inputs[0])
-    if op is None or op.type not in _PRODUCTS:
+    if op is None or op.type not in PRODUCTS:
         return "dead_relu"
     for tensor in op.inputs:
         if array(tensor) is not None and not np.any(array(tensor)):
-            is_weight = _is_weight(tensor, lineage)
-            return "zero_weights" if is_weight else "zero_input"
+            is_own = is_weight(tensor, lineage)
+            return "zero_weights" if is_own else "zero_input"
     return "dead_relu"
 
 
-def _is_weight(tensor, lineage):
+def is_weight(tensor, lineage):
     """Whether a tensor is a variable's value, perhaps cast or reshaped."""
     op = lineage.recording.maker(tensor)
     while op is not None:

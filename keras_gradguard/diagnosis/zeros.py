@@ -10,6 +10,7 @@ from keras_gradguard.diagnosis.lineage import Lineage
 from keras_gradguard.diagnosis.recording import RanOp
 from keras_gradguard.diagnosis.values import array, is_zero
 from keras_gradguard.diagnosis.zero_causes import cause_of, is_satisfied
+from keras_gradguard.diagnosis.zero_origin import origin_of
 from keras_gradguard.finding import Finding
 
 _ABOVE_NOISE = 1e3
@@ -65,6 +66,7 @@ def zero_findings(recording, variables, paths, model, noise=0.0):
                 for stop in seen.of(handle):
                     stops.setdefault(stop.op, (stop, call))
                     hit[stop.op].add(number)
+    _trace_back(stops, hit, variables, lineage)
     _merge(stops, hit, lineage)
     findings = []
     for op, (stop, call) in stops.items():
@@ -91,6 +93,19 @@ def zero_findings(recording, variables, paths, model, noise=0.0):
         )
         findings.append(finding)
     return sorted(findings, key=lambda f: -len(f.variables))
+
+
+def _trace_back(stops, hit, variables, lineage):
+    """Puts where zeros begin in the place of what gets them."""
+    for op, (stop, call) in list(stops.items()):
+        if cause_of(stop, lineage) != "zero_input":
+            continue
+        handles = [variables[number].value.handle for number in hit[op]]
+        origin = origin_of(stop, handles, lineage)
+        if origin.op is not op:
+            del stops[op]
+            stops.setdefault(origin.op, (origin, call))
+            hit[origin.op] |= hit.pop(op)
 
 
 def _merge(stops, hit, lineage):

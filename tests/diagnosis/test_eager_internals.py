@@ -5,7 +5,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_gradguard.diagnosis import eager_internals, keras_internals
+from keras_gradguard.diagnosis import (
+    eager_internals,
+    function_internals,
+    keras_internals,
+)
 from keras_gradguard.diagnosis.backward import Gradients
 from keras_gradguard.diagnosis.recording import record_loss, record_step
 from tests.fitting import X, Y, classifier
@@ -66,9 +70,12 @@ def test_functions_run_eagerly_again_as_before():
 def test_keras_state():
     """Weights and seeds, no metrics; what an optimizer does not know."""
     model = classifier("mse", middle=keras.layers.Dropout(0.5))
-    assert not keras_internals.has_been_traced(None)
+    assert [] == keras_internals.functions_of(None)
     model.fit(X, Y, verbose=0)
-    assert keras_internals.has_been_traced(model.train_function)
+    function, *_ = keras_internals.functions_of(model.train_function)
+    assert 1 == function.experimental_get_tracing_count()
+    (spec,) = function_internals.specs_traced(function)
+    assert isinstance(spec, tf.data.IteratorSpec)
     paths = [variable.path for variable in keras_internals.state_of(model)]
     assert 4 == len([path for path in paths if path.startswith("net/")])
     assert any("seed" in path for path in paths)

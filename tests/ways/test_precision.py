@@ -191,3 +191,21 @@ def test_a_bfloat16_model_loses_nothing():
     # Its gradients are below the level of vanishing ones, as they should be.
     callback = fit(model, epochs=6, thresholds={"vanishing_mean": None})
     assert "underflow" not in [d.kind for d in callback.report.diagnoses]
+
+
+def test_scales_of_float8_are_no_weights():
+    """What is written over a scale is no gradient, and a scale may stay."""
+    model = model_of("sgd")
+    model.quantize("float8")
+    model.compile(OPTIMIZERS.SGD(1e-3, global_clipnorm=1e3), "mse")
+    callback = fit(model, epochs=12)
+    report = callback.report
+    assert () == report.diagnoses
+    trained = model.trainable_variables
+    own = [not variable.overwrite_with_gradient for variable in trained]
+    norms = [row.norm for row in report.variables]
+    expected = np.linalg.norm(np.array(norms)[own])
+    assert 4 == sum(own) < len(norms)
+    found = model.history.history["grad_norm"][-1]
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    assert 0.0 == report.optimizers[0].clipped_share
