@@ -15,15 +15,16 @@ from keras_gradguard.diagnosis import (
     keras_internals,
     variable_internals,
 )
+from keras_gradguard.diagnosis.attributes import attributes_of
 from keras_gradguard.diagnosis.randomness import python_numbers
 
 
 class FirstTrace:
     """Builds what the first step of one training builds.
 
-    A step that draws a random number while it is traced keeps it as a
-    constant, without the guard that of the second trace. So then there is a
-    second one here too.
+    A step that draws a random number while it is traced, or counts its calls
+    in Python, keeps what it finds as a constant, without the guard that of
+    the second trace. So then there is a second one here too.
 
     Args:
         model: The Keras model.
@@ -37,7 +38,7 @@ class FirstTrace:
         self._model = model
         # A step of the user's own may do anything anywhere.
         self._is_plain = is_alone and keras_internals.is_default_step(model)
-        self._numbers = self._draft = self._again = None
+        self._before = self._draft = self._again = None
         self._has_built, self._known = False, set()
         self.patches = []
         if self._is_plain:
@@ -49,7 +50,7 @@ class FirstTrace:
     def begin(self):
         """Notes where a step begins."""
         is_traced = not tf.executing_eagerly()
-        self._numbers = python_numbers() if is_traced else None
+        self._before = self._found() if is_traced else None
         self._known = set(map(id, self._model.variables))
         self._draft, self._has_built = None, False
 
@@ -62,7 +63,11 @@ class FirstTrace:
         """
         if optimizer.built or tf.executing_eagerly():
             return
-        self._built(lambda: keras_internals.build(optimizer, variables))
+        build = functools.partial(keras_internals.build, optimizer, variables)
+        if keras_internals.is_plain_optimizer(optimizer):
+            self._built(build)
+        else:
+            build()
         if any(map(variable_internals.is_in_draft, optimizer.variables)):
             self._draft = weakref.ref(internals.function_graph_here())
 
@@ -71,9 +76,12 @@ class FirstTrace:
         return self._draft is not None and internals.is_within(self._draft())
 
     def end(self):
-        """Asks for a second trace if the first one has drawn numbers."""
-        if self._has_built and self._numbers != python_numbers():
+        """Asks for a second trace if the first one has changed something."""
+        if self._has_built and self._before != self._found():
             self._again = tf.Variable(0.0, trainable=False)
+
+    def _found(self):
+        return python_numbers(), attributes_of(self._model)
 
     def _hooked_build(self, original):
         @functools.wraps(original)
@@ -84,7 +92,7 @@ class FirstTrace:
 
     def _built(self, build):
         """Builds something outside of the trace, if one trace may do."""
-        is_traced = self._numbers is not None and not tf.executing_eagerly()
+        is_traced = self._before is not None and not tf.executing_eagerly()
         if (
             not (is_traced and self._is_plain)
             or tf.distribute.has_strategy()

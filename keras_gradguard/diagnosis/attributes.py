@@ -55,6 +55,24 @@ def attributes_kept(model):
             _put_back(value, copy)
 
 
+def attributes_of(model):
+    """Returns what tells whether a step has noted something since.
+
+    Args:
+        model: A Keras model; its layers are looked at, and its losses.
+    """
+    found = []
+    given = tf.nest.flatten(model.loss)
+    losses = [loss for loss in given if hasattr(loss, "__dict__")]
+    for values in [*map(_own_of, layers_of(model)), *map(vars, losses)]:
+        for name, value in values.items():
+            if isinstance(value, (list, tuple, dict)):
+                value = len(value)
+            is_known = isinstance(value, (bool, int, float, str))
+            found.append((name, value if is_known else id(value)))
+    return found
+
+
 def plain_variables(model):
     """Returns the `tf.Variable`s that a model and its layers hold.
 

@@ -151,6 +151,16 @@ def build(optimizer, variables):
     optimizer.built = True
 
 
+def is_plain_optimizer(optimizer):
+    """Returns whether a step does the same before and after it is built.
+
+    A loss scale does not, and an optimizer of the user's own may not.
+    """
+    kind, base = type(optimizer), keras.optimizers.Optimizer
+    is_own = kind.__module__.split(".")[0] != keras.__name__
+    return not is_own and kind.scale_loss is base.scale_loss
+
+
 def unbuilt(model):
     """Returns what builds the losses and metrics of `compile` in a step."""
     made = (

@@ -76,22 +76,37 @@ def test_slots_have_the_names_and_values_of_keras(name):
     assert bare == guarded
 
 
-class Assigning(keras.optimizers.SGD):
-    """Assigns to its slot as it is built, which Keras loses in a trace."""
+class Counting(keras.layers.Layer):
+    """Counts in Python how often it is called, and uses the count."""
 
-    def build(self, variables):
-        super().build(variables)
-        self.slots = [
-            self.add_variable_from_reference(variable, name="slot")
-            for variable in variables
-        ]
-        for slot in self.slots:
-            slot.assign(slot + 1.0)
+    def __init__(self):
+        super().__init__()
+        self.calls = 0
+
+    def call(self, x):
+        self.calls += 1
+        return x * float(self.calls)
 
 
-def test_what_a_build_assigns_is_what_it_is_without_the_guard():
-    model, _ = alike(maker([], Assigning), one_batch())
-    assert not np.asarray(model.optimizer.slots[0]).any()
+class CountingLoss(keras.losses.Loss):
+    """Likewise, in a loss."""
+
+    calls = 0
+
+    def call(self, y_true, y_pred):
+        self.calls += 1
+        return tf.reduce_mean(tf.square(y_true - y_pred)) * self.calls
+
+
+@pytest.mark.parametrize("is_loss", [False, True], ids=["layer", "loss"])
+def test_a_trace_that_counts_itself_is_made_twice(is_loss):
+    def make():
+        layers = [keras.layers.Dense(3), Counting()]
+        model = keras.Sequential([keras.Input((4,)), *layers[: 2 - is_loss]])
+        model.compile("adam", CountingLoss() if is_loss else "mse")
+        return model
+
+    alike(make, one_batch(epochs=3))
 
 
 def test_a_metric_that_draws_is_traced_twice():
