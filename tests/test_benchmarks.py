@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from benchmarks import results, table
+from benchmarks import memory, results, size, table
 from benchmarks.__main__ import main
 from benchmarks.cases import CASES, PERIOD, case_of
 from benchmarks.contenders import CONTENDERS, EVERY_STEP, GUARDED, Contender
@@ -144,6 +144,18 @@ def test_a_cut_is_named():
     """The clock stops at a warning with the line, or not at all."""
     assert seconds_to_name(chain(20)) > 0
     assert seconds_to_name(tiny()) is None
+
+
+@pytest.mark.parametrize("scalars", size.LIMITS)
+def test_size_of_the_log(scalars):
+    records = 200
+    whole = size.num_bytes(scalars, records)
+    assert whole / records <= size.LIMITS[scalars]
+
+
+def test_objects_do_not_grow():
+    objects, _ = memory.growth(True, 10 * memory.LOOKS)
+    assert objects <= memory.MOST_OBJECTS
 
 
 def test_reads_are_counted():

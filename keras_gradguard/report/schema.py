@@ -31,23 +31,22 @@ class Schema:
     def text(self):
         """The JSON that is written: an object with `version` and `variables`.
 
-        Each variable has `path`, `key`, `layer`, `shape`, `dtype` and
-        `optimizer`, as in `VariableHealth`.
+        Each variable has `path`, `shape` and `dtype` as in `VariableHealth`,
+        and `key` and `optimizer` where the path does not tell all; `whole`
+        adds the rest.
         """
-        rows = [
-            {
+        rows = []
+        for variable in self._variables:
+            row = {
                 "path": variable.path,
-                "key": variable.key,
-                "layer": layer,
                 "shape": list(variable.shape),
                 "dtype": variable.dtype,
-                "optimizer": variable.optimizer,
             }
-            for variable, layer in zip(
-                self._variables, self.layers, strict=True
-            )
-        ]
-        return json.dumps({"version": VERSION, "variables": rows})
+            if variable.optimizer is not None:
+                row |= {"key": variable.key, "optimizer": variable.optimizer}
+            rows.append(row)
+        known = {"version": VERSION, "variables": rows}
+        return json.dumps(known, separators=(",", ":"))
 
     @functools.cached_property
     def name(self):
@@ -73,3 +72,14 @@ def layer_of(path):
     name, mark, number = path.partition("#")
     layer = name.rpartition("/")[0]
     return layer + mark + number if layer else ""
+
+
+def whole(row):
+    """Returns a variable of a schema that was read, with all its fields.
+
+    Args:
+        row: A dict with `path`, see `Schema.text`.
+    """
+    path = row["path"]
+    known = {"key": path, "layer": layer_of(path), "optimizer": None}
+    return {**known, **row}

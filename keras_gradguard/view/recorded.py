@@ -3,6 +3,7 @@
 import numpy as np
 
 from keras_gradguard.cells import UNMEASURED
+from keras_gradguard.report.schema import whole
 from keras_gradguard.report.tab import RECORD, SCHEMA, WINDOW
 from keras_gradguard.view.store import ReadError
 from keras_gradguard.view.timeline import Timeline
@@ -83,12 +84,12 @@ def _last_told(records):
 def _variables(run, schema):
     rows = None if schema is None else schema.get("variables")
     is_known = isinstance(rows, list) and all(
-        isinstance(row, dict) and isinstance(row.get("key"), str)
+        isinstance(row, dict) and isinstance(row.get("path"), str)
         for row in rows
     )
     if not is_known:
         raise ReadError(f"run {run!r} holds a broken record: its variables")
-    return rows
+    return [whole(row) for row in rows]
 
 
 def _union(sets):

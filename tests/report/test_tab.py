@@ -11,6 +11,8 @@ from tensorboard.backend.event_processing.event_file_loader import (
 from tensorboard.compat.proto import summary_pb2
 from tensorboard.util import tensor_util
 
+from keras_gradguard.records import VariableHealth
+from keras_gradguard.report.schema import Schema, whole
 from keras_gradguard.report.summaries import SummaryWriter
 from tests.report.records import schema_of, write_norms
 from tests.report.test_summaries import DIAGNOSIS
@@ -61,16 +63,25 @@ def test_schema_once_for_each_set_of_variables(writer, tmp_path):
     known = text(schemas[0])
     assert known["version"] == 1
     assert known["variables"] == [
-        {
-            "path": path,
-            "key": path,
-            "layer": layer,
-            "shape": [2],
-            "dtype": "float32",
-            "optimizer": None,
-        }
-        for path, layer in (("a/k", "a"), ("a/b", "a"), ("c", ""))
+        {"path": path, "shape": [2], "dtype": "float32"}
+        for path in ("a/k", "a/b", "c")
     ]
+    layers = {
+        row["path"]: row["layer"] for row in map(whole, known["variables"])
+    }
+    assert layers == {"a/k": "a", "a/b": "a", "c": ""}
+
+
+def test_schema_of_several_updates_of_a_variable():
+    """The key and the optimizer are told where the path does not tell all."""
+    rows = [
+        VariableHealth("a/k", (2,), "float32", optimizer=name)
+        for name in ("first", "second")
+    ]
+    known = json.loads(Schema(rows).text)["variables"]
+    for row, told in zip(rows, known, strict=True):
+        assert whole(told)["key"] == row.key
+        assert whole(told)["optimizer"] == row.optimizer
 
 
 def test_layer_of_a_name_that_repeats():
