@@ -61,19 +61,15 @@ class Captures:
         """Returns the name and the capture of each update of a step."""
         return [(self._names[key], c) for key, c in self._known.items()]
 
-    def read(self, number):
-        """Returns one record, update by update.
-
-        Args:
-            number: Number of the record.
+    def read(self):
+        """Returns the last record, update by update, to its first reader.
 
         Returns:
             A list of `(variables, statistics, updates, name)`, see
             `OptimizerCapture.read_record`, `VariableHealth.optimizer`.
         """
         return [
-            (c.variables, *c.read_record(number), name)
-            for name, c in self.named()
+            (c.variables, *c.read_record(), name) for name, c in self.named()
         ]
 
     def histograms(self):

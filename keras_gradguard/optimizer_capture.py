@@ -16,6 +16,9 @@ from keras_gradguard.treatment import Treatment
 from keras_gradguard.update import COLUMNS as UPDATE_COLUMNS
 from keras_gradguard.update import UpdateCapture
 
+# A float32 tells as many apart.
+_MOST_RECORDS = 2.0**24 - 1.0
+
 
 def _nothing():
     """Adds no ops."""
@@ -46,7 +49,7 @@ class OptimizerCapture:
         self.variables = tuple(variables)
         self.treatment = Treatment(optimizer)
         self._updates = UpdateCapture(self.variables, is_xla is not False)
-        self._distribution = None
+        self._distribution, self._number = None, 0.0
         if has_histograms:
             self._distribution = Distribution(len(self.variables))
         shape = [len(self.variables), len(COLUMNS)]
@@ -56,7 +59,8 @@ class OptimizerCapture:
             self._statistics = tf.Variable(empty, trainable=False)
             # Those of the first bad step, until they have been read.
             self._bad = tf.Variable(empty, trainable=False)
-            # All of the last record and its number, to be read at once.
+            # All of the last record and how many there were, to be read at
+            # once.
             self._record = tf.Variable(
                 tf.zeros([len(self.variables) * width + 1]), trainable=False
             )
@@ -131,20 +135,20 @@ class OptimizerCapture:
         keep()
         return tf.constant(0)
 
-    def measure_update(self, due, number=None):
+    def measure_update(self, due, is_kept=False):
         """Adds the ops that measure the update that was made.
 
         Args:
             due: Boolean scalar tensor; whether this step is to be recorded.
-            number: Scalar float32 tensor, number of the record; `None` if
-                it is kept elsewhere.
+            is_kept: Whether the record is kept, for `read_record`.
         """
 
         def measure():
             self._updates.after()
-            if number is not None:
+            if is_kept:
+                number = tf.math.mod(self._record[-1:], _MOST_RECORDS) + 1.0
                 values = tf.reshape(self.values(), [-1])
-                self._record.assign(tf.concat([values, [number]], axis=0))
+                self._record.assign(tf.concat([values, number], axis=0))
             return tf.constant(0)
 
         internals.rarely(due, measure, 0)
@@ -161,16 +165,17 @@ class OptimizerCapture:
         """Returns the last statistics: `[len(variables), len(COLUMNS)]`."""
         return self._statistics.numpy()
 
-    def read_record(self, number):
-        """Returns one record as `(statistics, updates)`, two arrays.
+    def read_record(self):
+        """Returns the last record as `(statistics, updates)`, two arrays.
 
-        Args:
-            number: Its number. `UNMEASURED` throughout if the step of that
-                record has not made this update.
+        `UNMEASURED` throughout if there was none since the last call: the
+        step that was to be recorded has not made this update.
         """
         found = variable_internals.numbers_in(self._record)
-        if found[-1] != number:
+        number = found[-1]
+        if number == self._number:
             found = np.full_like(found, UNMEASURED)
+        self._number = number
         rows = found[:-1].reshape(len(self.variables), -1)
         return rows[:, : len(COLUMNS)], rows[:, len(COLUMNS) :]
 

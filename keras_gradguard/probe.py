@@ -17,8 +17,6 @@ from keras_gradguard.tally import Tally, figures
 from keras_gradguard.withholding import Withholding
 
 NORM = "grad_norm"
-# A float32 tells as many records apart.
-_MOST_RECORDS = 2**24 - 1
 
 
 class Probe:
@@ -54,10 +52,11 @@ class Probe:
         self._share = Share(self._is_xla, is_alone)
         self._bad_step = BadStep(model, self._is_xla)
         self._is_single = is_alone and model.steps_per_execution == 1
-        self.is_due, self._number = False, 0
+        self.is_due, self._record = False, None
         with internals.room():
-            # Number of the record that is due, 0 for none.
             self._due = tf.Variable(0.0, trainable=False)
+            # What it may be; to make one takes as long as to assign it.
+            self._answers = tf.constant(0.0), tf.constant(1.0)
         self.latch = self._bad_step.latch
         self.tally, self._carry = Tally(), Carry()
         self._withholding = Withholding(model, withhold, self.latch)
@@ -70,11 +69,9 @@ class Probe:
     def expect(self, is_due):
         """Says whether the next call of the train function is recorded."""
         self._bad_step.forget()
-        if is_due:
-            self._number = self._number % _MOST_RECORDS + 1
-            variable_internals.put(self._due, float(self._number))
-        elif self.is_due:
-            variable_internals.put(self._due, 0.0)
+        self._record = None
+        if is_due != self.is_due:
+            variable_internals.put(self._due, self._answers[bool(is_due)])
         self.is_due = is_due
 
     def begin(self, data):
@@ -123,9 +120,9 @@ class Probe:
         """
         capture = self.captures.of(optimizer, variables)
         self._num_seen += 1
-        number = self._due.value()
-        due = number > 0
-        gradients = apart(gradients, number)
+        known = self._due.value()
+        due = known > 0
+        gradients = apart(gradients, known)
         loss = self._carry.watched() if self._is_own else self._loss
         self._is_measuring = True
         found = capture.store(
@@ -138,7 +135,7 @@ class Probe:
         )
         self._is_measuring = False
         self._carry.add(*found)
-        return capture, self._withholding.held(self._carry), due, number
+        return capture, self._withholding.held(self._carry), due
 
     def _keep_batch(self):
         if not self._is_own:
@@ -156,8 +153,8 @@ class Probe:
 
     def after_apply(self, known):
         """Measures how far the update has moved the weights."""
-        capture, _, due, number = known
-        capture.measure_update(due, number)
+        capture, _, due = known
+        capture.measure_update(due, is_kept=True)
 
     def end(self, logs):
         """Adds what comes after a step; returns the logs and more.
@@ -221,7 +218,9 @@ class Probe:
 
     def read(self):
         """Returns the last record, see `Captures.read`."""
-        return self.captures.read(self._number)
+        if self._record is None:
+            self._record = self.captures.read()
+        return self._record
 
     def bad_step(self):
         """Returns `BadStep.take`."""

@@ -49,11 +49,9 @@ def put(variable, value):
 
     Args:
         variable: A float32 `tf.Variable` made in a `room`.
-        value: A float.
+        value: A float32 tensor.
     """
-    gen_resource_variable_ops.assign_variable_op(
-        variable.handle, tf.constant(value)
-    )
+    gen_resource_variable_ops.assign_variable_op(variable.handle, value)
 
 
 @contextlib.contextmanager
