@@ -6,12 +6,12 @@ are made while a step is traced: few for each variable.
 
 import functools
 
-import numpy as np
 import tensorflow as tf
 
 from keras_gradguard.capture import COLUMNS, MISSING, half_square, real
 from keras_gradguard.diagnosis import internals
 from keras_gradguard.sums import compiled_sum
+from keras_gradguard.together import Together
 from keras_gradguard.update import num_elements
 
 # A square as small as this has lost bits, or all of them.
@@ -53,9 +53,14 @@ def statistics(gradients, variables, loss_scale, halves=None, is_xla=None):
             if is_xla is False and _is_small(gradients[n], sizes[n])
         ]
         order = [*small, *(n for n in there if n not in set(small))]
-        flat = [values[n] for n in order]
-        sums = _sums(flat, sizes, order, len(small), bool(is_xla))
+        together = None
+        if small:
+            own = [values[n] for n in small]
+            together = Together(own, [sizes[n] for n in small])
+        flat = [values[n] for n in order[len(small) :]]
+        sums = _sums(together, flat, bool(is_xla))
         measured = _measured(
+            together,
             flat,
             tf.stack([half_of[n] for n in order]),
             sums,
@@ -75,30 +80,18 @@ def _is_small(gradient, size):
     return is_dense and size <= _SMALL and not gradient.dtype.is_complex
 
 
-def _sums(values, sizes, order, num_small, is_compiled):
+def _sums(together, values, is_compiled):
     """The largest, the sum and how many are not zero, of each gradient."""
-    zero, axis = tf.constant(0.0), tf.constant([0])
-    parts = []
+    axis = tf.constant([0])
 
     def total(values):
         if is_compiled:
             return compiled_sum(values)
         return tf.raw_ops.Sum(input=values, axis=axis)
 
-    if num_small:
-        own = [sizes[n] for n in order[:num_small]]
-        groups = tf.constant(np.repeat(np.arange(num_small), own), tf.int32)
-        small = [tf.cast(v, tf.float32) for v in values[:num_small]]
-        whole = tf.abs(tf.concat(small, axis=0))
-        nonzero = tf.cast(tf.not_equal(whole, zero), tf.float32)
-        columns = [
-            tf.math.segment_max(whole, groups),
-            tf.math.segment_sum(whole, groups),
-            tf.math.segment_sum(nonzero, groups),
-        ]
-        parts.append(tf.stack(columns, axis=1))
+    parts = [] if together is None else [together.sums()]
     rows = []
-    for value in values[num_small:]:
+    for value in values:
         if value.dtype != tf.float32:
             value = tf.cast(value, tf.float32)
         value = tf.raw_ops.Abs(x=value)
@@ -114,7 +107,7 @@ def _sums(values, sizes, order, num_small, is_compiled):
     return parts[0] if len(parts) == 1 else tf.concat(parts, axis=0)
 
 
-def _measured(values, halves, sums, sizes, loss_scale):
+def _measured(together, values, halves, sums, sizes, loss_scale):
     """The rows of gradients that are there, each flat."""
     scale = tf.cast(loss_scale, tf.float32)
     largest, totals, nonzero = tf.unstack(sums, axis=1)
@@ -133,8 +126,12 @@ def _measured(values, halves, sums, sizes, loss_scale):
     )
 
     def exactly():
-        rows = [_exact_sums(value.dtype)(value, scale) for value in values]
-        norm, largest, total, nonzero, bad = tf.unstack(tf.stack(rows), axis=1)
+        parts = [] if together is None else [together.exact_sums(scale)]
+        if values:
+            rows = [_exact_sums(v.dtype)(v, scale) for v in values]
+            parts.append(tf.stack(rows))
+        found = tf.concat(parts, axis=0)
+        norm, largest, total, nonzero, bad = tf.unstack(found, axis=1)
         columns = [norm, largest, total / sizes, 1.0 - nonzero / sizes, bad]
         return tf.stack(columns, axis=1)
 
