@@ -55,9 +55,10 @@ def trace_for(train_function, spec):
         train_function: The guarded one.
         spec: What `note_run` has returned.
     """
-    if spec is not None:
-        function, *_ = keras_internals.functions_of(train_function)
-        function.get_concrete_function(spec)
+    functions = keras_internals.functions_of(train_function)
+    # `run_eagerly` may have been set since the other one was made.
+    if spec is not None and functions:
+        functions[0].get_concrete_function(spec)
 
 
 def has_run(model):

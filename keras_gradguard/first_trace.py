@@ -47,9 +47,14 @@ class FirstTrace:
                 for one in keras_internals.unbuilt(model)
             ]
 
-    def begin(self):
-        """Notes where a step begins."""
-        is_traced = not tf.executing_eagerly()
+    def begin(self, may_lift=True):
+        """Notes where a step begins.
+
+        Args:
+            may_lift: Whether the trace may count. One that puts metrics back
+                as they were has to know them from its beginning.
+        """
+        is_traced = may_lift and not tf.executing_eagerly()
         self._before = self._found() if is_traced else None
         self._known = set(map(id, self._model.variables))
         self._draft, self._has_built = None, False

@@ -197,7 +197,8 @@ class Hook:
         def train_step(data):
             self.data = spec_of(data)
             before, self._values = self._values, data
-            self.first_trace.begin()
+            may_lift = self.probe is None or not self.probe.withholds
+            self.first_trace.begin(may_lift)
             with self.door.guarded():
                 if self.is_probed():
                     self.probe.begin(data)

@@ -156,17 +156,13 @@ def is_plain_optimizer(optimizer):
 
     A loss scale does not, and an optimizer of the user's own may not.
     """
-    kind, base = type(optimizer), keras.optimizers.Optimizer
-    is_own = kind.__module__.split(".")[0] != keras.__name__
-    return not is_own and kind.scale_loss is base.scale_loss
+    kind, plain = type(optimizer), keras.optimizers.Optimizer.scale_loss
+    return kind.__module__.startswith("keras.") and kind.scale_loss is plain
 
 
 def unbuilt(model):
     """Returns what builds the losses and metrics of `compile` in a step."""
-    made = (
-        getattr(model, name, None)
-        for name in ("_compile_loss", "_compile_metrics")
-    )
+    made = (getattr(model, f"_compile_{n}", None) for n in ("loss", "metrics"))
     return [one for one in made if one is not None and not one.built]
 
 
