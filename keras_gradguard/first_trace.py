@@ -17,6 +17,7 @@ from keras_gradguard.diagnosis import (
 )
 from keras_gradguard.diagnosis.attributes import attributes_of
 from keras_gradguard.diagnosis.randomness import python_numbers
+from keras_gradguard.diagnosis.trace import is_examining
 
 
 class FirstTrace:
@@ -54,10 +55,13 @@ class FirstTrace:
             may_lift: Whether the trace may count. One that puts metrics back
                 as they were has to know them from its beginning.
         """
-        is_traced = may_lift and not tf.executing_eagerly()
-        self._before = self._found() if is_traced else None
-        self._known = set(map(id, self._model.variables))
-        self._draft, self._has_built = None, False
+        if is_examining():
+            return
+        self._before = self._draft = None
+        self._has_built = False
+        if may_lift and not tf.executing_eagerly():
+            self._known = set(map(id, self._model.variables))
+            self._before = self._found()
 
     def build(self, optimizer, variables):
         """Builds an optimizer, as its first `apply` would.
@@ -82,7 +86,9 @@ class FirstTrace:
 
     def end(self):
         """Asks for a second trace if the first one has changed something."""
-        if self._has_built and self._before != self._found():
+        if is_examining() or not self._has_built:
+            return
+        if self._before != self._found():
             self._again = tf.Variable(0.0, trainable=False)
 
     def _found(self):
@@ -100,6 +106,7 @@ class FirstTrace:
         is_traced = self._before is not None and not tf.executing_eagerly()
         if (
             not (is_traced and self._is_plain)
+            or is_examining()
             or tf.distribute.has_strategy()
             or not self._known.issuperset(map(id, self._model.variables))
         ):

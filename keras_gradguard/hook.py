@@ -197,9 +197,8 @@ class Hook:
         def train_step(data):
             self.data = spec_of(data)
             before, self._values = self._values, data
-            may_lift = self.probe is None or not self.probe.withholds
-            self.first_trace.begin(may_lift)
             with self.door.guarded():
+                self.first_trace.begin(not self.probe.withholds)
                 if self.is_probed():
                     self.probe.begin(data)
             try:
