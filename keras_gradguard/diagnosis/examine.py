@@ -2,7 +2,10 @@
 
 import dataclasses
 
-from keras_gradguard.diagnosis.failed import explain_failed_trace
+from keras_gradguard.diagnosis.failed import (
+    explain_failed_trace,
+    hidden_by_eager,
+)
 from keras_gradguard.diagnosis.failure import failure_finding
 from keras_gradguard.diagnosis.locate import Location
 from keras_gradguard.diagnosis.ran import ran_loss, ran_step
@@ -26,10 +29,14 @@ def explain_missing(step, missing):
     Returns:
         A list of `Finding`s, never empty.
     """
-    trace = _shown(step)
+    trace = step.trace or trace_step(step.model, step.data)
     if trace.error is None:
         return located_findings(step, trace, missing)
-    return explain_failed_trace(step, trace, missing)
+    ran = ran_step(step)
+    if ran is None:
+        return explain_failed_trace(step, trace, missing)
+    found = located_findings(step, ran, missing)
+    return [hidden_by_eager(finding, trace.error) for finding in found]
 
 
 def explain_zero(step, zero):

@@ -52,6 +52,25 @@ def explain_failed_trace(step, trace, missing):
     return _for_all(step, finding, missing, trace)
 
 
+def hidden_by_eager(finding, error):
+    """Returns a finding of an eager step that says what a trace makes of it.
+
+    Args:
+        finding: The `Finding`.
+        error: The exception that ended the trace of the same step.
+    """
+    failed = failure_finding(error, any_error=True)
+    here, there = finding.place, failed.place
+    if here.line is None or (here.file, here.line) != (there.file, there.line):
+        return finding
+    return dataclasses.replace(
+        finding,
+        exception=failed.exception,
+        error=failed.error,
+        notes=(*finding.notes, _EAGER_NOTE),
+    )
+
+
 def _eager_suspect(step, trace, finding):
     """Weighs whether the line that ended a trace is what cut the gradient."""
     tensors = read_tensors(trace.error, finding.place)

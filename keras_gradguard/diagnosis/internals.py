@@ -118,6 +118,11 @@ def is_within(graph):
     return here is graph and graph is not None
 
 
+def plain_variable(_, **arguments):
+    """Makes a `tf.Variable` that no function or strategy knows of."""
+    return resource_variable_ops.default_variable_creator_v2(None, **arguments)
+
+
 @contextlib.contextmanager
 def room():
     """Lets variables of the guard's own be made while a step is traced.
@@ -125,13 +130,7 @@ def room():
     `tf.function` traces a step twice if its first trace makes variables the
     usual way; and a strategy would make one for each replica.
     """
-
-    def make(_, **arguments):
-        return resource_variable_ops.default_variable_creator_v2(
-            None, **arguments
-        )
-
-    with tf.init_scope(), tf.variable_creator_scope(make):
+    with tf.init_scope(), tf.variable_creator_scope(plain_variable):
         yield
 
 

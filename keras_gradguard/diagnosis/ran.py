@@ -85,6 +85,8 @@ def _seen(model, run, may_fail=False):
     try:
         run()
     except Exception:  # noqa: BLE001
+        # The user's code may raise anything; its trace has failed already,
+        # and that is what is told of it then.
         return sight if may_fail else None
     finally:
         sight.close()

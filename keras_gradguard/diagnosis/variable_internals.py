@@ -7,12 +7,13 @@ import contextlib
 
 import tensorflow as tf
 from tensorflow.python.eager.polymorphic_function import polymorphic_function
-from tensorflow.python.ops import (
-    gen_resource_variable_ops,
-    resource_variable_ops,
-)
+from tensorflow.python.ops import gen_resource_variable_ops
 
-from keras_gradguard.diagnosis.internals import new_graph, parts
+from keras_gradguard.diagnosis.internals import (
+    new_graph,
+    parts,
+    plain_variable,
+)
 
 
 def read(variable):
@@ -69,9 +70,7 @@ def made_outside():
                 return inside(**arguments)
             arguments["initial_value"] = value
         with tf.init_scope():
-            return resource_variable_ops.default_variable_creator_v2(
-                None, **arguments
-            )
+            return plain_variable(None, **arguments)
 
     graph = new_graph("made_outside").as_default()
     with graph, tf.variable_creator_scope(make):

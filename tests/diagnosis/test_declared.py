@@ -3,7 +3,9 @@
 import importlib.util
 import itertools
 import linecache
+import os
 import sys
+import tempfile
 import textwrap
 import types
 
@@ -106,37 +108,43 @@ LOOKED_UP = [
     'getattr(nets, "own_" + "net")',
 ]
 SCORE = "def top(x):\n    return ops.argmax(x)\n\nuse = ops.sum\n"
+CELLS = os.path.join(tempfile.gettempdir(), "ipykernel_1")
 _cells = itertools.count()
 
 
 def run_cell(text, names):
     """Runs a cell as a notebook does: its source is in no file."""
-    file = f"/tmp/ipykernel_1/{next(_cells)}.py"
+    file = os.path.join(CELLS, f"{next(_cells)}.py")
     entry = (len(text), None, text.splitlines(keepends=True), file)
     linecache.cache[file] = entry
     exec(compile(text, file, "exec"), names)
     return file
 
 
-def found_in(model, text, file):
-    """Fits a model; asserts that the marked line of a text is named, if any."""
+def found_in(model):
+    """Fits a model; returns the code, the file and the line that it gets."""
     model.compile("sgd", "mse")
     callback = GradHealthCallback()
     model.fit(X, Y, verbose=0, callbacks=[callback])
     found = callback.report.diagnoses[0]
-    cut = [n for n, row in enumerate(text.splitlines(), 1) if "# cut" in row]
-    assert ("GG104", file, *(cut or [None])) == (
-        found.code,
-        found.file,
-        found.line,
-    )
+    return found.code, found.file, found.line
+
+
+def cut_in(text):
+    """The number of the line of a text that is marked as the cut."""
+    (line,) = [
+        number
+        for number, row in enumerate(text.splitlines(), 1)
+        if "# cut" in row
+    ]
+    return line
 
 
 @pytest.fixture
 def notebook():
     """The names of a notebook, and no cell of another test."""
     kept = dict(linecache.cache)
-    for name in [n for n in kept if n.startswith("/tmp/ipykernel_1/")]:
+    for name in [n for n in kept if n.startswith(CELLS)]:
         del linecache.cache[name]
     module = types.ModuleType("notebook")
     with alone(module):
@@ -151,7 +159,7 @@ def test_model_of_an_earlier_cell(body, notebook):
     run_cell(IMPORTS, notebook)
     file = run_cell(body, notebook)
     run_cell(SCORE, notebook)
-    found_in(notebook["model"], body, file)
+    assert ("GG104", file, cut_in(body)) == found_in(notebook["model"])
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
@@ -159,7 +167,8 @@ def test_numpy_makes_no_op_of_keras(notebook):
     """A function of the same name that makes none is no second answer."""
     file = run_cell(IMPORTS + MODEL, notebook)
     run_cell("import numpy as np\nbest = np.argmax(np.ones(3))", notebook)
-    found_in(notebook["model"], IMPORTS + MODEL, file)
+    line = cut_in(IMPORTS + MODEL)
+    assert ("GG104", file, line) == found_in(notebook["model"])
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
@@ -178,7 +187,7 @@ def test_model_of_another_module(made, notebook, tmp_path, monkeypatch):
         f"model = {made}()",
         notebook,
     )
-    found_in(notebook["model"], "", None)
+    assert ("GG104", None, None) == found_in(notebook["model"])
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
@@ -186,7 +195,7 @@ def test_two_cells_that_fit(notebook):
     """Which of the two has made the model cannot be told."""
     run_cell(IMPORTS + MODEL, notebook)
     run_cell("best = ops.argmax(ops.ones(3))", notebook)
-    found_in(notebook["model"], "", None)
+    assert ("GG104", None, None) == found_in(notebook["model"])
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
@@ -199,4 +208,5 @@ def test_module_that_is_registered_nowhere(body, notebook, tmp_path):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     run_cell(IMPORTS + SCORE, notebook)
-    found_in(module.model, IMPORTS + body, str(file))
+    line = cut_in(IMPORTS + body)
+    assert ("GG104", str(file), line) == found_in(module.model)
