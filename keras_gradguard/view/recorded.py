@@ -83,13 +83,17 @@ def _last_told(records):
 
 def _variables(run, schema):
     rows = None if schema is None else schema.get("variables")
-    is_known = isinstance(rows, list) and all(
-        isinstance(row, dict) and isinstance(row.get("path"), str)
-        for row in rows
-    )
-    if not is_known:
+    if not isinstance(rows, list) or not all(map(_is_variable, rows)):
         raise ReadError(f"run {run!r} holds a broken record: its variables")
     return [whole(row) for row in rows]
+
+
+def _is_variable(row):
+    """Whether a row has what every schema of ours writes."""
+    if not isinstance(row, dict):
+        return False
+    kinds = {"path": str, "shape": list, "dtype": str}
+    return all(isinstance(row.get(k), kind) for k, kind in kinds.items())
 
 
 def _union(sets):
