@@ -2,8 +2,8 @@
 
 Keras traces a step once: `trainable` that is changed later means nothing to
 it until the next `compile`. The guarded step is traced anew and must not see
-the change either. Nor must it be traced for one size of a batch where that at
-hand is for any: the last bits of a sum may differ.
+the change either, nor one of `run_eagerly`. Nor must it be traced for one size
+of a batch where that at hand is for any: the last bits of a sum may differ.
 """
 
 import weakref
@@ -11,6 +11,8 @@ import weakref
 import tensorflow as tf
 
 from keras_gradguard.diagnosis import function_internals, keras_internals
+from keras_gradguard.diagnosis.eagerness import runs_eagerly
+from keras_gradguard.patch import replaced
 
 # Of each train function, what it would have been traced for.
 _run = weakref.WeakKeyDictionary()
@@ -56,7 +58,6 @@ def trace_for(train_function, spec):
         spec: What `note_run` has returned.
     """
     functions = keras_internals.functions_of(train_function)
-    # `run_eagerly` may have been set since the other one was made.
     if spec is not None and functions:
         functions[0].get_concrete_function(spec)
 
@@ -68,12 +69,30 @@ def has_run(model):
         model: A compiled Keras model whose `train_function` is made.
     """
     plain = model.train_function
-    if model.run_eagerly:
+    if runs_eagerly(model):
         return False
     return plain in _run or any(
         function.experimental_get_tracing_count() > 0
         for function in keras_internals.functions_of(plain)
     )
+
+
+def made_anew(model, train_step):
+    """Returns a train function like that at hand, of another step.
+
+    Args:
+        model: A compiled Keras model whose `train_function` is made; it
+            stays as it is.
+        train_step: The step.
+    """
+    plain, run_eagerly = model.train_function, model.run_eagerly
+    try:
+        model.run_eagerly = runs_eagerly(model)
+        with replaced(model, "train_step", train_step):
+            model.make_train_function(force=True)
+        return model.train_function
+    finally:
+        model.train_function, model.run_eagerly = plain, run_eagerly
 
 
 def changed_since(model):

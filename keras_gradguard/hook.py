@@ -19,7 +19,7 @@ from keras_gradguard.first_trace import FirstTrace
 from keras_gradguard.logs import Logs
 from keras_gradguard.optimizer_hook import OptimizerHook
 from keras_gradguard.own_step import OwnStep
-from keras_gradguard.patch import Replacement, replaced
+from keras_gradguard.patch import Replacement
 from keras_gradguard.probe import NORM, Probe
 from keras_gradguard.replicas import is_measured_here, num_replicas
 from keras_gradguard.running import Running
@@ -98,13 +98,8 @@ class Hook:
         )
 
     def _make_guarded(self):
-        self._is_built, plain = self.model.built, self.model.train_function
-        try:
-            with replaced(self.model, "train_step", self._guarded_step):
-                self.model.make_train_function(force=True)
-            self._guarded = self.model.train_function
-        finally:
-            self.model.train_function = plain
+        self._is_built = self.model.built
+        self._guarded = at_hand.made_anew(self.model, self._guarded_step)
 
     def undo(self, watcher):
         """Takes a watcher away, and with the last one the hook."""

@@ -12,6 +12,7 @@ from keras_gradguard.diagnosis import (
     keras_internals,
     variable_internals,
 )
+from keras_gradguard.diagnosis.eagerness import runs_eagerly
 from keras_gradguard.share import Share
 from keras_gradguard.tally import Tally, figures
 from keras_gradguard.withholding import Withholding
@@ -46,7 +47,7 @@ class Probe:
         self._has_loss = self._is_measuring = False
         # A step of the user's own may do anything anywhere.
         self._is_own = not keras_internals.is_default_step(model)
-        self._is_xla = bool(model.jit_compile) and not model.run_eagerly
+        self._is_xla = bool(model.jit_compile) and not runs_eagerly(model)
         self.captures = Captures(model, self._is_xla, has_histograms)
         is_alone = num_replicas == 1
         self._share = Share(self._is_xla, is_alone)

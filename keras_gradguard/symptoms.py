@@ -10,6 +10,7 @@ from keras_gradguard.batch import packed
 from keras_gradguard.capture import UNMEASURED
 from keras_gradguard.diagnosis import keras_internals, replay, unmoved
 from keras_gradguard.diagnosis.declared import declared_place
+from keras_gradguard.diagnosis.eagerness import runs_eagerly
 from keras_gradguard.diagnosis.ways import Step
 from keras_gradguard.finding import Finding, Place
 from keras_gradguard.steered import SteeredFigures
@@ -99,7 +100,7 @@ class Symptoms:
             names=tuple((v.path, tuple(v.shape)) for v in variables),
             paths=asked.paths,
             hit=tuple(path for path in asked.paths if path in hit),
-            mode="eager" if self._model.run_eagerly else mode,
+            mode="eager" if runs_eagerly(self._model) else mode,
         )
 
     def _keep(self, known, found, severity):

@@ -3,6 +3,7 @@
 import dataclasses
 
 from keras_gradguard.diagnosis import source
+from keras_gradguard.diagnosis.eagerness import runs_eagerly
 from keras_gradguard.diagnosis.edges import Context
 from keras_gradguard.diagnosis.failure import failure_finding
 from keras_gradguard.diagnosis.locate import Location
@@ -47,7 +48,7 @@ def explain_failed_trace(step, trace, missing):
             ]
             if found:
                 return found
-    if step.model.run_eagerly:
+    if runs_eagerly(step.model):
         finding = _eager_suspect(step, trace, finding)
     return _for_all(step, finding, missing, trace)
 

@@ -9,6 +9,7 @@ import contextlib
 import tensorflow as tf
 
 from keras_gradguard.diagnosis import eager_internals, keras_internals
+from keras_gradguard.diagnosis.eagerness import runs_eagerly
 from keras_gradguard.diagnosis.untouched import untouched
 from keras_gradguard.patch import replaced
 
@@ -62,7 +63,7 @@ def _gradients(step, factor):
         model.train_step(step.data)
         return [_flags(gradient) for _, gradient in seen]
 
-    is_eager, eagerly = model.run_eagerly, contextlib.nullcontext()
+    is_eager, eagerly = runs_eagerly(model), contextlib.nullcontext()
     if not keras_internals.is_default_step(model):
         # Functions of the user's are neither to keep this step nor to hide it.
         is_eager, eagerly = True, eager_internals.functions_run_eagerly()

@@ -10,6 +10,7 @@ import functools
 import keras
 import tensorflow as tf
 
+from keras_gradguard.diagnosis.eagerness import runs_eagerly
 from keras_gradguard.diagnosis.observer import tensors_of
 from keras_gradguard.diagnosis.randomness import random_state_kept
 from keras_gradguard.diagnosis.sight import Sight
@@ -30,7 +31,7 @@ def ran_step(step, may_fail=False):
     """
     model = step.model
     leaves = tensors_of(step.data)
-    if not model.run_eagerly or not leaves or not _are_eager(leaves):
+    if not runs_eagerly(model) or not leaves or not _are_eager(leaves):
         return None
     with untouched(model), applied_nowhere(model):
         run = functools.partial(model.train_step, step.data)

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from keras_gradguard.diagnosis import source
 from keras_gradguard.diagnosis.backward import pulled
+from keras_gradguard.diagnosis.eagerness import runs_eagerly
 from keras_gradguard.diagnosis.jumps import jump_findings, may_jump
 from keras_gradguard.diagnosis.nonfinite import nonfinite_findings
 from keras_gradguard.diagnosis.recording import record_step
@@ -101,7 +102,7 @@ def explain_jumps(step, graph=None):
     Returns:
         A list of `Finding`s.
     """
-    is_eager = step.model.run_eagerly
+    is_eager = runs_eagerly(step.model)
     if not is_eager and (graph is None or not may_jump(graph)):
         return []
     recording = record_step(step.model, step.data)

@@ -11,6 +11,7 @@ import tensorflow as tf
 from keras_gradguard import capture
 from keras_gradguard.diagnosis import keras_internals
 from keras_gradguard.diagnosis.addends import LOSS, OTHER, addends_of
+from keras_gradguard.diagnosis.eagerness import runs_eagerly
 from keras_gradguard.diagnosis.observer import Observer
 from keras_gradguard.diagnosis.seen import Trace
 from keras_gradguard.diagnosis.trace import run_forward
@@ -41,7 +42,7 @@ def measured_reaches(step, known=(), weights=(), number=None):
         return figures
 
     def run_once():
-        if model.run_eagerly or not _has_loops(model):
+        if runs_eagerly(model) or not _has_loops(model):
             return run()
         # Called by itself, TensorFlow would warn of a trace in every `fit`.
         return tf.function(run, autograph=False).get_concrete_function()()

@@ -5,6 +5,7 @@ import inspect
 
 from keras_gradguard.diagnosis import keras_internals
 from keras_gradguard.diagnosis.addends import ADDED, LOSS, addends_of
+from keras_gradguard.diagnosis.eagerness import runs_eagerly
 from keras_gradguard.diagnosis.edges import Context, Value, edges
 from keras_gradguard.diagnosis.failure import failure_finding
 from keras_gradguard.diagnosis.flow import Flow
@@ -80,7 +81,7 @@ def explain_terms(step, is_asked=False):
         Python `if` on a tensor that only eager mode lets pass is a note.
     """
     model = step.model
-    is_eager = model.run_eagerly
+    is_eager = runs_eagerly(model)
     if not (is_asked or is_eager or _has_terms(model)):
         return Terms()
     trace = trace_step(model, step.data)

@@ -137,6 +137,18 @@ def frozen_after_bare(model, callbacks):
     return [*found, loss_of(fit(model, callbacks))]
 
 
+def eager_without_compile(model, callbacks):
+    """The step at hand goes on as it was made, eager or not."""
+    hidden, was_eager = model.get_layer("hidden"), model.run_eagerly
+    found = [loss_of(fit(model, callbacks))]
+    for run_eagerly in (not was_eager, was_eager):
+        model.run_eagerly = run_eagerly
+        hidden.trainable = was_eager or not hidden.trainable
+        found.append(loss_of(fit(model, callbacks)))
+        assert model.run_eagerly is run_eagerly
+    return found
+
+
 LIVES = (
     again,
     with_batches,
@@ -149,6 +161,7 @@ LIVES = (
     frozen,
     frozen_without_compile,
     frozen_after_bare,
+    eager_without_compile,
 )
 
 
