@@ -42,6 +42,17 @@ def test_broken(loss, eager):
 
 
 @pytest.mark.parametrize("eager", MODES, ids=NAMES)
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_after_a_fit_that_failed(optimizer, eager):
+    """What is asked where Keras has said no more than "No gradients"."""
+    model = classifier(rounded, eager, optimizer=optimizer)
+    with pytest.raises(ValueError, match="No gradients provided"):
+        model.fit(X, Y, verbose=0)
+    (found,) = diagnose(model, X, Y).diagnoses
+    assert ("GG105", *marked(rounded)) == (found.code, found.file, found.line)
+
+
+@pytest.mark.parametrize("eager", MODES, ids=NAMES)
 def test_guarded_loss_does_not_raise(eager):
     """A model compiled with GradGuardLoss gets a report all the same."""
     report = diagnose(classifier(GradGuardLoss(rounded), eager), X, Y)

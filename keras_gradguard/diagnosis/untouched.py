@@ -4,7 +4,7 @@ import contextlib
 
 import tensorflow as tf
 
-from keras_gradguard.diagnosis import keras_internals
+from keras_gradguard.diagnosis import keras_internals, variable_internals
 from keras_gradguard.diagnosis.attributes import (
     attributes_kept,
     plain_variables,
@@ -27,7 +27,11 @@ def untouched(model, with_optimizers=True):
     variables += plain_variables(model)
     for optimizer in optimizers_of(model) if with_optimizers else ():
         variables += optimizer.variables
-    values = [(v, tf.identity(v)) for v in variables]
+    values = [
+        (variable, tf.identity(variable))
+        for variable in variables
+        if variable_internals.has_value(variable)
+    ]
     with (
         random_state_kept(),
         keras_internals.losses_kept(model),

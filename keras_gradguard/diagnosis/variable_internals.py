@@ -85,6 +85,23 @@ def is_in_draft(variable):
     )
 
 
+def has_value(variable):
+    """Returns whether a variable has been given a value by now.
+
+    The slots of an optimizer have none once the step that was to make them
+    has failed while it was traced.
+
+    Args:
+        variable: A Keras or TensorFlow variable.
+    """
+    with tf.init_scope():
+        return all(
+            bool(part.is_initialized())
+            for part in parts(variable)
+            if hasattr(part, "is_initialized")
+        )
+
+
 def num_updates(optimizer):
     """Returns how many updates an optimizer has made, an int."""
     if not tf.executing_eagerly():
