@@ -180,7 +180,7 @@ def _cost(edge):
     if edge.selects:
         return _DECISION_COST if edge.decides else _SELECTION_COST
     # What is an integer or a truth value already was cut earlier.
-    return int(carries_gradient(edge.source.tensor.dtype))
+    return int(edge.is_state or carries_gradient(edge.source.tensor.dtype))
 
 
 def flows_to(graph, loss, tensors):

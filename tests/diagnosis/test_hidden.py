@@ -166,6 +166,22 @@ def test_metric_object_as_a_loss():
 
 
 @pytest.mark.parametrize("eager", MODES, ids=NAMES)
+def test_metric_of_whole_numbers_as_a_loss(eager):
+    """The state of an IoU is integer; what made it so is named."""
+    metric = keras.metrics.MeanIoU(2)
+
+    def loss(y_true, y_pred):
+        metric.update_state(y_true > 0, y_pred > 0)  # cut
+        return 1.0 - metric.result()
+
+    callback, _ = fit(classifier(loss, eager))
+    (found,) = callback.report.diagnoses
+    assert ("GG102", marked(loss)[1]) == (found.code, found.line)
+    assert "Greater" == found.op
+    assert any("AssignVariableOp" in n for n in found.evidence["notes"])
+
+
+@pytest.mark.parametrize("eager", MODES, ids=NAMES)
 def test_one_of_two_losses_is_cut(eager):
     """One message for head and trunk, in model order, naming the loss."""
     inputs = keras.Input((4,))
