@@ -65,7 +65,7 @@ def diagnose(model, x, y=None, sample_weight=None):
         model(data[0] if isinstance(data, tuple) else data)
     logbook = Logbook(model)
     applied, error = _run(model, data)
-    if error is not None:
+    if error is not None and not applied:
         step = _step(model, data, model.trainable_variables, logbook)
         findings = explain_error(step, error)
         if not findings:
@@ -151,7 +151,7 @@ def _run(model, data):
         `(applied, error)`: of each `apply` call what `Probe.read` returns,
         without the updates, and the exception that ended the step, or `None`.
     """
-    called = []
+    called, lost, frames = [], [], {}
     optimizers = named_optimizers(model)
     is_own = not keras_internals.is_default_step(model)
     apart = Functions().apart() if is_own else contextlib.nullcontext()
@@ -164,6 +164,8 @@ def _run(model, data):
                 variables = keras_internals.variables_of(optimizer)
             scale = optimizer.scale_loss(tf.constant(1.0))
             variables = list(variables)
+            if all(gradient is None for gradient in grads):
+                lost.append((variables, name))
             measured = statistics(
                 list(grads), variables, tf.cast(scale, tf.float32)
             )
@@ -179,7 +181,11 @@ def _run(model, data):
 
     def run():
         called.clear()
-        model.train_step(data)
+        try:
+            model.train_step(data)
+        except Exception as error:
+            frames[error] = error.__traceback__
+            raise
 
     run = run if model.run_eagerly else tf.function(run, autograph=False)
     with untouched(model), apart, contextlib.ExitStack() as stack:
@@ -190,7 +196,10 @@ def _run(model, data):
         try:
             run()
         except Exception as error:  # noqa: BLE001
-            return [], error
+            # Keras would have ended at the first of these.
+            # On the way out TensorFlow drops the frames of its own.
+            error.__traceback__ = frames.get(error, error.__traceback__)
+            return [_none_for(*known) for known in lost[:1]], error
     applied, num_calls = [], collections.Counter()
     for variables, figures, name in called:
         values = figures.numpy()
@@ -202,6 +211,12 @@ def _run(model, data):
             name = f"{name}#{number}" if number > 1 else name
             applied.append((variables, values, None, name))
     return applied, None
+
+
+def _none_for(variables, name):
+    """What `_run` returns of an `apply` call that gets no gradient at all."""
+    shape = [len(variables), len(capture.COLUMNS)]
+    return variables, np.full(shape, capture.MISSING, np.float32), None, name
 
 
 def _tensors(nest):

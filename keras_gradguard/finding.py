@@ -45,7 +45,8 @@ class Finding:
         chain: Op types from the cut toward the loss, the cut first, as long
             as no gradient comes back out of them.
         input_dtypes: Names of the dtypes that go into the guilty op.
-        output_dtypes: Names of the dtypes that come out of it.
+        output_dtype: Name of the dtype of what comes out of it and goes on to
+            the loss; `None` where nothing does.
         calls: Names of the library functions between the user's line and
             the op, the outermost first, e.g. `("confusion_matrix", "cast")`.
         cause: Fixed word for a cut that is not an op: `"state"`,
@@ -67,7 +68,7 @@ class Finding:
     path: tuple[str, ...] = ()
     chain: tuple[str, ...] = ()
     input_dtypes: tuple[str, ...] = ()
-    output_dtypes: tuple[str, ...] = ()
+    output_dtype: str | None = None
     calls: tuple[str, ...] = ()
     cause: str | None = None
     exception: str | None = None

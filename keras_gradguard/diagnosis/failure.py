@@ -31,7 +31,6 @@ _SAID = (
     (r"to a numpy array", "numpy"),
     (r"interpreted as an integer", "iterated_tensor"),
     (r"len is not well defined", "iterated_tensor"),
-    (r"only supports singleton tf\.Variables", "rebuilt_constant"),
     (r"could not be lifted out of a .tf\.function", "rebuilt_constant"),
     (r"Expected any non-tensor type, but got a tensor", "rebuilt_constant"),
     (r"numpy\(\) is only available when eager", "python_value"),
@@ -116,6 +115,8 @@ def _cause(error):
         is_tensors = _is_tensor(getattr(error, "obj", None))
         has_method = re.search(r"has no attribute '(numpy|item|tolist)'", text)
         return "python_value" if is_tensors or has_method else None
+    if re.search(r"only supports singleton tf\.Variables", text):
+        return "rebuilt_constant" if _keeps_computed(inner) else None
     for pattern, cause in _SAID:
         if re.search(pattern, text, re.IGNORECASE) and (
             cause == "rebuilt_constant"
@@ -125,6 +126,26 @@ def _cause(error):
         ):
             return cause
     return None
+
+
+def _keeps_computed(frame):
+    """Whether a frame makes a variable of what the step has computed.
+
+    A layer or a metric that is made in each step is refused in the same
+    words, and keeps none of it.
+    """
+    arguments = [v for v in frame.f_locals.values() if isinstance(v, dict)]
+    first = [known.get("initial_value") for known in arguments]
+    waiting = [value.op for value in first if _is_tensor(value)]
+    seen = set(waiting)
+    while waiting:
+        op = waiting.pop()
+        if op.type == "Placeholder":
+            return True
+        new = {tensor.op for tensor in op.inputs} - seen
+        seen |= new
+        waiting += new
+    return False
 
 
 def _is_tensor(value):

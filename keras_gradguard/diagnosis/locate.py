@@ -153,7 +153,7 @@ class Location:
             path=tuple(t for t in types if t not in _PLUMBING) or tuple(types),
             chain=_chain(cut),
             input_dtypes=tuple(t.dtype.name for t in op.inputs),
-            output_dtypes=tuple(t.dtype.name for t in op.outputs),
+            output_dtype=cut.path[-1].tensor.dtype.name,
             calls=source.library_calls(source.frames_of(op)),
             cause=cause,
             error=cut.edge.error,
@@ -226,7 +226,7 @@ def _also(place, further):
 
 
 def _rank(finding):
-    is_value = finding.output_dtypes[:1] == finding.input_dtypes[:1]
+    is_value = (finding.output_dtype,) == finding.input_dtypes[:1]
     return (-len(finding.variables), not is_value, finding.place.line or 0)
 
 

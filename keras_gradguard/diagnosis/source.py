@@ -9,6 +9,7 @@ import traceback
 import types
 
 from keras_gradguard.diagnosis import internals, keras_internals
+from keras_gradguard.diagnosis.variable_internals import variable_inside
 from keras_gradguard.finding import Place
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -53,7 +54,11 @@ def inside_step(frames):
     These end with this package's own, or else with Keras' training loop.
     """
     files = [file for file, _, _ in frames]
-    own = [n for n, file in enumerate(files) if _is_below(file, _PACKAGE)]
+    own = [
+        number
+        for number, (file, _, function) in enumerate(frames)
+        if _is_below(file, _PACKAGE) and function != variable_inside.__name__
+    ]
     trainer = keras_internals.trainer_file()
     keras_own = [n for n, file in enumerate(files) if file == trainer]
     last = own or keras_own or [-1]

@@ -18,6 +18,7 @@ from keras_gradguard.diagnosis.functions import Functions
 from keras_gradguard.diagnosis.observer import Observer, tensors_of
 from keras_gradguard.diagnosis.randomness import python_numbers_kept
 from keras_gradguard.diagnosis.seen import TapeCall, Trace
+from keras_gradguard.diagnosis.variable_internals import made_inside
 from keras_gradguard.patch import replaced
 
 
@@ -41,7 +42,7 @@ def trace_step(model, data, converted=()):
         python_numbers_kept(),
         examining(),
     ):
-        with graph.as_default():
+        with graph.as_default(), made_inside():
             batch = keras.tree.map_structure(_placeholder, data)
             trace.batch = tensors_of(batch)
             step, apart = run_forward, contextlib.nullcontext()
@@ -77,7 +78,7 @@ def trace_loss(loss, y_true, y_pred):
     graph = _scratch_graph("gradguard_loss")
     trace = Trace(graph)
     with python_numbers_kept(), examining():
-        with graph.as_default():
+        with graph.as_default(), made_inside():
             y_true, y_pred = keras.tree.map_structure(
                 _placeholder, (y_true, y_pred)
             )

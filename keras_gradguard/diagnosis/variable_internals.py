@@ -77,6 +77,23 @@ def made_outside():
         yield
 
 
+@contextlib.contextmanager
+def made_inside():
+    """Lets variables be made in the graph that is the default one.
+
+    As `tf.function` does it: the variable itself is outside, what it begins
+    with may be a tensor of the graph.
+    """
+    with tf.variable_creator_scope(variable_inside):
+        yield
+
+
+def variable_inside(outside, **arguments):
+    """Makes a variable, see `made_inside`."""
+    del outside
+    return polymorphic_function.UnliftedInitializerVariable(**arguments)
+
+
 def is_in_draft(variable):
     """Returns whether a variable was made while a function is traced."""
     return any(

@@ -72,6 +72,11 @@ def disconnected(*chain, calls=()):
     return Finding("disconnected", op=chain[0], chain=chain, calls=calls)
 
 
+def whole(*chain):
+    """Makes the finding for a cut by an op that returns integers."""
+    return dataclasses.replace(disconnected(*chain), output_dtype="int64")
+
+
 def sentences(text):
     """Counts sentences; dots inside backticks do not end one."""
     return len(re.findall(r"[.?!](?:\s|$)", re.sub(r"`[^`]*`", "", text)))
@@ -233,6 +238,9 @@ def test_cause_leads_to_its_rule(cause):
         (disconnected("Cast", "AsString", "StringToNumber"), "GG117"),
         (disconnected("IdentityN", "Sub"), "GG122"),
         (disconnected("Bitcast", "BitwiseAnd", "Bitcast"), "GG190"),
+        (whole("Bitcast", "BitwiseAnd", "Bitcast"), "GG190"),
+        (whole("CTCGreedyDecoder", "SparseToDense", "Cast"), "GG123"),
+        (whole("ArgMax", "Cast"), "GG104"),
         (Finding("no_gradient_registered", op="ResizeArea"), "GG107"),
         (Finding("no_gradient_registered", op="ArgMax"), "GG107"),
         (Finding("untraceable"), "GG190"),
