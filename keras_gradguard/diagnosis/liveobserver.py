@@ -1,9 +1,11 @@
 """Watches steps that train, not scratch traces: graphs and eager ops alike."""
 
+import inspect
 import os
 import sys
 import threading
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -17,6 +19,7 @@ from keras_gradguard.diagnosis.observer import Observer, tensors_of
 from keras_gradguard.diagnosis.readout import names_on
 from keras_gradguard.diagnosis.seen import ReadOut
 
+_TO_NUMPY = inspect.unwrap(keras.ops.convert_to_numpy).__code__
 _NUMPY = os.path.dirname(np.__file__) + os.sep
 
 
@@ -48,6 +51,7 @@ class LiveObserver(Observer):
         self._on_call |= {
             eager_internals.RECORD_OPERATION: self._recorded,
             eager_internals.NUMPY_FUNCTION: self._numpy_function,
+            _TO_NUMPY: self._to_numpy,
             internals.FUNCTION_CALL: self._function,
             keras_internals.OPTIMIZER_MADE: self._optimizer,
         }
@@ -194,6 +198,10 @@ class LiveObserver(Observer):
     def _numpy_function(self, frame):
         for tensor in tensors_of(frame.f_locals["inp"]):
             self._read(frame, tensor, "numpy")
+
+    def _to_numpy(self, frame):
+        # Further in, NumPy takes the memory of the tensor as it is.
+        self._read(frame, frame.f_locals["x"], "numpy")
 
     def _function(self, frame):
         del frame
