@@ -79,10 +79,10 @@ def made_outside():
 
 @contextlib.contextmanager
 def made_inside():
-    """Lets variables be made in the graph that is the default one.
+    """Lets variables begin with a tensor of the graph that is made.
 
-    As `tf.function` does it: the variable itself is outside, what it begins
-    with may be a tensor of the graph.
+    As in `tf.function`; what runs that graph gives them their value. All
+    others have theirs at once.
     """
     with tf.variable_creator_scope(variable_inside):
         yield
@@ -90,7 +90,9 @@ def made_inside():
 
 def variable_inside(outside, **arguments):
     """Makes a variable, see `made_inside`."""
-    del outside
+    first = arguments.get("initial_value")
+    if not tf.is_tensor(first) or hasattr(first, "numpy"):
+        return outside(**arguments)
     return polymorphic_function.UnliftedInitializerVariable(**arguments)
 
 
