@@ -4,7 +4,7 @@ import collections
 
 import tensorflow as tf
 
-from keras_gradguard.diagnosis.edges import Edge, Value, carries_gradient
+from keras_gradguard.diagnosis.edges import Edge, Value
 
 
 class Writers:
@@ -43,8 +43,7 @@ class Writers:
                         is_state=True,
                     )
                     for source in store.inputs
-                    if carries_gradient(source.dtype)
-                    and source.dtype != tf.resource
+                    if source.dtype != tf.resource
                 ]
         return found
 

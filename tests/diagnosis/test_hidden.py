@@ -166,6 +166,21 @@ def test_metric_object_as_a_loss():
 
 
 @pytest.mark.parametrize("eager", MODES, ids=NAMES)
+def test_metric_that_counts_as_a_loss(eager):
+    """Its state is made of integers: what made those of the prediction cuts."""
+    metric = keras.metrics.MeanIoU(2)
+
+    def loss(y_true, y_pred):
+        metric.update_state(y_true > 0.5, y_pred > 0.5)  # cut
+        return 1.0 - metric.result()
+
+    callback, _ = fit(classifier(loss, eager))
+    (found,) = callback.report.diagnoses
+    assert ("GG102", marked(loss)[1]) == (found.code, found.line)
+    assert ("Greater", 4) == (found.op, len(found.variables))
+
+
+@pytest.mark.parametrize("eager", MODES, ids=NAMES)
 def test_one_of_two_losses_is_cut(eager):
     """One message for head and trunk, in model order, naming the loss."""
     inputs = keras.Input((4,))
