@@ -4,6 +4,7 @@ import os
 import sys
 import threading
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -18,6 +19,8 @@ from keras_gradguard.diagnosis.readout import names_on
 from keras_gradguard.diagnosis.seen import ReadOut
 
 _NUMPY = os.path.dirname(np.__file__) + os.sep
+# It hands the tensor to a compiled function of NumPy's, out of sight.
+_KERAS_READS = {keras.ops.convert_to_numpy.__code__: ("x", "numpy")}
 
 
 class LiveObserver(Observer):
@@ -52,7 +55,7 @@ class LiveObserver(Observer):
             keras_internals.OPTIMIZER_MADE: self._optimizer,
         }
         self._ignored = {}
-        self._causes = eager_internals.read_outs()
+        self._causes = {**eager_internals.read_outs(), **_KERAS_READS}
 
     def __enter__(self):
         super().__enter__()
@@ -116,7 +119,8 @@ class LiveObserver(Observer):
     def _see_call(self, frame, event, argument):
         code = frame.f_code
         if code in self._causes:
-            self._read(frame, frame.f_locals["self"], self._causes[code])
+            name, cause = self._causes[code]
+            self._read(frame, frame.f_locals.get(name), cause)
             return None
         if code.co_filename.startswith(_NUMPY):
             for value in list(frame.f_locals.values()):
