@@ -33,6 +33,7 @@ CAUSES = {
     "loss_ignores_prediction": "GG303",
     "discarded_output": "GG304",
     "loss_left_out": "GG306",
+    "early_trace": "GG307",
     "dead_relu": "GG201",
     "sign": "GG202",
     "saturated_clip": "GG203",
