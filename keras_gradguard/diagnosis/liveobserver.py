@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from keras_gradguard.diagnosis import (
     eager_internals,
+    function_internals,
     internals,
     keras_internals,
     source,
@@ -200,9 +201,9 @@ class LiveObserver(Observer):
             self._read(frame, tensor, "numpy")
 
     def _function(self, frame):
-        del frame
         if not tf.executing_eagerly():
             return None
+        function, first = frame.f_locals["self"], len(self._recording.ops)
         is_here = self._thread == threading.get_ident()
         if is_here:
             # No number is read out of a graph, and this would slow it down.
@@ -211,9 +212,23 @@ class LiveObserver(Observer):
         def done(_):
             if is_here and self.is_on:
                 self._profile(True)
+            if is_here:
+                self._give_bodies(function, first)
             self._see_function()
 
         return done
+
+    def _give_bodies(self, function, first):
+        """A function that no tape asks about tells of itself nowhere else."""
+        unknown = [
+            op
+            for op in self._recording.ops[first:]
+            if op.body is None and op.type.startswith("__")
+        ]
+        if unknown:
+            graphs = function_internals.graphs_traced(function)
+            for op in unknown:
+                op.body = graphs.get(op.type)
 
     def _optimizer(self, frame):
         optimizer = frame.f_locals["self"]

@@ -4,7 +4,8 @@ import keras
 import pytest
 import tensorflow as tf
 
-from tests.fitting import MODES, NAMES, fit, marked
+from keras_gradguard import watch
+from tests.fitting import MODES, NAMES, X, Y, fit, marked
 
 
 def block(is_built):
@@ -56,3 +57,29 @@ def test_stand_ins_are_told_from_layers_that_are_not_called(is_built, eager):
         assert ["block/inner/kernel", "block/inner/bias"] == list(
             found[early].variables
         )
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("eager", MODES, ids=NAMES)
+def test_stand_ins_in_a_loop(eager):
+    """No tape asks about a function without a variable; it is seen there."""
+    inputs = keras.Input((4,))
+    outputs = keras.layers.Dense(3, name="head")(block(False)(inputs))
+    model = keras.Model(inputs, outputs)
+    optimizer = keras.optimizers.SGD()
+
+    def step():
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean(tf.square(model(X) - Y))
+        variables = model.trainable_variables
+        gradients = tape.gradient(loss, variables)
+        optimizer.apply_gradients(zip(gradients, variables, strict=True))
+
+    step = step if eager else tf.function(step)
+    with watch(model, every=1) as health:
+        step()
+        health.step()
+    found = {d.code: d for d in health.report.diagnoses}
+    assert {"GG301", "GG307"} == set(found)
+    assert marked(block)[1] == found["GG307"].line
+    assert 2 == len(found["GG307"].variables)
