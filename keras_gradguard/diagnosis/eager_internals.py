@@ -9,7 +9,11 @@ import inspect
 import tensorflow as tf
 from tensorflow.python.eager import backprop, record
 from tensorflow.python.framework import op_callbacks
-from tensorflow.python.ops import custom_gradient, script_ops
+from tensorflow.python.ops import (
+    custom_gradient,
+    resource_variable_ops,
+    script_ops,
+)
 
 # Custom gradients tell the tape of themselves through this function.
 RECORD_OPERATION = record.record_operation.__code__
@@ -100,7 +104,8 @@ def read_outs():
     """Returns what reads the numbers out of an eager tensor.
 
     Returns:
-        A dict from code object to the cause that a finding names.
+        A dict from code object to the name of its argument that is read, and
+        the cause that a finding names.
     """
     causes = {
         "numpy": "python_value",
@@ -112,4 +117,11 @@ def read_outs():
         "__bool__": "tensor_as_bool",
     }
     eager = type(tf.constant(0.0))
-    return {getattr(eager, n).__code__: cause for n, cause in causes.items()}
+    codes = {
+        getattr(eager, name).__code__: ("self", cause)
+        for name, cause in causes.items()
+    }
+    # An op that takes the variable reads it unseen.
+    made = resource_variable_ops.ResourceVariable.__init__.__code__
+    codes[made] = ("initial_value", "rebuilt_constant")
+    return codes

@@ -75,6 +75,16 @@ def specs_traced(function):
     return [spec for spec in specs if isinstance(spec, tf.data.IteratorSpec)]
 
 
+def graphs_traced(function):
+    """Returns the graphs of a function's traces, by the type of their op.
+
+    Args:
+        function: A `tf.function`.
+    """
+    known = vars(function)["_function_cache"].values()
+    return {tf.compat.as_str(trace.name): trace.graph for trace in known}
+
+
 def functions_entered(last):
     """Returns the `tf.function`s that are being traced here, inner first.
 

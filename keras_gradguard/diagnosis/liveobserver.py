@@ -1,6 +1,5 @@
 """Watches steps that train, not scratch traces: graphs and eager ops alike."""
 
-import inspect
 import os
 import sys
 import threading
@@ -11,6 +10,7 @@ import tensorflow as tf
 
 from keras_gradguard.diagnosis import (
     eager_internals,
+    function_internals,
     internals,
     keras_internals,
     source,
@@ -19,8 +19,9 @@ from keras_gradguard.diagnosis.observer import Observer, tensors_of
 from keras_gradguard.diagnosis.readout import names_on
 from keras_gradguard.diagnosis.seen import ReadOut
 
-_TO_NUMPY = inspect.unwrap(keras.ops.convert_to_numpy).__code__
 _NUMPY = os.path.dirname(np.__file__) + os.sep
+# It hands the tensor to a compiled function of NumPy's, out of sight.
+_KERAS_READS = {keras.ops.convert_to_numpy.__code__: ("x", "numpy")}
 
 
 class LiveObserver(Observer):
@@ -51,12 +52,11 @@ class LiveObserver(Observer):
         self._on_call |= {
             eager_internals.RECORD_OPERATION: self._recorded,
             eager_internals.NUMPY_FUNCTION: self._numpy_function,
-            _TO_NUMPY: self._to_numpy,
             internals.FUNCTION_CALL: self._function,
             keras_internals.OPTIMIZER_MADE: self._optimizer,
         }
         self._ignored = {}
-        self._causes = eager_internals.read_outs()
+        self._causes = {**eager_internals.read_outs(), **_KERAS_READS}
 
     def __enter__(self):
         super().__enter__()
@@ -120,7 +120,8 @@ class LiveObserver(Observer):
     def _see_call(self, frame, event, argument):
         code = frame.f_code
         if code in self._causes:
-            self._read(frame, frame.f_locals["self"], self._causes[code])
+            name, cause = self._causes[code]
+            self._read(frame, frame.f_locals.get(name), cause)
             return None
         if code.co_filename.startswith(_NUMPY):
             for value in list(frame.f_locals.values()):
@@ -199,14 +200,10 @@ class LiveObserver(Observer):
         for tensor in tensors_of(frame.f_locals["inp"]):
             self._read(frame, tensor, "numpy")
 
-    def _to_numpy(self, frame):
-        # Further in, NumPy takes the memory of the tensor as it is.
-        self._read(frame, frame.f_locals["x"], "numpy")
-
     def _function(self, frame):
-        del frame
         if not tf.executing_eagerly():
             return None
+        function, first = frame.f_locals["self"], len(self._recording.ops)
         is_here = self._thread == threading.get_ident()
         if is_here:
             # No number is read out of a graph, and this would slow it down.
@@ -215,9 +212,23 @@ class LiveObserver(Observer):
         def done(_):
             if is_here and self.is_on:
                 self._profile(True)
+            if is_here:
+                self._give_bodies(function, first)
             self._see_function()
 
         return done
+
+    def _give_bodies(self, function, first):
+        """A function that no tape asks about tells of itself nowhere else."""
+        unknown = [
+            op
+            for op in self._recording.ops[first:]
+            if op.body is None and op.type.startswith("__")
+        ]
+        if unknown:
+            graphs = function_internals.graphs_traced(function)
+            for op in unknown:
+                op.body = graphs.get(op.type)
 
     def _optimizer(self, frame):
         optimizer = frame.f_locals["self"]

@@ -8,6 +8,7 @@ from keras_gradguard.diagnosis.declared import (
     declared_place,
     owner_of,
 )
+from keras_gradguard.diagnosis.early import early_place
 from keras_gradguard.diagnosis.edges import Context, Value, edges
 from keras_gradguard.finding import Finding, Place
 
@@ -76,6 +77,9 @@ def _cause(location, number):
     if used.line is not None:
         return "discarded_output", None, None, used
     if not was_called:
+        early = owner and early_place(trace.graph, owner, variable)
+        if early is not None:
+            return "early_trace", None, None, early
         return "unused_layer", layer, None, declared or Place()
     if later:
         return "discarded_output", layer, None, declared or Place()

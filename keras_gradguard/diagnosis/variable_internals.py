@@ -1,10 +1,11 @@
-"""The private TensorFlow internals of variables, each once.
+"""The private TensorFlow and Keras internals of variables, each once.
 
 `tests/diagnosis/test_internals.py` names what a new release has changed.
 """
 
 import contextlib
 
+import keras
 import tensorflow as tf
 from tensorflow.python.eager.polymorphic_function import polymorphic_function
 from tensorflow.python.ops import gen_resource_variable_ops
@@ -119,6 +120,30 @@ def has_value(variable):
             for part in parts(variable)
             if hasattr(part, "is_initialized")
         )
+
+
+def frames_to_stand_in(frames):
+    """Returns the frames that led to the stand-in for a weight.
+
+    A Keras variable without a value gives that of its initializer.
+
+    Args:
+        frames: `(file, line, function)`s of an op, the outermost first.
+
+    Returns:
+        Those between the innermost `tf.function` that was traced and the
+        variable, none if the op is no stand-in in a function.
+    """
+    getter = keras.Variable.value.fget.__code__.co_filename
+    tracer = polymorphic_function.__file__
+    begin = end = None
+    for number, (file, _, function) in enumerate(frames[:-1]):
+        if file == tracer:
+            begin = number + 1
+        is_getter = (file, function) == (getter, "value")
+        if is_getter and frames[number + 1][2] != "_maybe_autocast":
+            end = number
+    return frames[begin:end] if begin is not None and end is not None else []
 
 
 def num_updates(optimizer):

@@ -7,7 +7,7 @@ RULE = Rule(
     code="GG104",
     name="argmax",
     kind="disconnected",
-    ops=("ArgMax", "ArgMin"),
+    ops=("ArgMax", "ArgMin", "MaxPoolWithArgmax"),
     message="`{op}` returns an index, not a score",
     why=(
         "An index jumps from class to class: a small change of the scores "

@@ -5,7 +5,8 @@ from keras_gradguard.rules._rule import Rule
 
 
 def _matches(finding):
-    # The index has to be an integer, so the cut shows as the cast before.
+    # The index has to be an integer, so the cut shows as the cast before, or
+    # as the rounding before the cast.
     return finding.op in RULE.ops and "OneHot" in finding.chain[:3]
 
 
@@ -13,7 +14,7 @@ RULE = Rule(
     code="GG112",
     name="one-hot-of-prediction",
     kind="disconnected",
-    ops=("Cast", "OneHot"),
+    ops=("Cast", "OneHot", "Round", "Rint", "Floor", "Ceil"),
     matches=_matches,
     message="a prediction is used as a class index",
     why=(

@@ -1,4 +1,4 @@
-"""GG123: an op that makes indices, labels or counts of numbers."""
+"""GG124: an op that makes indices, labels or counts of numbers."""
 
 from keras_gradguard.records import Help
 from keras_gradguard.rules._rule import Rule
@@ -11,7 +11,7 @@ def _matches(finding):
 
 
 RULE = Rule(
-    code="GG123",
+    code="GG124",
     name="whole-numbers",
     kind="disconnected",
     matches=_matches,

@@ -73,6 +73,18 @@ def uses_the_value(y_true, y_pred):
     return tf.reduce_mean(y_true) * weight
 
 
+def keeps_in_a_variable(y_true, y_pred):
+    """Makes a variable of the prediction, which an op then takes itself."""
+    kept = tf.Variable(y_pred)  # cut
+    return tf.reduce_mean(tf.square(y_true - kept))
+
+
+def asks_keras_for_numpy(y_true, y_pred):
+    """Hands the tensor to Keras, and Keras hands it to NumPy."""
+    plain = keras.ops.convert_to_numpy(y_pred)  # cut
+    return keras.ops.mean(keras.ops.square(y_true - plain))
+
+
 @pytest.mark.parametrize(
     ("loss", "code", "certainty"),
     [
@@ -84,6 +96,8 @@ def uses_the_value(y_true, y_pred):
         (wraps, "GG101", "proved"),
         (reads_twice, "GG108", "suspected"),
         (uses_the_value, "GG108", "proved"),
+        (keeps_in_a_variable, "GG118", "proved"),
+        (asks_keras_for_numpy, "GG101", "proved"),
     ],
 )
 def test_certainty(loss, code, certainty):

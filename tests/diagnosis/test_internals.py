@@ -206,6 +206,9 @@ def test_traces_of_a_function():
         name: type(value) for name, value in none.items()
     }
     function(tf.ones(()))
+    ((name, graph),) = function_internals.graphs_traced(function).items()
+    assert name.startswith("__inference")
+    assert "AddV2" in {op.type for op in graph.get_operations()}
     called = dict(vars(function))
     known = function_internals.exchanged(function, none)
     assert set(known) - set(new) == {"_concrete_variable_creation_fn"}

@@ -55,6 +55,8 @@ def test_functions_and_optimizers_are_seen():
         (lambda t: np.mean(t), "numpy"),
         (lambda t: np.array(t), "numpy"),
         (lambda t: np.asarray(2.0 * t), "numpy"),
+        (lambda t: keras.ops.convert_to_numpy(t), "numpy"),
+        (lambda t: tf.Variable(t), "rebuilt_constant"),
     ],
 )
 def test_read_outs_are_seen(read, cause):
