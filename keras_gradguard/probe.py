@@ -72,7 +72,8 @@ class Probe:
         self._bad_step.forget()
         self._record = None
         if is_due != self.is_due:
-            variable_internals.put(self._due, self._answers[bool(is_due)])
+            answer = self._answers[bool(is_due)]
+            variable_internals.put(self._due.handle, answer)
         self.is_due = is_due
 
     def begin(self, data):

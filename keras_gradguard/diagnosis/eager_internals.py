@@ -7,7 +7,7 @@ import contextlib
 import inspect
 
 import tensorflow as tf
-from tensorflow.python.eager import backprop, record
+from tensorflow.python.eager import backprop, context, record
 from tensorflow.python.framework import op_callbacks
 from tensorflow.python.ops import (
     custom_gradient,
@@ -47,6 +47,19 @@ def every_op_seen(see):
         yield
     finally:
         op_callbacks.remove_op_callback(callback)
+
+
+@contextlib.contextmanager
+def no_op_seen():
+    """Keeps the ops of the block from `every_op_seen` and from tapes."""
+    here = context.context()
+    before = here.invoking_op_callbacks
+    here.invoking_op_callbacks = True
+    try:
+        with no_tape():
+            yield
+    finally:
+        here.invoking_op_callbacks = before
 
 
 @contextlib.contextmanager

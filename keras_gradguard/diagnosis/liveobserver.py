@@ -18,6 +18,7 @@ from keras_gradguard.diagnosis import (
 from keras_gradguard.diagnosis.observer import Observer, tensors_of
 from keras_gradguard.diagnosis.readout import names_on
 from keras_gradguard.diagnosis.seen import ReadOut
+from keras_gradguard.diagnosis.writes import is_watch
 
 _NUMPY = os.path.dirname(np.__file__) + os.sep
 # It hands the tensor to a compiled function of NumPy's, out of sight.
@@ -63,7 +64,7 @@ class LiveObserver(Observer):
         # Replicas run in threads of their own.
         self._before_threads = threading.gettrace()
         threading.settrace(self._see)
-        self._may_profile = sys.getprofile() is None
+        self._profiled = sys.getprofile()
         self._profile(True)
 
     def __exit__(self, *_):
@@ -73,8 +74,16 @@ class LiveObserver(Observer):
         super().__exit__()
 
     def _profile(self, is_on):
-        if self._may_profile:
-            sys.setprofile(self._see_compiled if is_on else None)
+        own, before = self._see_compiled, self._profiled
+        if before is None:
+            sys.setprofile(own if is_on else None)
+        elif is_watch(before):
+
+            def both(frame, event, argument):
+                before(frame, event, argument)
+                own(frame, event, argument)
+
+            sys.setprofile(both if is_on else before)
 
     def _position(self):
         if tf.executing_eagerly():

@@ -186,17 +186,17 @@ def named_optimizers(model):
     """Returns a model's optimizers and the attributes that hold them.
 
     Args:
-        model: A Keras model; its own attributes are searched and those of
-            the models inside it, also lists and dicts of them.
+        model: A Keras model, or a layer that is a trainer as well; its own
+            attributes are searched and those of the models and layers inside
+            it, also lists and dicts of them.
 
     Returns:
         `(name, optimizer)` pairs, those of the outer model first.
     """
     queue = []
     for part in keras_internals.layers_of(model):
-        if isinstance(part, keras.Model):
-            prefix = "" if part is model else f"{part.name}/"
-            queue += [(prefix + name, v) for name, v in vars(part).items()]
+        prefix = "" if part is model else f"{part.name}/"
+        queue += [(prefix + name, v) for name, v in vars(part).items()]
     found = {}
     for name, value in queue:
         if isinstance(value, dict):

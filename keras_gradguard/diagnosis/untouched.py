@@ -11,6 +11,7 @@ from keras_gradguard.diagnosis.attributes import (
 )
 from keras_gradguard.diagnosis.randomness import random_state_kept
 from keras_gradguard.diagnosis.trace import examining, optimizers_of
+from keras_gradguard.diagnosis.writes import writes_undone
 
 
 @contextlib.contextmanager
@@ -39,7 +40,8 @@ def untouched(model, with_optimizers=True):
         examining(),
     ):
         try:
-            yield
+            with writes_undone():
+                yield
         finally:
             for variable, value in values:
                 variable.assign(value)

@@ -4,17 +4,66 @@
 """
 
 import contextlib
+import inspect
 
 import keras
 import tensorflow as tf
 from tensorflow.python.eager.polymorphic_function import polymorphic_function
-from tensorflow.python.ops import gen_resource_variable_ops
+from tensorflow.python.ops import (
+    gen_array_ops,
+    gen_resource_variable_ops,
+    gen_state_ops,
+    gen_stateful_random_ops,
+    gen_training_ops,
+    resource_variable_ops,
+)
 
 from keras_gradguard.diagnosis.internals import (
     new_graph,
     parts,
     plain_variable,
 )
+
+# Each write to a variable, also that of `tf.random.Generator`, passes one.
+WRITERS = frozenset(
+    inspect.unwrap(function).__code__
+    for module in (
+        gen_array_ops,
+        gen_resource_variable_ops,
+        gen_state_ops,
+        gen_stateful_random_ops,
+        gen_training_ops,
+    )
+    for name, function in vars(module).items()
+    if inspect.isfunction(function)
+    and name.startswith(("assign", "resource_", "rng_", "stateful_"))
+    and not name.endswith("_eager_fallback")
+    and "gather" not in name
+)
+
+
+def is_handle(value):
+    """Returns whether a value is the handle of a variable, and eager."""
+    return (
+        tf.is_tensor(value)
+        and getattr(value, "dtype", None) == tf.resource
+        and hasattr(value, "numpy")
+    )
+
+
+def content_of(handle):
+    """Returns the value behind a handle, `None` if it has none yet.
+
+    Args:
+        handle: An eager tensor.
+    """
+    data = resource_variable_ops.get_eager_safe_handle_data(handle)
+    kinds = data.shape_and_type
+    # A read before the first write gives an empty value, and no error.
+    if not (kinds and gen_resource_variable_ops.var_is_initialized_op(handle)):
+        return None
+    kind = tf.as_dtype(kinds[0].dtype)
+    return gen_resource_variable_ops.read_variable_op(handle, kind)
 
 
 def read(variable):
@@ -46,14 +95,14 @@ def numbers_in(variable):
     ).numpy()
 
 
-def put(variable, value):
-    """Gives a variable of our own a value, as fast as may be.
+def put(handle, value):
+    """Gives a variable a value, as fast as may be.
 
     Args:
-        variable: A float32 `tf.Variable` made in a `room`.
-        value: A float32 tensor.
+        handle: The handle of a variable that is on one device.
+        value: A tensor of its type.
     """
-    gen_resource_variable_ops.assign_variable_op(variable.handle, value)
+    gen_resource_variable_ops.assign_variable_op(handle, value)
 
 
 @contextlib.contextmanager
