@@ -6,11 +6,9 @@
 import contextlib
 import inspect
 
-import keras
-import keras.src
 import tensorflow as tf
 from tensorflow.core.framework import attr_value_pb2
-from tensorflow.python.eager import context, record
+from tensorflow.python.eager import record
 from tensorflow.python.ops import resource_variable_ops
 from tensorflow.python.util import tf_stack
 
@@ -201,25 +199,6 @@ def parts(variable):
     """Returns the variables of the replicas, or the one there is."""
     value = variable.value if hasattr(variable, "path") else variable
     return getattr(value, "values", None) or (value,)
-
-
-def op_seeds():
-    """Returns the `random.Random` that seeds eager ops, `None` without one."""
-    return getattr(context.context(), "_rng", None)
-
-
-@contextlib.contextmanager
-def seed_variables_kept():
-    """Keeps the state of TensorFlow's global generator and Keras' own."""
-    seeds = keras.src.random.seed_generator.global_seed_generator().state
-    value = keras.ops.convert_to_numpy(seeds)
-    generator = tf.random.get_global_generator().state
-    numbers = generator.numpy()
-    try:
-        yield
-    finally:
-        seeds.assign(value)
-        generator.assign(numbers)
 
 
 def stack():

@@ -5,7 +5,7 @@ import random
 
 import numpy as np
 
-from keras_gradguard.diagnosis import internals
+from keras_gradguard.diagnosis import random_internals
 
 # Not one that a user may have chosen: who draws by the same seed runs the
 # same kernel, which goes on where it was; no state that is put back changes
@@ -16,7 +16,7 @@ _OTHER_SEED = "keras_gradguard"
 def python_numbers():
     """Returns what tells whether Python, NumPy or a seed was drawn since."""
     kind, keys, *others = np.random.get_state()
-    seeds = internals.op_seeds()
+    seeds = random_internals.op_seeds()
     state = None if seeds is None else seeds.getstate()
     return random.getstate(), kind, keys.tobytes(), others, state
 
@@ -25,7 +25,7 @@ def python_numbers():
 def python_numbers_kept():
     """Keeps what Python and NumPy draw, and the seeds of TensorFlow's ops."""
     states = random.getstate(), np.random.get_state()
-    seeds = internals.op_seeds()
+    seeds = random_internals.op_seeds()
     state = None if seeds is None else seeds.getstate()
     try:
         yield
@@ -43,8 +43,8 @@ def random_state_kept():
     Eager ops that are given no seed draw other numbers within the block than
     they would have.
     """
-    with python_numbers_kept(), internals.seed_variables_kept():
-        seeds = internals.op_seeds()
+    with python_numbers_kept(), random_internals.seed_variables_kept():
+        seeds = random_internals.op_seeds()
         if seeds is not None:
             seeds.seed(_OTHER_SEED)
         yield

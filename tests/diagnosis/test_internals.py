@@ -8,6 +8,7 @@ from keras_gradguard.diagnosis import (
     function_internals,
     internals,
     keras_internals,
+    random_internals,
 )
 from keras_gradguard.diagnosis.edges import probe
 from keras_gradguard.diagnosis.observer import Observer
@@ -254,3 +255,16 @@ def test_graph_of_a_function():
     graph, _, _ = graph_of(lambda x: x)
     seen += [internals.is_within(graph), internals.is_within(None)]
     assert [True, False, False] == seen
+
+
+def test_generators_of_random_numbers_are_found():
+    """Keras keeps its own in a global state, TensorFlow in a module."""
+    seeds = keras.src.random.seed_generator.global_seed_generator()
+    found = [get() for get, _ in random_internals._GENERATORS]
+    assert [seeds, tf.random.get_global_generator()] == found
+    with random_internals.seed_variables_kept():
+        before = [generator.state.numpy().tolist() for generator in found]
+        keras.random.normal([])
+        found[1].normal([])
+    after = [generator.state.numpy().tolist() for generator in found]
+    assert before == after

@@ -6,8 +6,10 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.python.framework import config
+from tensorflow.python.ops import stateful_random_ops
 
-from keras_gradguard import GradHealthCallback
+from keras_gradguard import GradHealthCallback, diagnose
 from tests.fitting import MODES, NAMES, X, Y
 
 
@@ -64,6 +66,8 @@ def test_same_numbers(draw, seed, is_own, eager):
     """So the weights are those of a bare fit, and what is drawn after it."""
     found = []
     for callbacks in ([], [GradHealthCallback(every=1)]):
+        # Without Keras' own generator, which is made when it is needed.
+        keras.backend.clear_session()
         keras.utils.set_random_seed(seed)
         model = keras.Sequential([keras.layers.Dense(3)])
         loss = noisy_loss(draw)
@@ -72,9 +76,26 @@ def test_same_numbers(draw, seed, is_own, eager):
         model.compile("adam", loss, run_eagerly=eager)
         model.fit(X, Y, batch_size=4, verbose=0, callbacks=callbacks)
         later = [random.random(), np.random.normal(), tf.random.normal([])]
+        later.append(keras.random.normal([]))
         found.append([*model.get_weights(), *map(np.asarray, later)])
     for bare, guarded in zip(*found, strict=True):
         np.testing.assert_array_equal(bare, guarded)
+
+
+def test_where_ops_are_deterministic(monkeypatch):
+    """TensorFlow makes no global generator then; a look does without."""
+    monkeypatch.setattr(stateful_random_ops, "global_generator", None)
+    keras.utils.set_random_seed(1)
+    tf.config.experimental.enable_op_determinism()
+    try:
+        model = keras.Sequential([keras.layers.Dense(3)])
+        model.compile("sgd", "mse", run_eagerly=True)
+        callback = GradHealthCallback(every=1)
+        model.fit(X, Y, verbose=0, callbacks=[callback])
+        assert diagnose(model, X, Y).ok
+    finally:
+        config.disable_op_determinism()
+    assert {"ok"} == {row.status for row in callback.report.variables}
 
 
 def test_name_that_a_step_has_taken():
