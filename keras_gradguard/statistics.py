@@ -128,7 +128,8 @@ def _measured(together, values, halves, sums, sizes, loss_scale):
     def exactly():
         parts = [] if together is None else [together.exact_sums(scale)]
         if values:
-            rows = [_exact_sums(v.dtype)(v, scale) for v in values]
+            here = internals.runtime()
+            rows = [_exact_sums(v.dtype, here)(v, scale) for v in values]
             parts.append(tf.stack(rows))
         found = tf.concat(parts, axis=0)
         norm, largest, total, nonzero, bad = tf.unstack(found, axis=1)
@@ -139,8 +140,9 @@ def _measured(together, values, halves, sums, sizes, loss_scale):
 
 
 @functools.cache
-def _exact_sums(dtype):
+def _exact_sums(dtype, runtime):
     """The sums of one gradient whose square float32 cannot hold."""
+    del runtime
 
     def sums(values, loss_scale):
         values = tf.abs(values)

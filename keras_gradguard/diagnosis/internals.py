@@ -8,7 +8,7 @@ import inspect
 
 import tensorflow as tf
 from tensorflow.core.framework import attr_value_pb2
-from tensorflow.python.eager import record
+from tensorflow.python.eager import context, record
 from tensorflow.python.ops import resource_variable_ops
 from tensorflow.python.util import tf_stack
 
@@ -61,6 +61,15 @@ def rarely(condition, run, result):
             "_lower_using_switch_merge", attr_value_pb2.AttrValue(b=False)
         )
     return found
+
+
+def runtime():
+    """Returns what a function that is traced belongs to.
+
+    Who sets up TensorFlow anew in a process, as Keras' own tests do to get
+    other devices, gets another one.
+    """
+    return context.context()
 
 
 def graph_here():

@@ -31,7 +31,12 @@ def outcomes(file, is_guarded):
         ],
         capture_output=True,
         text=True,
-        env={**os.environ, "PYTHONPATH": path, SWITCH: str(int(is_guarded))},
+        env={
+            **os.environ,
+            "PYTHONPATH": path,
+            "KERAS_GRADGUARD_STRICT": "1",
+            SWITCH: str(int(is_guarded)),
+        },
         check=False,
     )
     found = re.findall(

@@ -1,7 +1,10 @@
 """A model's life around a guarded fit: again, elsewhere, saved, copied."""
 
 import copy
+import os
 import pickle
+import subprocess
+import sys
 
 import keras
 import pytest
@@ -149,6 +152,24 @@ def eager_without_compile(model, callbacks):
     return found
 
 
+SET_UP_ANEW = """
+import keras, numpy
+from tensorflow.python.eager import context
+from keras_gradguard import GradHealthCallback
+
+def status():
+    layers = [keras.layers.Embedding(9, 4), keras.layers.Flatten()]
+    model = keras.Sequential([keras.Input((3,)), *layers])
+    model.compile("adam", "mse")
+    callback = GradHealthCallback()
+    x, y = numpy.ones((8, 3), "int32"), numpy.ones((8, 12))
+    model.fit(x, y, verbose=0, callbacks=[callback])
+    return callback.report.variables[0].status
+
+first = status()
+context._reset_context()
+print(first, status())
+"""
 LIVES = (
     again,
     with_batches,
@@ -267,3 +288,16 @@ def test_never_stale():
     assert cached is model.train_function
     fitting()(model, [])
     assert cached is model.train_function
+
+
+def test_tensorflow_that_is_set_up_anew():
+    """As Keras' own tests do, to get other devices in the same process."""
+    done = subprocess.run(
+        [sys.executable, "-c", SET_UP_ANEW],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "KERAS_GRADGUARD_STRICT": "1"},
+        check=False,
+    )
+    assert 0 == done.returncode, done.stderr[-2000:]
+    assert "ok ok" == done.stdout.strip()
