@@ -12,7 +12,7 @@ import tensorflow as tf
 from keras_gradguard.diagnosis import internals
 
 # Their output depends on the shape of the input, never on its values.
-_SHAPE_ONLY = frozenset(
+SHAPE_ONLY = frozenset(
     (
         "Shape",
         "ShapeN",
@@ -158,7 +158,7 @@ def edges(value, branch=None):
     found = context.bodies(op)
     if found is not None:
         return _through_bodies(context, tensor, *found, branch)
-    if op.type in _SHAPE_ONLY:
+    if op.type in SHAPE_ONLY:
         return []
     passes, error = probe(op, tensor.value_index)
     if op.type == "EagerPyFunc" and branch is not None:

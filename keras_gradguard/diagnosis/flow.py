@@ -9,7 +9,7 @@ import collections
 import dataclasses
 import heapq
 
-from keras_gradguard.diagnosis import internals
+from keras_gradguard.diagnosis import internals, lengths
 from keras_gradguard.diagnosis.edges import (
     Context,
     Edge,
@@ -58,7 +58,8 @@ class Flow:
         losses: Tensors of `graph` to start from.
         stops: Tensors of `graph` that the walk reaches and does not pass.
         branch: See `edges.edges`.
-        state: Whether a value carried through a variable counts as a way.
+        state: Whether a value carried through a variable, or in the length
+            of a tensor, counts as a way.
     """
 
     def __init__(self, graph, losses, stops=(), branch=None, state=False):
@@ -124,6 +125,7 @@ class Flow:
         found = edges(value, self._branch)
         if self._writers is not None:
             found += self._writers.edges(value)
+            found += lengths.edges(value)
         return found
 
     def _shortest(self, value):

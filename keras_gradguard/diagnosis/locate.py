@@ -140,7 +140,7 @@ class Location:
         elif internals.custom_gradient_name(op):
             cause = "custom_gradient"
         types = [value.tensor.op.type for value in cut.path]
-        if cut.edge.is_state:
+        if cut.path[-1].tensor.op is not op:
             types.append(op.type)
         place, notes = self.place(op, cut.edge.context)
         return Finding(

@@ -1,5 +1,7 @@
 """GG114: a count of values instead of the values."""
 
+import itertools
+
 from keras_gradguard.records import Help
 from keras_gradguard.rules._rule import Rule
 
@@ -18,10 +20,15 @@ CALLS = {
 }
 
 
+# How many are found is read off the shape of where they are.
+_LENGTHS = {("Where", op) for op in ("Size", "Shape", "ShapeN", "OnesLike")}
+
+
 def _matches(finding):
     return bool(
         {finding.op, *finding.chain}.intersection(RULE.ops)
         or CALLS.intersection(finding.calls)
+        or _LENGTHS.intersection(itertools.pairwise(finding.chain))
     )
 
 
