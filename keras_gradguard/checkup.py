@@ -163,12 +163,10 @@ def _run(model, data):
             if variables is None:
                 variables = keras_internals.variables_of(optimizer)
             scale = optimizer.scale_loss(tf.constant(1.0))
-            variables = list(variables)
-            if all(gradient is None for gradient in grads):
+            variables, grads = list(variables), list(grads)
+            if grads and all(gradient is None for gradient in grads):
                 lost.append((variables, name))
-            measured = statistics(
-                list(grads), variables, tf.cast(scale, tf.float32)
-            )
+            measured = statistics(grads, variables, tf.cast(scale, tf.float32))
             with internals.room():
                 # Out of a function no tensor leads.
                 shape = [len(variables), len(capture.COLUMNS)]
@@ -196,9 +194,9 @@ def _run(model, data):
         try:
             run()
         except Exception as error:  # noqa: BLE001
-            # Keras would have ended at the first of these.
             # On the way out TensorFlow drops the frames of its own.
             error.__traceback__ = frames.get(error, error.__traceback__)
+            # Keras would have ended at the first of these.
             return [_none_for(*known) for known in lost[:1]], error
     applied, num_calls = [], collections.Counter()
     for variables, figures, name in called:
