@@ -19,14 +19,19 @@ _WRITERS = frozenset(map(id, variable_internals.WRITERS))
 def writes_undone():
     """Puts back each variable that this thread writes to in the block.
 
-    Those that are made in the block keep what they get.
+    Those that are made in the block keep what they get. A profiler of the
+    user's is not disturbed: then nothing is watched.
     """
-    watch = _Watch(sys.getprofile())
+    before = sys.getprofile()
+    if not (before is None or is_watch(before)):
+        yield
+        return
+    watch = _Watch(before)
     sys.setprofile(watch)
     try:
         yield
     finally:
-        sys.setprofile(watch.before)
+        sys.setprofile(before)
         with tf.init_scope():
             for handle, value in watch.kept.values():
                 if value is not None:

@@ -1,5 +1,7 @@
 """What a look at a step would change, wherever the step holds it."""
 
+import cProfile
+import sys
 import types
 
 import keras
@@ -7,8 +9,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_gradguard import GradHealthCallback
-from tests.fitting import MODES, NAMES, X
+from keras_gradguard import GradHealthCallback, diagnose
+from tests.fitting import MODES, NAMES, X, Y, classifier, fit
 from tests.ways.alike import alike, fitting, same_norms, tape_norms
 
 held = {}
@@ -120,3 +122,23 @@ def test_layer_that_is_a_trainer(xla):
     callback = GradHealthCallback(every=1)
     alike(make, fitting(epochs=4), callback)
     assert () == callback.report.diagnoses
+
+
+def test_profiler_of_the_user():
+    """A look leaves it alone, and it goes on."""
+
+    def rounded(y_true, y_pred):
+        scale = float(tf.reduce_max(tf.abs(y_true)))
+        return scale * tf.reduce_mean(tf.square(y_true - tf.round(y_pred)))
+
+    profile = cProfile.Profile()
+    model = classifier(rounded, eager=True)
+    profile.enable()
+    try:
+        callback, _ = fit(model)
+        report = diagnose(model, X, Y)
+        assert sys.getprofile() is profile
+    finally:
+        profile.disable()
+    for found in (callback.report, report):
+        assert ["GG105"] == [diagnosis.code for diagnosis in found.diagnoses]
