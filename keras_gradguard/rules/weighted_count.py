@@ -1,0 +1,43 @@
+"""GG125: weights that are added up by a count, which passes no gradient."""
+
+from keras_gradguard.records import Help
+from keras_gradguard.rules._rule import Rule
+
+RULE = Rule(
+    code="GG125",
+    name="weighted-count",
+    kind="no_gradient_registered",
+    ops=("Bincount", "DenseBincount", "SparseBincount", "RaggedBincount"),
+    message="`{op}` gives its weights no gradient",
+    why=(
+        "`tf.math.bincount` counts; that it can add up weights too does not "
+        "give it a gradient, and TensorFlow raises LookupError."
+    ),
+    help=(
+        Help(
+            text="add the weights up by an op that has a gradient",
+            before="total = tf.math.bincount(bins, weights=w, minlength=3)",
+            after="total = tf.math.unsorted_segment_sum(w, bins, 3)",
+        ),
+    ),
+    bad="""\
+import tensorflow as tf
+
+
+def loss(y_true, y_pred):
+    bins = tf.argmax(y_true, axis=-1, output_type=tf.int32)
+    scores = y_pred[:, 0]
+    total = tf.math.bincount(bins, scores, 3)  # [weighted-count]
+    return tf.reduce_mean(tf.square(total - 1.0))
+""",
+    good="""\
+import tensorflow as tf
+
+
+def loss(y_true, y_pred):
+    bins = tf.argmax(y_true, axis=-1, output_type=tf.int32)
+    scores = y_pred[:, 0]
+    total = tf.math.unsorted_segment_sum(scores, bins, 3)
+    return tf.reduce_mean(tf.square(total - 1.0))
+""",
+)
