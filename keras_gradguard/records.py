@@ -156,6 +156,8 @@ class Report:
         optimizers: One `OptimizerHealth` for each that got gradients.
         losses: One `LossReach` for each term of the loss, where the loss is
             a sum of several; their columns are those of `variables`.
+        not_checked: Why gradients were not checked, or not all of them: one
+            sentence, or `None`.
     """
 
     diagnoses: tuple[Diagnosis, ...] = ()
@@ -164,11 +166,13 @@ class Report:
     step: int | None = None
     optimizers: tuple[OptimizerHealth, ...] = ()
     losses: tuple[LossReach, ...] = ()
+    not_checked: str | None = None
 
     @property
     def ok(self):
-        """Whether nothing is broken (notes do not count)."""
-        return all(d.severity == "note" for d in self.diagnoses)
+        """Whether all was checked and nothing is broken, but for notes."""
+        is_broken = any(d.severity != "note" for d in self.diagnoses)
+        return self.not_checked is None and not is_broken
 
     def to_dict(self):
         """Returns the report as JSON-ready values."""
@@ -181,6 +185,7 @@ class Report:
             "variables": [v.to_dict() for v in self.variables],
             "optimizers": [o.to_dict() for o in self.optimizers],
             "losses": [loss.to_dict() for loss in self.losses],
+            "not_checked": self.not_checked,
         }
 
     def to_json(self, **kwargs):

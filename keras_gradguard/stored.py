@@ -30,7 +30,7 @@ _FIGURES = dict.fromkeys(
 _TYPES = {
     **dict.fromkeys(("code", "name", "message", "why", "text"), str),
     **dict.fromkeys(("file", "function", "loss", "op", "layer"), _WORD),
-    **dict.fromkeys(("optimizer", "clipping"), _WORD),
+    **dict.fromkeys(("optimizer", "clipping", "not_checked"), _WORD),
     **dict.fromkeys(("line", "step", "epoch"), _COUNT),
     **_FIGURES,
     "evidence": dict,
@@ -81,6 +81,7 @@ def report_of(values):
     _check_schema(values, "report")
     if not isinstance(values.get("diagnoses"), list):
         raise TypeError("it has no list of `diagnoses`")
+    values = _known(Report, values)
     return Report(
         diagnoses=tuple(map(diagnosis_of, values["diagnoses"])),
         variables=tuple(map(_variable, values.get("variables", ()))),
@@ -88,6 +89,7 @@ def report_of(values):
         step=values.get("step"),
         optimizers=tuple(map(_optimizer, values.get("optimizers", ()))),
         losses=tuple(map(_loss, values.get("losses", ()))),
+        not_checked=values.get("not_checked"),
     )
 
 

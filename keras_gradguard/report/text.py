@@ -44,6 +44,8 @@ def render_report(report, width=80):
     """
     parts = [render(diagnosis, width) for diagnosis in report.diagnoses]
     summary = _wrap("report: ", _summary(report), width)
+    if report.not_checked is not None:
+        summary += _wrap("   = why:  ", report.not_checked, width)
     for optimizer in report.optimizers:
         if len(report.optimizers) > 1 or optimizer.is_special:
             summary += _wrap("optimizer ", str(optimizer), width, hang=3)
@@ -60,10 +62,15 @@ def _summary(report):
     # Of a step that never called an optimizer nothing is known.
     is_blind = bool(statuses) and {*statuses} == {"unknown"}
     healthy = "no gradient was seen" if is_blind else "nothing broken"
-    parts = [_counts(severities, SEVERITIES) or healthy]
+    found = _counts(severities, SEVERITIES)
+    if report.not_checked is not None:
+        healthy = "not checked"
+        found += ", the rest not checked" if found else ""
+    parts = [found or healthy]
     states = _counts(statuses, STATUSES)
     number = f"{len(statuses)} trainable variables"
-    parts.append(f"{number}: {states}" if states else number)
+    if states or report.not_checked is None:
+        parts.append(f"{number}: {states}" if states else number)
     if report.step is not None:
         parts.append(f"step {report.step}")
     if report.global_norm is not None:

@@ -16,6 +16,7 @@ from keras_gradguard.report.text import (
     render_markdown,
     render_report,
 )
+from keras_gradguard.stored import report_of
 from tests.report.sample import BARE, CUT
 
 
@@ -118,6 +119,36 @@ def test_render_report_of_what_nobody_saw():
     assert render_report(Report((), rows_of)).startswith(
         "report: no gradient was seen; 1 trainable variables: 1 unknown"
     )
+
+
+def test_report_of_what_was_not_checked():
+    """It is not well, no view says so, and each gives the reason."""
+    reason = "the Keras backend is " + "far " * 20 + "away"
+    report = Report(not_checked=reason)
+    assert not report.ok
+    assert str(report).splitlines()[0] == "report: not checked"
+    assert " ".join(str(report).split()).endswith(f"= why: {reason}")
+    assert "not checked" in report._repr_html_()
+    values = report.to_dict()
+    assert (values["ok"], values["not_checked"]) == (False, reason)
+    assert report_of(values) == report
+    del values["not_checked"]
+    assert report_of(values) == Report()
+    with pytest.raises(TypeError, match="not_checked"):
+        report_of({**values, "not_checked": 1})
+
+
+def test_render_report_of_what_was_checked_in_part():
+    """What was found all the same stands beside the reason."""
+    seen = (VariableHealth("seen", (1,), "float32", "ok", 0.5, 3),)
+    assert rows(Report((CUT,), seen, not_checked="a reason"))[:2] == [
+        "report: 1 error, the rest not checked; 1 trainable variables: 1 ok",
+        "   = why:  a reason",
+    ]
+    assert rows(Report((), seen, not_checked="a reason"))[:2] == [
+        "report: not checked; 1 trainable variables: 1 ok",
+        "   = why:  a reason",
+    ]
 
 
 def test_render_report_limits_its_rows():
