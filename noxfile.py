@@ -16,6 +16,15 @@ def newest(session):
     session.run("python", "-m", "pytest", *session.posargs)
 
 
+@nox.session
+def jax(session):
+    """Runs what users get on JAX, where no TensorFlow is installed."""
+    session.install(".", "jax")
+    session.run(
+        "python", "-m", "tests.other_backend", env={"KERAS_BACKEND": "jax"}
+    )
+
+
 # TensorFlow 2.18 has no wheel for Python 3.13.
 @nox.session(python=["3.11", "3.12"])
 def oldest(session):

@@ -31,9 +31,9 @@ def __getattr__(name):
         if (error.name or "").split(".")[0] != "tensorflow":
             raise
         raise ModuleNotFoundError(
-            "keras_gradguard needs TensorFlow, and none is installed here. "
-            "Install one: pip install tensorflow (or tensorflow-cpu, or your "
-            "vendor's build).",
+            "keras_gradguard needs Keras on TensorFlow, and no TensorFlow is "
+            "installed here. Install one: pip install tensorflow (or "
+            "tensorflow-cpu, or your vendor's build).",
             name="tensorflow",
         ) from error
     value = getattr(home, name)

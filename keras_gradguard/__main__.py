@@ -5,6 +5,7 @@ import os
 import sys
 
 from keras_gradguard import rules
+from keras_gradguard.errors import UnsupportedBackendError
 from keras_gradguard.report import catalogue
 from keras_gradguard.stored import read_report
 
@@ -14,14 +15,19 @@ def main(argv=None):
 
     Args:
         argv: Arguments after the program's name; by default `sys.argv`'s.
+
+    Returns:
+        0; 1 for a stored report that says that gradients were not checked;
+        2 if the command cannot do what it was asked.
     """
     arguments = _parser().parse_args(argv)
     try:
-        print(arguments.command(arguments))
-    except ValueError as error:
+        text, code = arguments.command(arguments)
+    except (ValueError, UnsupportedBackendError) as error:
         print(f"keras-gradguard: {error}", file=sys.stderr)
         return 2
-    return 0
+    print(text)
+    return code
 
 
 def _parser():
@@ -65,15 +71,18 @@ def _parser():
 
 
 def _explain(arguments):
-    return catalogue.explain(rules.find(arguments.rule))
+    return catalogue.explain(rules.find(arguments.rule)), 0
 
 
 def _replay(arguments):
-    # The one command that needs TensorFlow.
+    # The one command that needs Keras, on TensorFlow.
+    from keras_gradguard import backend
+
+    backend.require_supported()
     from keras_gradguard.replaying import replay_incident
 
     report = replay_incident(arguments.folder, arguments.model)
-    return "\n\n".join(str(diagnosis) for diagnosis in report.diagnoses)
+    return "\n\n".join(str(diagnosis) for diagnosis in report.diagnoses), 0
 
 
 def _report(arguments):
@@ -81,12 +90,13 @@ def _report(arguments):
         # The one command that needs TensorBoard.
         from keras_gradguard.report.logged import logged_cards
 
-        return logged_cards(arguments.path)
-    return str(read_report(arguments.path))
+        return logged_cards(arguments.path), 0
+    report = read_report(arguments.path)
+    return str(report), 0 if report.not_checked is None else 1
 
 
 def _rules(arguments):
-    return catalogue.table()
+    return catalogue.table(), 0
 
 
 if __name__ == "__main__":

@@ -4,18 +4,21 @@ import warnings
 
 import keras
 
+from keras_gradguard import backend
 from keras_gradguard.door import Door
 from keras_gradguard.errors import ACTIONS, checked_action
 from keras_gradguard.expected import Expected
-from keras_gradguard.guard import Guard
-from keras_gradguard.logbook import Logbook
 from keras_gradguard.records import Report
-from keras_gradguard.replicas import num_replicas
 from keras_gradguard.report.scalars import checked_level
-from keras_gradguard.report.summaries import SummaryWriter
 from keras_gradguard.schedule import Schedule
-from keras_gradguard.symptoms import Symptoms
 from keras_gradguard.thresholds import thresholds_of
+
+if backend.unsupported() is None:
+    from keras_gradguard.guard import Guard
+    from keras_gradguard.logbook import Logbook
+    from keras_gradguard.replicas import num_replicas
+    from keras_gradguard.report.summaries import SummaryWriter
+    from keras_gradguard.symptoms import Symptoms
 
 
 class GradHealthCallback(keras.callbacks.Callback):
@@ -34,6 +37,9 @@ class GradHealthCallback(keras.callbacks.Callback):
     keras_gradguard replay`. A gradient that stays zero, fades, explodes or
     moves no weight is told of after `thresholds["patience"]` records, so
     the more records the sooner.
+
+    Where Keras does not run on TensorFlow the callback warns once and does
+    nothing; its report says that gradients were not checked.
 
     Args:
         log_dir: Folder for TensorBoard; the run is `<log_dir>/gradients`.
@@ -112,15 +118,22 @@ class GradHealthCallback(keras.callbacks.Callback):
         self._guard = None
         self._num_steps = 0
         self._is_due, self._has_looked = False, False
+        # Keras on JAX waits for each step unless every callback says this.
+        self.async_safe = backend.unsupported() is not None
 
     @property
     def report(self):
         """The live `Report`: what is broken and each variable's gradient."""
-        return self._logbook.report if self._logbook is not None else Report()
+        if self._logbook is None:
+            return Report(not_checked=backend.unsupported())
+        return self._logbook.report
 
     def on_train_begin(self, logs=None):
         """Hooks the training step and starts a new report."""
         self.on_train_end()
+        if backend.unsupported() is not None:
+            backend.warn_unsupported()
+            return
         self._warn_of_replicas()
         writer = None
         if self.log_dir:

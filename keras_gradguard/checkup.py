@@ -6,26 +6,30 @@ import dataclasses
 
 import keras
 import numpy as np
-import tensorflow as tf
 
-from keras_gradguard import capture
-from keras_gradguard.diagnosis import (
-    examine,
-    internals,
-    keras_internals,
-    replay,
-)
-from keras_gradguard.diagnosis.failed import explain_error
-from keras_gradguard.diagnosis.functions import Functions
-from keras_gradguard.diagnosis.reach import reaches_of
-from keras_gradguard.diagnosis.shares import measured_reaches
-from keras_gradguard.diagnosis.terms import Terms, explain_terms
-from keras_gradguard.diagnosis.trace import named_optimizers, trace_step
-from keras_gradguard.diagnosis.untouched import untouched
-from keras_gradguard.diagnosis.ways import Step
-from keras_gradguard.logbook import Logbook
-from keras_gradguard.patch import replaced
-from keras_gradguard.statistics import statistics
+from keras_gradguard import backend
+
+if backend.unsupported() is None:
+    import tensorflow as tf
+
+    from keras_gradguard import capture
+    from keras_gradguard.diagnosis import (
+        examine,
+        internals,
+        keras_internals,
+        replay,
+    )
+    from keras_gradguard.diagnosis.failed import explain_error
+    from keras_gradguard.diagnosis.functions import Functions
+    from keras_gradguard.diagnosis.reach import reaches_of
+    from keras_gradguard.diagnosis.shares import measured_reaches
+    from keras_gradguard.diagnosis.terms import Terms, explain_terms
+    from keras_gradguard.diagnosis.trace import named_optimizers, trace_step
+    from keras_gradguard.diagnosis.untouched import untouched
+    from keras_gradguard.diagnosis.ways import Step
+    from keras_gradguard.logbook import Logbook
+    from keras_gradguard.patch import replaced
+    from keras_gradguard.statistics import statistics
 
 _ALWAYS_ZERO = ("sign", "one_unit_softmax", "loss_weight", "constant_loss")
 _ONE_BATCH = "seen on one batch; `GradHealthCallback` tells whether it lasts"
@@ -52,7 +56,9 @@ def diagnose(model, x, y=None, sample_weight=None):
     Raises:
         ValueError: If the model is not compiled. An exception of the step
             that is not about gradients passes.
+        UnsupportedBackendError: If Keras does not run on TensorFlow.
     """
+    backend.require_supported()
     if not isinstance(model, keras.Model) or not model.compiled:
         raise ValueError(
             "`diagnose` needs a compiled Keras model. Call `model.compile("

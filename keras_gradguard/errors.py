@@ -42,6 +42,14 @@ class GuardFaultWarning(UserWarning):
     """The guard itself failed and has switched itself off (GG900)."""
 
 
+class UnsupportedBackendError(RuntimeError):
+    """Keras runs on a backend on which gradients cannot be checked."""
+
+
+class UnsupportedBackendWarning(UserWarning):
+    """Training goes on, on a backend on which gradients are not checked."""
+
+
 def warn_of(diagnosis):
     """Warns of a diagnosis, at the user's own line where there is one."""
     warnings.warn_explicit(

@@ -1,7 +1,6 @@
 """Door 3: the context manager that watches a custom training loop."""
 
-import tensorflow as tf
-
+from keras_gradguard import backend
 from keras_gradguard.door import Door
 from keras_gradguard.errors import (
     ACTIONS,
@@ -10,14 +9,18 @@ from keras_gradguard.errors import (
     checked_every,
 )
 from keras_gradguard.expected import Expected
-from keras_gradguard.logbook import Logbook
-from keras_gradguard.loopguard import LoopGuard
-from keras_gradguard.loophook import live_optimizers
 from keras_gradguard.records import Report
 from keras_gradguard.report.scalars import checked_level
-from keras_gradguard.report.summaries import SummaryWriter
-from keras_gradguard.symptoms import Symptoms
 from keras_gradguard.thresholds import thresholds_of
+
+if backend.unsupported() is None:
+    import tensorflow as tf
+
+    from keras_gradguard.logbook import Logbook
+    from keras_gradguard.loopguard import LoopGuard
+    from keras_gradguard.loophook import live_optimizers
+    from keras_gradguard.report.summaries import SummaryWriter
+    from keras_gradguard.symptoms import Symptoms
 
 
 def watch(
@@ -80,6 +83,7 @@ def watch(
 
     Raises:
         ValueError: If an argument is not as described.
+        UnsupportedBackendError: If Keras does not run on TensorFlow.
 
     Example:
     ```python
@@ -90,6 +94,7 @@ def watch(
     print(health.report)
     ```
     """
+    backend.require_supported()
     return Watch(
         model,
         log_dir,

@@ -4,15 +4,9 @@ import contextlib
 import sys
 
 import keras
-import tensorflow as tf
 
-from keras_gradguard.diagnosis import examine, internals, keras_internals
-from keras_gradguard.diagnosis.explain import diagnoses_of
-from keras_gradguard.diagnosis.failed import explain_error
-from keras_gradguard.diagnosis.flow import flows_to
-from keras_gradguard.diagnosis.observer import tensors_of
-from keras_gradguard.diagnosis.trace import is_examining
-from keras_gradguard.diagnosis.ways import Step
+from keras_gradguard import backend
+from keras_gradguard.diagnosis import keras_internals
 from keras_gradguard.door import Door
 from keras_gradguard.errors import (
     GradientBreakError,
@@ -20,9 +14,28 @@ from keras_gradguard.errors import (
     warn_of,
 )
 from keras_gradguard.inner import inner_loss
-from keras_gradguard.measure import unique_paths
 from keras_gradguard.records import Report
 from keras_gradguard.running import running_hook
+
+if backend.unsupported() is None:
+    import tensorflow as tf
+
+    from keras_gradguard.diagnosis import examine, internals
+    from keras_gradguard.diagnosis.explain import diagnoses_of
+    from keras_gradguard.diagnosis.failed import explain_error
+    from keras_gradguard.diagnosis.flow import flows_to
+    from keras_gradguard.diagnosis.observer import tensors_of
+    from keras_gradguard.diagnosis.trace import is_examining
+    from keras_gradguard.diagnosis.ways import Step
+    from keras_gradguard.measure import unique_paths
+
+    not_converted = tf.autograph.experimental.do_not_convert
+else:
+
+    def not_converted(function):
+        """Leaves a function alone where there is no AutoGraph."""
+        return function
+
 
 # An eager loss is called every step: it is checked at the first call and
 # then now and again, as an extra tape costs a second backward pass of it.
@@ -35,7 +48,8 @@ class GradGuardLoss(keras.losses.Loss):
 
     While a gradient tape records, each trace (each hundredth call when
     eager) must connect the loss with `y_pred` by a gradient. Where it does
-    not, the op and the source line that cut it are named.
+    not, the op and the source line that cut it are named. Where Keras does
+    not run on TensorFlow the loss warns once and checks nothing.
 
     Args:
         loss: A `keras.losses.Loss`, a function of `(y_true, y_pred)`, or
@@ -72,7 +86,7 @@ class GradGuardLoss(keras.losses.Loss):
         """Returns the inner loss's values before the reduction."""
         return self._resolved(y_true, y_pred).call(y_true, y_pred)
 
-    @tf.autograph.experimental.do_not_convert
+    @not_converted
     def __call__(self, y_true, y_pred, sample_weight=None):
         """Returns the inner loss's value, checked.
 
@@ -89,6 +103,9 @@ class GradGuardLoss(keras.losses.Loss):
                 `on_break` is `"raise"`.
         """
         inner = self._resolved(y_true, y_pred)
+        if backend.unsupported() is not None:
+            backend.warn_unsupported()
+            return inner(y_true, y_pred, sample_weight)
         if not self._is_due():
             return inner(y_true, y_pred, sample_weight)
         tensors = [

@@ -4,26 +4,30 @@ import dataclasses
 
 import keras
 import numpy as np
-import tensorflow as tf
 
-from keras_gradguard.diagnosis import examine, keras_internals
-from keras_gradguard.diagnosis.explain import diagnoses_of
-from keras_gradguard.diagnosis.failure import failure_finding
-from keras_gradguard.diagnosis.jumps import jumps_of
-from keras_gradguard.diagnosis.lossrun import (
-    LossFailed,
-    LossRun,
-    NotAFunction,
-)
-from keras_gradguard.diagnosis.nonfinite import nonfinite_findings
-from keras_gradguard.diagnosis.observer import tensors_of
-from keras_gradguard.diagnosis.randomness import random_state_kept
-from keras_gradguard.diagnosis.recording import record_loss
-from keras_gradguard.diagnosis.trace import examining, trace_loss
-from keras_gradguard.diagnosis.written import state_kept
-from keras_gradguard.diagnosis.wrong import wrong_findings
+from keras_gradguard import backend
 from keras_gradguard.inner import inner_loss
 from keras_gradguard.records import Report
+
+if backend.unsupported() is None:
+    import tensorflow as tf
+
+    from keras_gradguard.diagnosis import examine, keras_internals
+    from keras_gradguard.diagnosis.explain import diagnoses_of
+    from keras_gradguard.diagnosis.failure import failure_finding
+    from keras_gradguard.diagnosis.jumps import jumps_of
+    from keras_gradguard.diagnosis.lossrun import (
+        LossFailed,
+        LossRun,
+        NotAFunction,
+    )
+    from keras_gradguard.diagnosis.nonfinite import nonfinite_findings
+    from keras_gradguard.diagnosis.observer import tensors_of
+    from keras_gradguard.diagnosis.randomness import random_state_kept
+    from keras_gradguard.diagnosis.recording import record_loss
+    from keras_gradguard.diagnosis.trace import examining, trace_loss
+    from keras_gradguard.diagnosis.written import state_kept
+    from keras_gradguard.diagnosis.wrong import wrong_findings
 
 _ON_PURPOSE = ("straight_through", "identity")
 _LACKS_NOTE = "the gradient lacks this part of the slope of the loss"
@@ -48,12 +52,14 @@ def check_loss(loss, y_true, y_pred):
     Raises:
         ValueError: If an argument cannot be used. An exception of the loss
             that is not about gradients passes.
+        UnsupportedBackendError: If Keras does not run on TensorFlow.
 
     Example:
     ```python
     print(check_loss(my_loss, y_true, model.predict(x)))
     ```
     """
+    backend.require_supported()
     inner = inner_loss(loss)
     y_true = _tensors("y_true", y_true)
     y_pred = _tensors("y_pred", y_pred)

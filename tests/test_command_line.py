@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 from keras_gradguard.__main__ import main
+from keras_gradguard.records import Report
 from keras_gradguard.report import catalogue
 from keras_gradguard.rules import RULES, find
 from keras_gradguard.stored import read_report
@@ -103,6 +104,17 @@ def test_report_prints_a_stored_report(tmp_path, capsys):
         assert said.out == f"{report}\n"
         assert said.err == ""
         assert read_report(file).to_json() == report.to_json()
+
+
+def test_report_of_what_was_not_checked(tmp_path, capsys):
+    """It is printed as it is, and the exit code is that of no success."""
+    file = tmp_path / "report.json"
+    report = Report(not_checked="the Keras backend is jax")
+    file.write_text(report.to_json())
+    assert main(["report", str(file)]) == 1
+    said = capsys.readouterr()
+    assert (said.out, said.err) == (f"{report}\n", "")
+    assert read_report(file) == report
 
 
 def test_report_of_a_log_folder(tmp_path, capsys):

@@ -2,6 +2,7 @@
 
 import ast
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -68,7 +69,9 @@ try:
 except ModuleNotFoundError as error:
     print(error)
 """
-    assert "pip install" in run(code)
+    said = run(code)
+    assert "Keras on TensorFlow" in said
+    assert "pip install" in said
 
 
 def imported(path):
@@ -113,6 +116,16 @@ def test_import_direction(path):
     if not path.name.endswith("internals.py"):
         private = {n for n in heavy if ".python." in n or ".src" in n}
         assert not private, "TensorFlow and Keras internals: internals.py only"
+
+
+def test_one_place_asks_for_the_backend():
+    """All else asks `keras_gradguard.backend`."""
+    asking = [
+        str(path.relative_to(PACKAGE))
+        for path in FILES
+        if re.search(r"(backend|config)\.backend\(", path.read_text())
+    ]
+    assert ["backend/__init__.py"] == asking
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.name))
