@@ -40,6 +40,20 @@ def test_table_of_codes_is_the_rules():
     )
 
 
+def test_first_lines_name_the_backend():
+    text = README.read_text(encoding="utf-8")
+    assert "TensorFlow backend" in " ".join(text.split("\n\n")[1].split())
+
+
+def test_a_part_of_the_tests_is_one_that_is_marked():
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    markers = re.findall(r"^(\w+):", setup["tool:pytest"]["markers"], re.M)
+    text = README.read_text(encoding="utf-8")
+    (part,) = re.findall(r"`python -m pytest -m (\w+)`", text)
+    assert part in markers
+
+
 def test_one_command_for_the_main_job_and_one_for_the_tests():
     job, test = commands()
     assert job.endswith(" && python examples/01_find_the_cut.py")
