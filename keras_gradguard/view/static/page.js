@@ -16,8 +16,9 @@ import {Tip} from "./tip.js";
 import {Zoom} from "./zoom.js";
 
 const WIDTH = 4000;
-// Of the page's middle, what the cells take beside their labels.
-const SHARE = 0.65;
+// Pixels around the cells and beside them their labels, as page.css has them.
+const BORDERS = 26;
+const LABELS = {share: 0.34, least: 160, most: 340};
 // So much wider it must be, to ask for more columns.
 const WIDER = 1.2;
 // Pixels of a heatmap that scrolls, and of what stands around it.
@@ -45,7 +46,9 @@ export class Page {
     this.shown = [];
     this.panels = new Map();
     this.known = new Map(); // by run: table, details
-    this.asked = 0;
+    this.asked = 0; // how often
+    this.answered = 0; // the last of them that is done
+    this.columns = 0; // as many as were asked for
     const side = element("div", {
       class: "side", role: "region", "aria-label": "Choices",
     }, element("h1", {class: "unseen"}, "Gradients"),
@@ -68,10 +71,17 @@ export class Page {
     }
     await this.ask();
     // TensorBoard reads its folder while it serves already.
-    if (!this.all.length) setTimeout(() => this.load(), AGAIN);
+    clearTimeout(this.again); // a reload has come before it
+    if (!this.all.length) this.again = setTimeout(() => this.load(), AGAIN);
   }
 
-  async ask() {
+  /**
+   * Asks for the chosen runs.
+   *
+   * @param {?number} columns The most columns that are wanted, or null: as
+   *     many as there is room for.
+   */
+  async ask(columns = null) {
     this.asked += 1;
     const turn = this.asked;
     const names = chosen(this.all, this.state);
@@ -80,9 +90,24 @@ export class Page {
     this.details.root.hidden = !this.all.some((known) =>
       names.includes(known.run) && (known.num_diagnoses ||
         known.num_incidents || known.num_losses > 1));
+    this.columns = columns ?? this.numColumns();
     this.show(names);
-    this.columns = this.numColumns();
-    await Promise.all(names.map((run) => this.askRun(run, turn)));
+    try {
+      await Promise.all(names.map((run) => this.askRun(run, turn)));
+    } finally {
+      this.answered = Math.max(this.answered, turn);
+    }
+    this.askIfWider();
+  }
+
+  /**
+   * Asks again where there is room for more columns. To ask draws, and to draw
+   * leads here: so never while asking, and only for more than was asked for.
+   */
+  askIfWider() {
+    if (this.answered < this.asked) return; // `ask` looks when it is done
+    const columns = this.numColumns();
+    if (columns > WIDER * this.columns) this.ask(columns);
   }
 
   async askRun(run, turn) {
@@ -117,7 +142,8 @@ export class Page {
   /** A column must not be narrower than a pixel. */
   numColumns() {
     const canvas = this.list.querySelector("canvas");
-    const width = canvas?.clientWidth || this.main.clientWidth * SHARE;
+    const width = canvas?.clientWidth ||
+      widthBesideLabels(this.main.clientWidth - BORDERS);
     return Math.max(50, Math.min(WIDTH, Math.floor(width)));
   }
 
@@ -209,6 +235,12 @@ export class Page {
     if (!this.all) return;
     this.pins.update(
       this.shown.map((run) => ({run, ...this.known.get(run)})));
-    if (this.numColumns() > WIDER * this.columns) this.ask();
+    this.askIfWider();
   }
+}
+
+/** Returns what the cells will get of a heatmap that is not drawn yet. */
+function widthBesideLabels(width) {
+  const {least, most, share} = LABELS;
+  return width - Math.max(least, Math.min(most, share * width));
 }
