@@ -6,6 +6,7 @@ import {newestFirst} from "./cards.js";
 import {Details} from "./details.js";
 import {alert, element} from "./element.js";
 import {empty} from "./empty.js";
+import {Filter} from "./filter.js";
 import {legend, ways} from "./legend.js";
 import {Options} from "./options.js";
 import {Panel} from "./panel.js";
@@ -33,6 +34,7 @@ export class Page {
     const state = new State();
     this.state = state;
     this.tip = new Tip();
+    this.filter = new Filter(() => this.draw());
     this.runs = new Runs(state);
     this.options = new Options(state);
     this.zoom = new Zoom(state);
@@ -132,6 +134,7 @@ export class Page {
     const panel = this.panels.get(run);
     panel?.fail(faults);
     this.openNewest(run, known);
+    this.takeFilter();
     // What is around decides how many rows have room.
     this.drawAround();
     this.resize();
@@ -162,7 +165,7 @@ export class Page {
     this.shown = names;
     for (const run of names) {
       if (this.panels.has(run)) continue;
-      this.panels.set(run, new Panel(run, this.state, this.tip, {
+      this.panels.set(run, new Panel(run, this.state, this.filter, this.tip, {
         open: (id) => this.open(id, true),
         zoom: (first, last) => this.zoom.to(first, last),
         zoomBy: (key, about) => this.zoom.by(key, about),
@@ -196,7 +199,7 @@ export class Page {
     this.zoom.update(
       steps.length ? [Math.min(...steps), Math.max(...steps)] : null);
     const counts = shown.map(({table}) => table?.variables.length ?? 0);
-    this.options.update(Math.max(0, ...counts));
+    this.options.update(Math.max(0, ...counts), this.filter.fault);
     this.key.replaceChildren(legend(this.state.values));
   }
 
@@ -214,10 +217,21 @@ export class Page {
       this.ask();
       return;
     }
-    for (const run of this.shown) {
-      this.panels.get(run).draw("card" in changes);
-    }
+    this.draw("card" in changes);
+  }
+
+  /** Draws all anew; `reveal` scrolls to what the open card names. */
+  draw(reveal = false) {
+    this.takeFilter();
+    for (const run of this.shown) this.panels.get(run).draw(reveal);
     this.drawAround();
+  }
+
+  /** Tells the filter what is looked for among which variables. */
+  takeFilter() {
+    const tables = this.shown.map((run) => this.known.get(run)?.table);
+    this.filter.update(this.state.filter, tables.flatMap(
+      (table) => table?.variables.map(({key}) => key) ?? []));
   }
 
   resize() {

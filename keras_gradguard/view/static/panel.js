@@ -10,12 +10,14 @@ export class Panel {
   /**
    * @param {string} run Name of the run.
    * @param {State} state What the user has chosen.
+   * @param {Filter} filter Which variables are shown.
    * @param {Tip} tip The box beside the pointer.
    * @param {Object} actions See `Heatmap`; `open(card)` opens a card.
    */
-  constructor(run, state, tip, actions) {
+  constructor(run, state, filter, tip, actions) {
     this.run = run;
     this.state = state;
+    this.filter = filter;
     this.actions = actions;
     this.table = null;
     this.diagnoses = [];
@@ -69,7 +71,9 @@ export class Panel {
     const picture = this.picture();
     if (!picture.rows.length) {
       this.body.replaceChildren(element(
-        "p", {class: "note"}, "No variable has a path that the filter finds."));
+        "p", {class: "note"}, "No variable has a path that the filter finds: "
+          + "all of its words, or the regular expression between its slashes, "
+          + "such as /kernel|bias/."));
       return;
     }
     const {root} = this.state.shape === "table" ? this.grid : this.heatmap;
@@ -82,7 +86,7 @@ export class Panel {
   picture() {
     const {columns, norms, updates, variables} = this.table;
     const {pins, values} = this.state;
-    const rows = rowsOf(variables, this.state, this.pattern());
+    const rows = rowsOf(variables, this.state, this.filter.finds);
     const rawNorms = cellsOf(rows, norms, columns.length);
     const rawUpdates = cellsOf(rows, updates, columns.length);
     const cells = values === "norms" ? rawNorms : rawUpdates;
@@ -111,11 +115,6 @@ export class Panel {
       }
     }
     return found.map((codes) => [...codes]);
-  }
-
-  pattern() {
-    // Where the text is no expression, all rows stay; the page says so.
-    return this.state.filter ? this.state.pattern : null;
   }
 
   openNames() {
