@@ -114,25 +114,31 @@ export class Page {
 
   async askRun(run, turn) {
     const {first, last} = this.state;
-    const {error} = this.all.find((known) => known.run === run);
-    const faults = error === null ? [] : [error];
-    const known = {...this.known.get(run)};
-    if (error === null) {
-      const told = (fault) => {
-        faults.push(fault.message);
+    const listed = this.all.find((known) => known.run === run);
+    const faults = new Set(listed.error === null ? [] : [listed.error]);
+    const part = async (route, get) => {
+      if (!listed.readable.includes(route)) return null;
+      try {
+        return await get();
+      } catch (fault) {
+        faults.add(fault.message);
+        // The list is made without all of a run being read.
+        if (fault.isAnswer) listed.error ??= fault.message;
         return null;
-      };
-      const [table, details] = await Promise.all([
-        api.table(run, this.columns, first, last).catch(told),
-        api.details(run).catch(told),
-      ]);
-      if (table) known.table = table;
-      if (details) known.details = details;
-    }
+      }
+    };
+    const [table, details] = await Promise.all([
+      part("norms", () => api.table(run, this.columns, first, last)),
+      part("details", () => api.details(run)),
+    ]);
     if (turn !== this.asked) return; // the user has chosen anew
+    const known = {...this.known.get(run)};
+    if (table) known.table = table;
+    if (details) known.details = details;
     this.known.set(run, known);
+    this.runs.update(this.all);
     const panel = this.panels.get(run);
-    panel?.fail(faults);
+    panel?.fail([...faults]);
     this.openNewest(run, known);
     this.takeFilter();
     // What is around decides how many rows have room.

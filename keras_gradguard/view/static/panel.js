@@ -20,7 +20,7 @@ export class Panel {
     this.filter = filter;
     this.actions = actions;
     this.table = null;
-    this.diagnoses = [];
+    this.details = null;
     this.height = 0; // pixels that its rows may take
     this.heatmap = new Heatmap(run, tip, {
       ...actions, choose: (row) => this.choose(row),
@@ -44,8 +44,13 @@ export class Panel {
   update(table, details) {
     const isFirst = this.table === null;
     if (table) this.table = table;
-    if (details) this.diagnoses = details.diagnoses;
+    if (details) this.details = details;
     this.draw(isFirst);
+  }
+
+  /** The diagnoses of the run, as far as they are known. */
+  get diagnoses() {
+    return this.details?.diagnoses ?? [];
   }
 
   /**
@@ -59,7 +64,8 @@ export class Panel {
       `${number} ${name}${number === 1 ? "" : "s"}`;
     this.told.textContent = [
       counted(variables.length, "variable"), counted(numRecords, "record"),
-      ...(this.diagnoses.length ? [] : ["no broken gradient found"]),
+      ...(this.details?.diagnoses.length === 0
+        ? ["no broken gradient found"] : []),
     ].join(", ");
     if (!columns.length) {
       this.body.replaceChildren(element("p", {class: "note"}, variables.length

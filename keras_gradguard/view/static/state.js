@@ -19,7 +19,7 @@ const MANY = 30;
 
 const isText = (value) => typeof value === "string";
 const isNames = (value) => Array.isArray(value) && value.every(isText);
-const isStep = (value) => Number.isInteger(value) && value >= 0;
+const isStep = (value) => Number.isSafeInteger(value) && value >= 0;
 const oneOf = (...known) => (value) => known.includes(value);
 const FITS = {
   runs: isNames,
