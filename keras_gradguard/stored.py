@@ -29,6 +29,9 @@ _FIGURES = dict.fromkeys(
 )
 _TYPES = {
     **dict.fromkeys(("code", "name", "message", "why", "text"), str),
+    **dict.fromkeys(("before", "after"), _WORD),
+    "certainty": str,
+    "num_variables": int,
     **dict.fromkeys(("file", "function", "loss", "op", "layer"), _WORD),
     **dict.fromkeys(("optimizer", "clipping", "not_checked"), _WORD),
     **dict.fromkeys(("line", "step", "epoch"), _COUNT),
@@ -125,6 +128,11 @@ def diagnosis_of(values):
     )
     for name in ("snippet", "variables", "path"):
         values[name] = _words(name, values.get(name, []))
+    evidence = values.get("evidence", {})
+    _words("evidence.notes", evidence.get("notes", []))
+    start = evidence.get("snippet_start")
+    if not isinstance(start, _COUNT):
+        raise TypeError(f"its `evidence.snippet_start` is {start!r}")
     return Diagnosis(**values)
 
 

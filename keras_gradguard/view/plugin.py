@@ -14,8 +14,9 @@ from keras_gradguard.report.schema import VERSION
 from keras_gradguard.report.tab import PLUGIN, RECORD
 from keras_gradguard.view import assets
 from keras_gradguard.view.cards import card_of
+from keras_gradguard.view.decode import Decoder, ReadError
 from keras_gradguard.view.recorded import timeline_of
-from keras_gradguard.view.store import ReadError, Store, check_version
+from keras_gradguard.view.store import Store
 from keras_gradguard.view.told import Told
 
 MOST_COLUMNS = 4000
@@ -33,6 +34,7 @@ class GradGuardPlugin(base_plugin.TBPlugin):
 
     def __init__(self, context):
         self._provider = context.data_provider
+        self._listed = {}  # by run: what it was made of, and what was told
 
     def get_plugin_apps(self):
         """Returns the WSGI application of each route."""
@@ -63,15 +65,19 @@ class GradGuardPlugin(base_plugin.TBPlugin):
     def _runs(self, request):
         """All runs that have something to show."""
         store = self._store(request)
-        runs = []
-        for run, series in store.runs().items():
-            known = {"run": run, "error": None}
-            try:
-                check_version(run, series)
-                known |= _counts(store, run, series)
-            except ReadError as error:
-                known["error"] = str(error)
-            runs.append(known)
+        found = store.runs()
+        state = {run: _state(request, found[run]) for run in found}
+        listed = {
+            run: known
+            for run, known in self._listed.items()
+            if run in found and known[0] == state[run]
+        }
+        new = [run for run in found if run not in listed]
+        store.read_last(new)
+        for run in new:
+            listed[run] = state[run], _told(store, run, found[run])
+        self._listed = listed
+        runs = [listed[run][1] for run in found]
         return {"version": VERSION, "runs": runs}
 
     def _norms(self, request):
@@ -99,7 +105,7 @@ class GradGuardPlugin(base_plugin.TBPlugin):
         told = Told(store, run, series)
         return {
             "run": run,
-            "diagnoses": [card_of(run, item) for item in told.diagnoses],
+            "diagnoses": [card_of(item) for item in told.diagnoses],
             "losses": told.losses,
             "incidents": told.incidents,
         }
@@ -115,8 +121,36 @@ class GradGuardPlugin(base_plugin.TBPlugin):
             raise ValueError(
                 f"there is no run {run!r} with gradients; there is: {known}"
             )
-        check_version(run, runs[run])
+        Decoder(run).check(runs[run])
         return store, run, runs[run]
+
+
+def _state(request, series):
+    """What changes with each record of a run that is written."""
+    tags = sorted(
+        (tag, known.max_step, known.max_wall_time, known.plugin_content)
+        for tag, known in series.items()
+    )
+    return plugin_util.experiment_id(request.environ), tags
+
+
+def _told(store, run, series):
+    """What the list tells of a run: which routes can be asked, or why not."""
+    known = {"run": run, "error": None, "readable": []}
+    for route, look in (("norms", _last_record), ("details", _counts)):
+        try:
+            Decoder(run).check(series)
+            known |= look(store, run, series)
+            known["readable"].append(route)
+        except ReadError as error:
+            known["error"] = known["error"] or str(error)
+    return known
+
+
+def _last_record(store, run, series):
+    """All of them would take too long; the page tells of those before."""
+    timeline_of(store, run, series, most=1)
+    return {}
 
 
 def _counts(store, run, series):

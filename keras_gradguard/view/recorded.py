@@ -3,19 +3,21 @@
 import numpy as np
 
 from keras_gradguard.cells import UNMEASURED
-from keras_gradguard.report.schema import whole
 from keras_gradguard.report.tab import RECORD, SCHEMA, WINDOW
-from keras_gradguard.view.store import ReadError
+from keras_gradguard.view.decode import Decoder
 from keras_gradguard.view.timeline import Timeline
 
+_ALL = 10**9
 
-def timeline_of(store, run, tags):
+
+def timeline_of(store, run, tags, most=_ALL):
     """Reads the numbers of a run.
 
     Args:
         store: A `Store`.
         run: Name of the run.
         tags: Names of the tags that it has.
+        most: How many of the records, the last one among them.
 
     Returns:
         A `Timeline`, without columns where nothing is recorded yet.
@@ -26,10 +28,15 @@ def timeline_of(store, run, tags):
     names = [t.removeprefix(RECORD) for t in tags if t.startswith(RECORD)]
     # A run that is being written may not have its schema on disk yet.
     names = [name for name in names if SCHEMA + name in tags]
-    texts = store.texts(run, [SCHEMA + name for name in names])
-    sets = {n: _variables(run, texts.get(SCHEMA + n)) for n in names}
+    decoder = Decoder(run)
+    schemas = store.last(run, [SCHEMA + name for name in names])
+    names = [name for name in names if SCHEMA + name in schemas]
+    sets = {
+        name: decoder.variables(SCHEMA + name, schemas[SCHEMA + name])
+        for name in names
+    }
     wanted = [RECORD + name for name in names]
-    points = store.points(run, [*wanted, *({WINDOW} & set(tags))])
+    points = store.points(run, [*wanted, *({WINDOW} & set(tags))], most)
     records = _last_told(
         (point, name)
         for name in names
@@ -40,9 +47,12 @@ def timeline_of(store, run, tags):
     places = {n: [order.get(row["key"]) for row in sets[n]] for n in names}
     cells = np.full((2, len(records), len(rows)), UNMEASURED, np.float32)
     for number, (point, name) in enumerate(records):
-        numbers = _numbers(run, point.numpy, sets[name])
+        numbers = decoder.cells(RECORD + name, point, len(sets[name]))
         cells[:, number, places[name]] = numbers
-    windows = {_when(point): point.numpy for point in points.get(WINDOW, ())}
+    windows = {
+        _when(point): decoder.window(WINDOW, point)
+        for point in points.get(WINDOW, ())
+    }
     columns, global_norm = _columns(records, windows, cells[0])
     return Timeline(rows, columns, *cells, global_norm)
 
@@ -52,9 +62,8 @@ def _columns(records, windows, norms):
     columns = np.array([(p.step, p.step, 1) for p, _ in records], np.int64)
     for number, (point, _) in enumerate(records):
         window = windows.get(_when(point))
-        if window is not None and window.shape == (3,):
-            columns[number, 0], columns[number, 2] = window[:2]
-            global_norm[number] = window[2]
+        if window is not None:
+            columns[number, 0], columns[number, 2], global_norm[number] = window
     return columns.reshape(-1, 3), global_norm
 
 
@@ -81,21 +90,6 @@ def _last_told(records):
     return kept[::-1]
 
 
-def _variables(run, schema):
-    rows = None if schema is None else schema.get("variables")
-    if not isinstance(rows, list) or not all(map(_is_variable, rows)):
-        raise ReadError(f"run {run!r} holds a broken record: its variables")
-    return [whole(row) for row in rows]
-
-
-def _is_variable(row):
-    """Whether a row has what every schema of ours writes."""
-    if not isinstance(row, dict):
-        return False
-    kinds = {"path": str, "shape": list, "dtype": str}
-    return all(isinstance(row.get(k), kind) for k, kind in kinds.items())
-
-
 def _union(sets):
     """All rows of several sets, each behind the one that it follows."""
     found = []
@@ -115,12 +109,3 @@ def _union(sets):
             keys.insert(place, row["key"])
             place += 1
     return tuple(found)
-
-
-def _numbers(run, numbers, rows):
-    if numbers.shape != (2, len(rows)) or numbers.dtype.kind != "f":
-        raise ReadError(
-            f"run {run!r} holds a broken record: {numbers.shape} "
-            f"{numbers.dtype} numbers for {len(rows)} variables"
-        )
-    return numbers

@@ -6,7 +6,7 @@ that goes on behind it leaves it as it is.
 """
 
 from keras_gradguard.report.tab import DIAGNOSES, INCIDENTS, LOSSES
-from keras_gradguard.view.store import ReadError
+from keras_gradguard.view.decode import Decoder
 
 
 class Told:
@@ -18,7 +18,7 @@ class Told:
         tags: Names of the tags that it has.
 
     Attributes:
-        diagnoses: What `Diagnosis.to_dict` returned, of all trainings.
+        diagnoses: The `Diagnosis`es of all trainings.
         incidents: What `incident.told` returned, of all.
         losses: What `tab.losses_record` returned of the last, or `None`.
 
@@ -27,50 +27,42 @@ class Told:
     """
 
     def __init__(self, store, run, tags):
-        self._run = run
-        kinds = (DIAGNOSES, INCIDENTS, LOSSES)
-        texts = store.texts(run, [t for t in tags if t.startswith(kinds)])
-        self._begins = [self._begin(text) for text in texts.values()]
-        self.diagnoses, self.incidents, losses = (
-            [text for tag, text in texts.items() if tag.startswith(kind)]
-            for kind in kinds
+        decoder = Decoder(run)
+        decoders = {
+            DIAGNOSES: decoder.diagnoses,
+            INCIDENTS: decoder.incidents,
+            LOSSES: decoder.losses,
+        }
+        points = store.last(
+            run, [t for t in tags if t.startswith(tuple(decoders))]
         )
-        self.diagnoses = self._items(self.diagnoses)
-        self.incidents = self._items(self.incidents)
-        valid = [text for text in losses if self._holds(text, text)]
-        self.losses = max(valid, key=self._begin, default=None)
-        if self.losses is not None:
-            self._list(self.losses, "terms")
+        signed = {
+            kind: [
+                decode(t, p) for t, p in points.items() if t.startswith(kind)
+            ]
+            for kind, decode in decoders.items()
+        }
+        self._begins = [
+            (one.started, one.begin) for ones in signed.values() for one in ones
+        ]
+        self.diagnoses = self._valid(signed[DIAGNOSES], lambda item: item.step)
+        self.incidents, losses = (
+            self._valid(signed[kind], lambda item: item["step"])
+            for kind in (INCIDENTS, LOSSES)
+        )
+        self.losses = losses[-1] if losses else None
 
-    def _items(self, texts):
+    def _valid(self, signed, step_of):
+        """Returns the items that no later training has made void, in order."""
         return [
             item
-            for text in sorted(texts, key=self._begin)
-            for item in self._list(text, "items")
-            if self._holds(text, item)
+            for one in sorted(signed, key=lambda one: (one.started, one.begin))
+            for item in one.items
+            if self._holds(one, step_of(item))
         ]
 
-    def _holds(self, text, item):
+    def _holds(self, one, step):
         """Whether no later training has begun before the step of an item."""
-        step = item.get("step") if isinstance(item, dict) else None
-        if not isinstance(step, int):
-            return True
-        started, _ = self._begin(text)
-        return all(
-            step < begin for later, begin in self._begins if later > started
+        return step is None or all(
+            step < begin for later, begin in self._begins if later > one.started
         )
-
-    def _begin(self, text):
-        known = text.get("started"), text.get("begin")
-        if not all(isinstance(number, (int, float)) for number in known):
-            raise self._broken("when its training has begun")
-        return known
-
-    def _list(self, text, name):
-        items = text.get(name)
-        if not isinstance(items, list):
-            raise self._broken(f"no list {name!r}")
-        return items
-
-    def _broken(self, what):
-        return ReadError(f"run {self._run!r} holds a broken record: {what}")

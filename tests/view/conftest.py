@@ -49,7 +49,7 @@ def board(request, driver, trained, tmp_path_factory):
         tab.open(ready=".empty")
         made.empty = tab.text(".empty")
         shutil.copytree(trained, folder, dirs_exist_ok=True)
-        made.until(lambda runs: len(runs) == 4)
+        made.until(lambda runs: len(runs) == 6)
         yield made
     finally:
         made.close()

@@ -11,6 +11,7 @@ from tests.view.board import wait
 
 os.environ["SE_OFFLINE"] = "true"  # or selenium asks the network for drivers
 REQUIRED = "KERAS_GRADGUARD_REQUIRE_BROWSER"
+SMALL = (1280, 720)
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
@@ -41,11 +42,21 @@ def browser():
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     service = webdriver.ChromeService(driver)
     made = webdriver.Chrome(options=options, service=service)
-    screen = {"width": 1280, "height": 720, "mobile": False}
-    made.execute_cdp_cmd(
-        "Emulation.setDeviceMetricsOverride", {**screen, "deviceScaleFactor": 1}
-    )
+    set_screen(made, *SMALL)
     return made
+
+
+def set_screen(driver, width, height):
+    """Makes the window of a browser that large, in pixels."""
+    driver.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride",
+        {
+            "width": width,
+            "height": height,
+            "deviceScaleFactor": 1,
+            "mobile": False,
+        },
+    )
 
 
 class Tab:

@@ -84,9 +84,9 @@ def test_broken_text(good, text):
 def test_broken_diagnosis(good, item):
     content = json.dumps({**TRAINING, "items": [item]})
     write(good, 1, **{TOLD: content})
-    served, _ = runs(good)
-    text = served.refused("details", run="bad")
-    assert "a diagnosis that cannot be read" in text
+    served, bad = runs(good)
+    assert "a diagnosis that cannot be read" in bad["error"]
+    assert bad["error"] == served.refused("details", run="bad")
 
 
 @pytest.mark.parametrize("rows", [None, 3, [3], [{"path": "a"}]])
@@ -95,8 +95,9 @@ def test_broken_schema(good, rows):
     write(
         good, 1, **{tab.SCHEMA + NAME: content, tab.RECORD + NAME: "no numbers"}
     )
-    served, _ = runs(good)
-    assert "its variables" in served.refused("norms", run="bad", columns=9)
+    served, bad = runs(good)
+    assert f"'{tab.SCHEMA}{NAME}' cannot be read" in bad["error"]
+    assert bad["error"] == served.refused("norms", run="bad", columns=9)
 
 
 def test_text_where_numbers_are_due(good):
@@ -104,8 +105,9 @@ def test_text_where_numbers_are_due(good):
     write(
         good, 1, **{tab.SCHEMA + NAME: content, tab.RECORD + NAME: "no numbers"}
     )
-    served, _ = runs(good)
-    assert "for 1 variables" in served.refused("norms", run="bad")
+    served, bad = runs(good)
+    assert "for 1 variables" in bad["error"]
+    assert bad["error"] == served.refused("norms", run="bad")
 
 
 def test_half_written_run(good):

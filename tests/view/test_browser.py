@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.view.board import wait
 from tests.view.conftest import INFINITE, once
 from tests.view.training import BAD_RUN, CUT_RUN, NAN_STEP, NUM_STEPS
 
@@ -117,21 +118,6 @@ def test_folding(cut):
     assert "gg_toggled" in cut.address()
 
 
-@once
-def test_filter(cut):
-    """A regular expression chooses rows; a broken one is told of."""
-    field = cut.one("#filter")
-    field.send_keys("^(label|size)/k")
-    assert {"label/kernel", "size/kernel"} == set(cut.labels())
-    field.clear()
-    field.send_keys("(")
-    assert "no regular expression" in cut.text("#filter-fault")
-    assert "embedding/embeddings" in cut.labels()
-    field.clear()
-    field.send_keys("no such variable")
-    assert "No variable has a path" in cut.text(".run .body")
-
-
 def test_card(cut):
     """A card says all that the console says, text as text."""
     card = cut.text(".card")
@@ -237,12 +223,12 @@ def test_incident(bad):
 def test_address(tab):
     """The whole view is in the address; TensorBoard leaves it there."""
     state = {"runs": [BAD_RUN], "rows": "layers", "toggled": ["live"]}
-    tab.open(**state, pins=["live/bias"], filter="live|dead")
-    assert ["live", "kernel", "bias", "dead"] == tab.labels()
+    tab.open(**state, pins=["live/bias"], filter="/live|dead/")
+    wait(lambda: ["live", "kernel", "bias", "dead"] == tab.labels())
     assert "live/bias" in tab.text(".curve figcaption")
     address = tab.address()
     tab.driver.refresh()
     tab.enter()
     tab.one("canvas.map[data-columns]")
-    assert ["live", "kernel", "bias", "dead"] == tab.labels()
+    wait(lambda: ["live", "kernel", "bias", "dead"] == tab.labels())
     assert address == tab.address()

@@ -111,8 +111,9 @@ def test_axe(shape, query, axe, tab):
     state = {"rows": "variables", "pins": ["size/kernel", "live/bias"]}
     state["runs"] = [BAD_RUN, CUT_RUN]
     ready = "table caption" if shape == "table" else "canvas.map[data-columns]"
-    tab.open(query, ready, shape=shape, filter="(", **state)
+    tab.open(query, ready, shape=shape, filter="/(/", **state)
     tab.until("return document.querySelectorAll('.card').length === 4")
+    tab.until("return !document.querySelector('#filter-fault').hidden")
     tab.run(axe)
     found = tab.driver.execute_async_script(
         """

@@ -28,7 +28,7 @@ def test_live(tab):
         )
         tab.open(runs=[run], pins=["live/bias"])
         assert 5 == tab.num_columns()
-        tab.one("#filter").send_keys("live|dead")
+        tab.one("#filter").send_keys("/live|dead/")
         tab.run(
             """
             const details = document.querySelector(".details");
@@ -48,7 +48,7 @@ def test_live(tab):
     tab.until("return document.querySelector('canvas.map').width === 10")
     assert ["live", "kernel", "bias", "dead", "kernel", "bias"] == tab.labels()
     assert "live/bias" in tab.text(".curve figcaption")
-    assert "live|dead" == tab.one("#filter").get_attribute("value")
+    assert "/live|dead/" == tab.one("#filter").get_attribute("value")
     assert 20 == tab.run("return document.querySelector('.details').scrollTop")
 
 

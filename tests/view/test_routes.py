@@ -12,6 +12,7 @@ import tensorflow as tf
 from keras_gradguard import GradHealthCallback
 from keras_gradguard.report import message
 from keras_gradguard.view import assets
+from keras_gradguard.view.store import Store
 from tests.view.served import Served
 
 pytestmark = pytest.mark.smoke
@@ -63,10 +64,27 @@ def test_runs_with_what_they_hold(served):
     bad, two = known["runs"]
     assert (BAD, RUN) == (bad["run"], two["run"])
     assert (None, None) == (bad["error"], two["error"])
+    assert ["norms", "details"] == bad["readable"] == two["readable"]
     assert (1, 1) == (bad["num_diagnoses"], bad["num_incidents"])
     assert (1, 0) == (two["num_diagnoses"], two["num_incidents"])
     assert (0, 2) == (bad["num_losses"], two["num_losses"])
     assert two["last_step"] == 16
+
+
+def test_list_is_read_once(trained, monkeypatch):
+    """A run that has not grown is not read anew, and all others at once."""
+    served, reads = Served(trained[0]), []
+    read = Store._read
+
+    def counted(self, *known):
+        reads.append(known)
+        return read(self, *known)
+
+    monkeypatch.setattr(Store, "_read", counted)
+    first = served.json("runs")
+    assert [([BAD, RUN], None, 1)] == reads
+    assert first == served.json("runs")
+    assert 1 == len(reads)
 
 
 def test_table_is_what_the_callback_reports(served, trained):

@@ -11,6 +11,7 @@ from keras_gradguard import GradHealthCallback
 from keras_gradguard.report.summaries import SummaryWriter
 from tests.report.records import write_norms
 from tests.report.test_summaries import DIAGNOSIS
+from tests.view.forged import INCIDENT
 from tests.view.served import Served
 
 pytestmark = pytest.mark.smoke
@@ -29,7 +30,7 @@ def train(folder, begin, number, codes=(), incidents=()):
     for step in range(begin + 1, begin + number + 1):
         write_norms(writer, step, 1.0, {"a/k": 1.0})
     for step in incidents:
-        writer.write_incident(step, {"step": step})
+        writer.write_incident(step, {**INCIDENT, "step": step})
     writer.close()
 
 

@@ -1,5 +1,6 @@
-"""Real runs for the browser: a transformer with a cut head, and a NaN."""
+"""Real runs for the browser: a cut head, a NaN, and two that are healthy."""
 
+import shutil
 import warnings
 
 import keras
@@ -10,19 +11,23 @@ from keras_gradguard import GradHealthCallback
 
 CUT = "exp/cut <b>head</b>"
 BAD = "bad numbers"
+WELL, WELL_TOO = "well", "well too"
 CUT_RUN, BAD_RUN = f"{CUT}/gradients", f"{BAD}/gradients"
+WELL_RUN, WELL_TOO_RUN = f"{WELL}/gradients", f"{WELL_TOO}/gradients"
 NUM_STEPS = 120
 NAN_STEP = 6
 _WIDTH, _LENGTH = 8, 4
 
 
 def train_all(folder):
-    """Fits `CUT` and `BAD` into a folder."""
+    """Fits `CUT`, `BAD` and `WELL` into a folder; `WELL_TOO` is a copy."""
     keras.utils.set_random_seed(3)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         fit(transformer(), *sentences(NUM_STEPS), folder / CUT)
         fit(branches(), *numbers(12), folder / BAD)
+    fit(learner(), *finite_numbers(40), folder / WELL)
+    shutil.copytree(folder / WELL, folder / WELL_TOO)
 
 
 def fit(model, x, y, folder, callback=None):
@@ -87,6 +92,23 @@ def branches():
     model = keras.Model(inputs, outputs)
     model.compile("sgd", loss="mse")
     return model
+
+
+def learner():
+    """A model in which every layer gets a gradient."""
+    layers = keras.layers
+    inputs = keras.Input((3,))
+    x = layers.Dense(8, "tanh", name="first")(inputs)
+    outputs = layers.Dense(2, name="second")(x)
+    model = keras.Model(inputs, outputs)
+    model.compile("sgd", loss="mse")
+    return model
+
+
+def finite_numbers(number):
+    """Inputs and targets of so many steps."""
+    x = np.random.default_rng(7).normal(size=(2 * number, 3))
+    return x.astype("float32"), np.ones((2 * number, 2), "float32")
 
 
 def numbers(number):

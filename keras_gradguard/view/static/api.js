@@ -11,7 +11,9 @@ async function ask(route, known = {}) {
   }
   if (!answer.ok) {
     const text = (await answer.text()).trim();
-    throw new Error(text || `TensorBoard answered ${answer.status}`);
+    const fault = new Error(text || `TensorBoard answered ${answer.status}`);
+    fault.isAnswer = true; // the server is there
+    throw fault;
   }
   return answer.json();
 }

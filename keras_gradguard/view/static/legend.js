@@ -30,6 +30,8 @@ const WAYS = [
   "Click a layer: its variables. Click a variable: its curve, and the card "
     + "of what is wrong with it.",
   "Drag over steps: zoom in.",
+  "Filter: rows whose path has all of the words, in any order; between "
+    + "slashes a regular expression, such as /kernel|bias/.",
   "Keys: arrows move (with Shift ten steps), Enter chooses, + and − zoom, "
     + "0 shows all steps.",
 ];

@@ -9,7 +9,7 @@ export class Options {
     this.state = state;
     this.filter = element("input", {
       type: "search", id: "filter", value: state.filter, spellcheck: "false",
-      placeholder: "kernel|head", "aria-describedby": "filter-fault",
+      placeholder: "dense kernel", "aria-describedby": "filter-fault",
       on: {input: () => state.set({filter: this.filter.value})},
     });
     this.fault = element("p", {
@@ -26,7 +26,7 @@ export class Options {
         ["heatmap", "heatmap"], ["table", "table"]]),
     ];
     this.root = element("section", {class: "options", "aria-label": "Options"},
-      element("label", {for: "filter"}, "Filter (regular expression)"),
+      element("label", {for: "filter"}, "Filter (words or /expression/)"),
       this.filter, this.fault, ...this.selects.map(({root}) => root));
   }
 
@@ -40,15 +40,17 @@ export class Options {
       element("span", {}, label), input)};
   }
 
-  /** Shows what is chosen; `mostVariables` decides where nothing is. */
-  update(mostVariables) {
+  /**
+   * Shows what is chosen.
+   *
+   * @param {number} mostVariables Decides where nothing is chosen.
+   * @param {string} fault What is wrong with the filter, or "".
+   */
+  update(mostVariables, fault) {
     const {state} = this;
-    const isBad = state.pattern === null;
-    this.fault.hidden = !isBad;
-    this.filter.setAttribute("aria-invalid", String(isBad));
-    const text = isBad
-      ? "This is no regular expression; all rows are shown." : "";
-    if (this.fault.textContent !== text) this.fault.textContent = text;
+    this.fault.hidden = !fault;
+    this.filter.setAttribute("aria-invalid", String(fault !== ""));
+    if (this.fault.textContent !== fault) this.fault.textContent = fault;
     if (this.filter !== document.activeElement) {
       this.filter.value = state.filter;
     }

@@ -6,6 +6,7 @@ import {newestFirst} from "./cards.js";
 import {Details} from "./details.js";
 import {alert, element} from "./element.js";
 import {empty} from "./empty.js";
+import {Filter} from "./filter.js";
 import {legend, ways} from "./legend.js";
 import {Options} from "./options.js";
 import {Panel} from "./panel.js";
@@ -16,8 +17,9 @@ import {Tip} from "./tip.js";
 import {Zoom} from "./zoom.js";
 
 const WIDTH = 4000;
-// Of the page's middle, what the cells take beside their labels.
-const SHARE = 0.65;
+// Pixels around the cells and beside them their labels, as page.css has them.
+const BORDERS = 26;
+const LABELS = {share: 0.34, least: 160, most: 340};
 // So much wider it must be, to ask for more columns.
 const WIDER = 1.2;
 // Pixels of a heatmap that scrolls, and of what stands around it.
@@ -32,6 +34,7 @@ export class Page {
     const state = new State();
     this.state = state;
     this.tip = new Tip();
+    this.filter = new Filter(() => this.draw());
     this.runs = new Runs(state);
     this.options = new Options(state);
     this.zoom = new Zoom(state);
@@ -45,7 +48,9 @@ export class Page {
     this.shown = [];
     this.panels = new Map();
     this.known = new Map(); // by run: table, details
-    this.asked = 0;
+    this.asked = 0; // how often
+    this.answered = 0; // the last of them that is done
+    this.columns = 0; // as many as were asked for
     const side = element("div", {
       class: "side", role: "region", "aria-label": "Choices",
     }, element("h1", {class: "unseen"}, "Gradients"),
@@ -68,10 +73,17 @@ export class Page {
     }
     await this.ask();
     // TensorBoard reads its folder while it serves already.
-    if (!this.all.length) setTimeout(() => this.load(), AGAIN);
+    clearTimeout(this.again); // a reload has come before it
+    if (!this.all.length) this.again = setTimeout(() => this.load(), AGAIN);
   }
 
-  async ask() {
+  /**
+   * Asks for the chosen runs.
+   *
+   * @param {?number} columns The most columns that are wanted, or null: as
+   *     many as there is room for.
+   */
+  async ask(columns = null) {
     this.asked += 1;
     const turn = this.asked;
     const names = chosen(this.all, this.state);
@@ -80,33 +92,55 @@ export class Page {
     this.details.root.hidden = !this.all.some((known) =>
       names.includes(known.run) && (known.num_diagnoses ||
         known.num_incidents || known.num_losses > 1));
+    this.columns = columns ?? this.numColumns();
     this.show(names);
-    this.columns = this.numColumns();
-    await Promise.all(names.map((run) => this.askRun(run, turn)));
+    try {
+      await Promise.all(names.map((run) => this.askRun(run, turn)));
+    } finally {
+      this.answered = Math.max(this.answered, turn);
+    }
+    this.askIfWider();
+  }
+
+  /**
+   * Asks again where there is room for more columns. To ask draws, and to draw
+   * leads here: so never while asking, and only for more than was asked for.
+   */
+  askIfWider() {
+    if (this.answered < this.asked) return; // `ask` looks when it is done
+    const columns = this.numColumns();
+    if (columns > WIDER * this.columns) this.ask(columns);
   }
 
   async askRun(run, turn) {
     const {first, last} = this.state;
-    const {error} = this.all.find((known) => known.run === run);
-    const faults = error === null ? [] : [error];
-    const known = {...this.known.get(run)};
-    if (error === null) {
-      const told = (fault) => {
-        faults.push(fault.message);
+    const listed = this.all.find((known) => known.run === run);
+    const faults = new Set(listed.error === null ? [] : [listed.error]);
+    const part = async (route, get) => {
+      if (!listed.readable.includes(route)) return null;
+      try {
+        return await get();
+      } catch (fault) {
+        faults.add(fault.message);
+        // The list is made without all of a run being read.
+        if (fault.isAnswer) listed.error ??= fault.message;
         return null;
-      };
-      const [table, details] = await Promise.all([
-        api.table(run, this.columns, first, last).catch(told),
-        api.details(run).catch(told),
-      ]);
-      if (table) known.table = table;
-      if (details) known.details = details;
-    }
+      }
+    };
+    const [table, details] = await Promise.all([
+      part("norms", () => api.table(run, this.columns, first, last)),
+      part("details", () => api.details(run)),
+    ]);
     if (turn !== this.asked) return; // the user has chosen anew
+    const known = {...this.known.get(run)};
+    if (table) known.table = table;
+    if (details) known.details = details;
     this.known.set(run, known);
+    this.runs.update(this.all);
     const panel = this.panels.get(run);
-    panel?.fail(faults);
+    panel?.fail([...faults]);
     this.openNewest(run, known);
+    this.takeFilter();
     // What is around decides how many rows have room.
     this.drawAround();
     this.resize();
@@ -117,7 +151,8 @@ export class Page {
   /** A column must not be narrower than a pixel. */
   numColumns() {
     const canvas = this.list.querySelector("canvas");
-    const width = canvas?.clientWidth || this.main.clientWidth * SHARE;
+    const width = canvas?.clientWidth ||
+      widthBesideLabels(this.main.clientWidth - BORDERS);
     return Math.max(50, Math.min(WIDTH, Math.floor(width)));
   }
 
@@ -136,7 +171,7 @@ export class Page {
     this.shown = names;
     for (const run of names) {
       if (this.panels.has(run)) continue;
-      this.panels.set(run, new Panel(run, this.state, this.tip, {
+      this.panels.set(run, new Panel(run, this.state, this.filter, this.tip, {
         open: (id) => this.open(id, true),
         zoom: (first, last) => this.zoom.to(first, last),
         zoomBy: (key, about) => this.zoom.by(key, about),
@@ -170,7 +205,7 @@ export class Page {
     this.zoom.update(
       steps.length ? [Math.min(...steps), Math.max(...steps)] : null);
     const counts = shown.map(({table}) => table?.variables.length ?? 0);
-    this.options.update(Math.max(0, ...counts));
+    this.options.update(Math.max(0, ...counts), this.filter.fault);
     this.key.replaceChildren(legend(this.state.values));
   }
 
@@ -188,10 +223,21 @@ export class Page {
       this.ask();
       return;
     }
-    for (const run of this.shown) {
-      this.panels.get(run).draw("card" in changes);
-    }
+    this.draw("card" in changes);
+  }
+
+  /** Draws all anew; `reveal` scrolls to what the open card names. */
+  draw(reveal = false) {
+    this.takeFilter();
+    for (const run of this.shown) this.panels.get(run).draw(reveal);
     this.drawAround();
+  }
+
+  /** Tells the filter what is looked for among which variables. */
+  takeFilter() {
+    const tables = this.shown.map((run) => this.known.get(run)?.table);
+    this.filter.update(this.state.filter, tables.flatMap(
+      (table) => table?.variables.map(({key}) => key) ?? []));
   }
 
   resize() {
@@ -209,6 +255,12 @@ export class Page {
     if (!this.all) return;
     this.pins.update(
       this.shown.map((run) => ({run, ...this.known.get(run)})));
-    if (this.numColumns() > WIDER * this.columns) this.ask();
+    this.askIfWider();
   }
+}
+
+/** Returns what the cells will get of a heatmap that is not drawn yet. */
+function widthBesideLabels(width) {
+  const {least, most, share} = LABELS;
+  return width - Math.max(least, Math.min(most, share * width));
 }

@@ -10,15 +10,17 @@ export class Panel {
   /**
    * @param {string} run Name of the run.
    * @param {State} state What the user has chosen.
+   * @param {Filter} filter Which variables are shown.
    * @param {Tip} tip The box beside the pointer.
    * @param {Object} actions See `Heatmap`; `open(card)` opens a card.
    */
-  constructor(run, state, tip, actions) {
+  constructor(run, state, filter, tip, actions) {
     this.run = run;
     this.state = state;
+    this.filter = filter;
     this.actions = actions;
     this.table = null;
-    this.diagnoses = [];
+    this.details = null;
     this.height = 0; // pixels that its rows may take
     this.heatmap = new Heatmap(run, tip, {
       ...actions, choose: (row) => this.choose(row),
@@ -42,8 +44,13 @@ export class Panel {
   update(table, details) {
     const isFirst = this.table === null;
     if (table) this.table = table;
-    if (details) this.diagnoses = details.diagnoses;
+    if (details) this.details = details;
     this.draw(isFirst);
+  }
+
+  /** The diagnoses of the run, as far as they are known. */
+  get diagnoses() {
+    return this.details?.diagnoses ?? [];
   }
 
   /**
@@ -57,7 +64,8 @@ export class Panel {
       `${number} ${name}${number === 1 ? "" : "s"}`;
     this.told.textContent = [
       counted(variables.length, "variable"), counted(numRecords, "record"),
-      ...(this.diagnoses.length ? [] : ["no broken gradient found"]),
+      ...(this.details?.diagnoses.length === 0
+        ? ["no broken gradient found"] : []),
     ].join(", ");
     if (!columns.length) {
       this.body.replaceChildren(element("p", {class: "note"}, variables.length
@@ -69,7 +77,9 @@ export class Panel {
     const picture = this.picture();
     if (!picture.rows.length) {
       this.body.replaceChildren(element(
-        "p", {class: "note"}, "No variable has a path that the filter finds."));
+        "p", {class: "note"}, "No variable has a path that the filter finds: "
+          + "all of its words, or the regular expression between its slashes, "
+          + "such as /kernel|bias/."));
       return;
     }
     const {root} = this.state.shape === "table" ? this.grid : this.heatmap;
@@ -82,7 +92,7 @@ export class Panel {
   picture() {
     const {columns, norms, updates, variables} = this.table;
     const {pins, values} = this.state;
-    const rows = rowsOf(variables, this.state, this.pattern());
+    const rows = rowsOf(variables, this.state, this.filter.finds);
     const rawNorms = cellsOf(rows, norms, columns.length);
     const rawUpdates = cellsOf(rows, updates, columns.length);
     const cells = values === "norms" ? rawNorms : rawUpdates;
@@ -111,11 +121,6 @@ export class Panel {
       }
     }
     return found.map((codes) => [...codes]);
-  }
-
-  pattern() {
-    // Where the text is no expression, all rows stay; the page says so.
-    return this.state.filter ? this.state.pattern : null;
   }
 
   openNames() {

@@ -7,13 +7,13 @@ import {kindOf, SIGNS, UNMEASURED, worse} from "./cells.js";
  *
  * @param {Object[]} variables As the server tells them.
  * @param {State} state Says which layers are open.
- * @param {?RegExp} pattern Rows whose key it does not find are left out.
+ * @param {function(string): boolean} finds Whether a key is shown.
  * @return {Object[]} `id`, `label`, `level`, `isOpen` (null for a variable),
  *     `members` (numbers of the variables), `keys` of them and `paths`.
  */
-export function rowsOf(variables, state, pattern) {
+export function rowsOf(variables, state, finds) {
   const rows = [];
-  for (const [layer, members] of layersOf(variables, pattern)) {
+  for (const [layer, members] of layersOf(variables, finds)) {
     // A layer with one variable is that variable.
     if (layer === "" || members.length === 1) {
       rows.push(...members.map((number) => variableRow(variables, number)));
@@ -36,10 +36,10 @@ function commonLength(layer) {
   return layer.replace(/#\d+$/, "").length + 1;
 }
 
-function layersOf(variables, pattern) {
+function layersOf(variables, finds) {
   const layers = [];
   variables.forEach(({key, layer}, number) => {
-    if (pattern && !pattern.test(key)) return;
+    if (!finds(key)) return;
     const last = layers.at(-1);
     if (last && last[0] === layer) last[1].push(number);
     else layers.push([layer, [number]]);

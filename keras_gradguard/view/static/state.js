@@ -4,7 +4,7 @@ import {read, write} from "./address.js";
 
 const DEFAULTS = {
   runs: null, // names, or null: the first few
-  filter: "", // a regular expression
+  filter: "", // words, or a regular expression between slashes
   rows: null, // "layers", "variables", or null: by their number
   toggled: [], // layers that are folded other than `rows` says
   height: "line", // of a row; or "all": all rows are in view
@@ -19,7 +19,7 @@ const MANY = 30;
 
 const isText = (value) => typeof value === "string";
 const isNames = (value) => Array.isArray(value) && value.every(isText);
-const isStep = (value) => Number.isInteger(value) && value >= 0;
+const isStep = (value) => Number.isSafeInteger(value) && value >= 0;
 const oneOf = (...known) => (value) => known.includes(value);
 const FITS = {
   runs: isNames,
@@ -73,15 +73,6 @@ export class State {
     const without = known.filter((one) => one !== item);
     const isIn = without.length < known.length;
     this.set({[name]: isIn ? without : [...known, item]});
-  }
-
-  /** Returns the regular expression, or null where it is none. */
-  get pattern() {
-    try {
-      return new RegExp(this.filter, "i");
-    } catch {
-      return null;
-    }
   }
 
   /** Whether the variables of a layer are shown, of so many in all. */

@@ -1,0 +1,362 @@
+"""Step 6 of 6: what a run holds, decoded.
+
+An event file may be damaged, forged or of another program. Whatever it holds is
+decoded here and nowhere else, so that what the rest of `view` and the page get
+is of the types they expect, and all else is a `ReadError` of that run alone.
+"""
+
+import contextlib
+import dataclasses
+import json
+import math
+
+from keras_gradguard.cells import MISSING, UNMEASURED
+from keras_gradguard.report.schema import VERSION, whole
+from keras_gradguard.stored import diagnosis_of
+
+# JSON as the page reads it holds each whole number below this one.
+_LARGEST = 2**53
+# More than a window ever merges; the sum of all windows is an int64.
+_MOST_MERGED = 2**31
+# What is written is nested about ten times.
+_MOST_NESTED = 64
+_MOST_CHARACTERS = 200
+# How JSON is written where there is no number for it.
+_NOT_FINITE = ("nan", "inf", "-inf")
+
+
+class ReadError(ValueError):
+    """The records of a run cannot be shown; the text says why."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Signed:
+    """What one training has told of one kind.
+
+    Args:
+        started: When it has started, in seconds.
+        begin: Number of updates that were made before it.
+        items: What it has told.
+    """
+
+    started: float
+    begin: float
+    items: list
+
+
+class Decoder:
+    """Decodes what a run holds; all else is a `ReadError`.
+
+    Args:
+        run: Name of the run, for the error.
+    """
+
+    def __init__(self, run):
+        self._run = run
+
+    def check(self, series):
+        """Checks that this version can read a run.
+
+        Args:
+            series: Its tags, as `Store.runs` returns them.
+        """
+        for tag, known in series.items():
+            with self._decoding(tag):
+                self._check_version(_json(known.plugin_content))
+
+    def variables(self, tag, point):
+        """Returns a dict for each variable of a schema, see `schema.whole`.
+
+        Args:
+            tag: The tag.
+            point: A `TensorDatum`.
+        """
+        with self._decoding(tag):
+            content = _fields(self._content(point), {"variables": _is_list})
+            return [whole(_variable(row)) for row in content["variables"]]
+
+    def cells(self, tag, point, number):
+        """Returns norms and update ratios, `[2, variables]`.
+
+        Args:
+            tag: The tag.
+            point: A `TensorDatum`.
+            number: Number of variables.
+        """
+        with self._decoding(tag):
+            _check_step(point.step)
+            _check(point.numpy, (2, number), "float32", f"{number} variables")
+            _check_cells(point.numpy)
+            return point.numpy
+
+    def window(self, tag, point):
+        """Returns first step, number of records and global norm of a window.
+
+        Args:
+            tag: The tag.
+            point: A `TensorDatum`.
+        """
+        with self._decoding(tag):
+            _check(point.numpy, (3,), "float64", "a window")
+            _check_cells(point.numpy[2:])
+            first, number, norm = point.numpy.tolist()
+            is_sound = 0 <= first <= point.step and 1 <= number <= _MOST_MERGED
+            if not is_sound or first % 1 or number % 1:
+                raise ValueError(f"{number} records from step {first} on")
+            return int(first), int(number), norm
+
+    def diagnoses(self, tag, point):
+        """Returns the `Diagnosis`es of a training as `Signed`.
+
+        Args:
+            tag: The tag.
+            point: A `TensorDatum`.
+        """
+        return self._signed(tag, point, _diagnosis)
+
+    def incidents(self, tag, point):
+        """Returns what `incident.told` returned, as `Signed`.
+
+        Args:
+            tag: The tag.
+            point: A `TensorDatum`.
+        """
+        return self._signed(tag, point, _incident)
+
+    def losses(self, tag, point):
+        """Returns what `tab.losses_record` returned, as the one of `Signed`.
+
+        Args:
+            tag: The tag.
+            point: A `TensorDatum`.
+        """
+        with self._decoding(tag):
+            content = self._content(point)
+            return Signed(*_signature(content), [_losses(content)])
+
+    def _signed(self, tag, point, decode):
+        with self._decoding(tag):
+            content = self._content(point)
+            known = _fields(content, {"items": _is_list})
+            items = [decode(item) for item in known["items"]]
+            return Signed(*_signature(content), items)
+
+    def _content(self, point):
+        """Returns the JSON object of a point, of a version that we read."""
+        content = _json(point.numpy.item())
+        self._check_version(content)
+        _check_depth(content)
+        return content
+
+    def _check_version(self, content):
+        version = content.get("version")
+        if not _is_whole(version) or version < 1:
+            raise ValueError(f"its version is {version!r}")
+        if version > VERSION:
+            raise ReadError(
+                f"run {self._run!r} was written by a later version of "
+                f"keras_gradguard (records of version {version}, this one "
+                f"reads {VERSION}): upgrade keras_gradguard where TensorBoard "
+                "runs"
+            )
+
+    @contextlib.contextmanager
+    def _decoding(self, tag):
+        """Makes a `ReadError` of whatever foreign data can raise."""
+        try:
+            yield
+        except ReadError:
+            raise
+        except (
+            ArithmeticError,
+            AttributeError,
+            LookupError,
+            MemoryError,
+            RecursionError,
+            TypeError,
+            ValueError,
+        ) as error:
+            raise broken(self._run, f"{tag!r} cannot be read", error) from error
+
+
+def broken(run, what, error):
+    """Returns the `ReadError` of a run that holds what cannot be read.
+
+    Args:
+        run: Name of the run.
+        what: What cannot be read.
+        error: What has been raised.
+    """
+    reason = " ".join(str(error).split())
+    if type(error) not in (TypeError, ValueError):
+        reason = f"{type(error).__name__}: {reason}"
+    if len(reason) > _MOST_CHARACTERS:
+        reason = reason[:_MOST_CHARACTERS] + "…"
+    return ReadError(f"run {run!r} holds a broken record: {what} ({reason})")
+
+
+def _json(content):
+    if not isinstance(content, bytes):
+        raise ValueError(f"it is no text but of type {type(content).__name__}")
+    found = json.loads(content.decode())
+    if not isinstance(found, dict):
+        raise ValueError("it is no JSON object")
+    return found
+
+
+def _check_depth(content):
+    """Checks that what goes over it by recursion will not fail."""
+    level = [content]
+    for _ in range(_MOST_NESTED):
+        below = []
+        for value in level:
+            if isinstance(value, dict):
+                below.extend(value.values())
+            elif isinstance(value, list):
+                below.extend(value)
+        if not below:
+            return
+        level = below
+    raise ValueError(f"it is nested more than {_MOST_NESTED} times")
+
+
+def _check_step(step):
+    if not 0 <= step < _LARGEST:
+        raise ValueError(f"its step is {step}")
+
+
+def _check(numbers, shape, dtype, what):
+    if numbers.shape != shape or numbers.dtype.name != dtype:
+        raise ValueError(
+            f"{numbers.shape} {numbers.dtype} numbers for {what}, not {shape} "
+            f"{dtype}"
+        )
+
+
+def _check_cells(numbers):
+    below = numbers[numbers < 0]
+    if ((below != MISSING) & (below != UNMEASURED)).any():
+        raise ValueError(f"it has the norm {below.min()}")
+
+
+def _signature(content):
+    known = _fields(content, {"started": _is_number, "begin": _is_number})
+    return known["started"], known["begin"]
+
+
+def _diagnosis(values):
+    try:
+        found = diagnosis_of(values)
+        _fields(vars(found), _DIAGNOSIS)
+        _fields(found.evidence, {"snippet_start": _maybe(_is_whole)})
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"a diagnosis that cannot be read: {error}") from error
+    return found
+
+
+def _incident(values):
+    return _fields(values, _INCIDENT)
+
+
+def _losses(values):
+    known = _fields(values, _LOSSES)
+    known["terms"] = [_fields(term, _TERM) for term in known["terms"]]
+    number = len(known["variables"])
+    for term in known["terms"]:
+        for name in ("reaches", "norms"):
+            column = term[name]
+            if column is not None and len(column) != number:
+                raise ValueError(
+                    f"`{name}` of the term {term['name']!r} has {len(column)} "
+                    f"figures for {number} variables"
+                )
+    return known
+
+
+def _variable(values):
+    known = _fields(values, _VARIABLE)
+    # A row has a key where its path does not tell it from all others.
+    return {name: value for name, value in known.items() if value is not None}
+
+
+def _fields(values, kinds):
+    """Returns the fields of an object; `kinds` says whether each fits."""
+    if not isinstance(values, dict):
+        raise ValueError(f"{values!r} is no object")
+    for name, fits in kinds.items():
+        if not fits(values.get(name)):
+            raise ValueError(f"its `{name}` is {values.get(name)!r}")
+    return {name: values.get(name) for name in kinds}
+
+
+def _is_text(value):
+    return isinstance(value, str)
+
+
+def _is_truth(value):
+    return isinstance(value, bool)
+
+
+def _is_list(value):
+    return isinstance(value, list)
+
+
+def _is_whole(value):
+    is_number = isinstance(value, int) and not isinstance(value, bool)
+    return is_number and abs(value) < _LARGEST
+
+
+def _is_number(value):
+    return _is_whole(value) or (
+        isinstance(value, float) and math.isfinite(value)
+    )
+
+
+def _is_figure(value):
+    return _is_number(value) or (_is_text(value) and value in _NOT_FINITE)
+
+
+def _maybe(fits):
+    return lambda value: value is None or fits(value)
+
+
+def _list_of(fits):
+    return lambda value: _is_list(value) and all(map(fits, value))
+
+
+_VARIABLE = {
+    "path": _is_text,
+    "shape": _list_of(_is_whole),
+    "dtype": _is_text,
+    "key": _maybe(_is_text),
+    "optimizer": _maybe(_is_text),
+}
+# What `stored` does not check, since only the page minds.
+_DIAGNOSIS = {
+    **dict.fromkeys(("line", "step", "epoch"), _maybe(_is_whole)),
+    "num_variables": _is_whole,
+}
+_INCIDENT = {
+    "step": _is_whole,
+    "epoch": _maybe(_is_whole),
+    "folder": _is_text,
+    "command": _is_text,
+    "samples": _maybe(_list_of(_is_whole)),
+    "num_samples": _maybe(_is_whole),
+    "batch_size": _maybe(_is_whole),
+    "variables": _list_of(_is_text),
+    "message": _maybe(_is_text),
+    "notes": _maybe(_list_of(_is_text)),
+}
+_LOSSES = {
+    "step": _maybe(_is_whole),
+    "variables": _list_of(_is_text),
+    "terms": _is_list,
+}
+_TERM = {
+    "name": _is_text,
+    "kind": _is_text,
+    "reaches": _list_of(_is_truth),
+    "norms": _maybe(_list_of(_maybe(_is_figure))),
+    "step": _maybe(_is_whole),
+}
