@@ -23,6 +23,7 @@ class Step:
         paths: Their paths, unique, in the same order.
         trace: What the step has shown, a `Trace`; by default it is traced
             when a question needs it.
+        answers: What was asked of the graph of the step before; it is filled.
     """
 
     model: keras.Model
@@ -30,6 +31,20 @@ class Step:
     variables: tuple
     paths: tuple[str, ...]
     trace: object = None
+    answers: dict = dataclasses.field(default_factory=dict, repr=False)
+
+    def answer(self, ask, *given):
+        """Returns what a function finds in the graph of the step.
+
+        Args:
+            ask: `ask(step, *given)`; it is called once for each graph, its
+                variables and what is given.
+            given: What else it takes, hashable.
+        """
+        key = (ask, tuple(map(id, self.variables)), given)
+        if key not in self.answers:
+            self.answers[key] = ask(self, *given)
+        return self.answers[key]
 
 
 def located_findings(step, trace, missing, losses=None):
