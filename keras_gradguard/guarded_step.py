@@ -175,15 +175,16 @@ class GuardedStep:
         self.is_sound &= proceed
         return proceed
 
-    def show_error(self, show):
+    def show_error(self, method, *given):
         """Shows the watchers an exception in the step.
 
         Args:
-            show: Shows it to one of them.
+            method: Name of the method of a watcher that takes it.
+            given: What the method takes.
         """
         self.is_sound = False
         for watcher in list(self.training.watchers):
-            show(watcher)
+            getattr(watcher, method)(*given)
 
     def _guard(self, step):
         run = step if self._own_step is None else self._own_step.run
@@ -201,7 +202,7 @@ class GuardedStep:
             except Exception as error:
                 # A look at a step may end where the step itself goes on.
                 if not is_examining():
-                    self.show_error(lambda w: w.see_step_error(error))
+                    self.show_error("see_step_error", error)
                 raise
             finally:
                 self._values = before

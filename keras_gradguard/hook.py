@@ -122,7 +122,7 @@ class Hook:
             is_due: Whether its numbers are to be recorded.
         """
         if self._step is None:
-            self._take(kept.step_for(self.model, self._modes()))
+            self._take(*kept.step_for(self.model, self._modes()))
         else:
             self._step.make_whole()
         names = vars(self.model)
@@ -142,8 +142,9 @@ class Hook:
         has_histograms = any(w.has_histograms for w in self.watchers)
         return known[0] if known else None, has_histograms
 
-    def _take(self, step):
-        self._step, step.training = step, self
+    def _take(self, step, traced_for=None):
+        self._step, self._traced_for = step, traced_for
+        step.training = self
 
     def end(self):
         """Leaves the model as it was, and all watchers with it."""
@@ -194,7 +195,7 @@ class Hook:
             self._step.show_again()
             at_hand.trace_for(self._step.function, spec, iterator)
             logs = self._step.function(iterator)
-        if not runs_eagerly(self.model):
+        if self._traced_for is None and not runs_eagerly(self.model):
             with self.door.guarded():
                 modes = self._step.modes
                 self._traced_for = kept.conditions(self.model, modes)

@@ -14,21 +14,26 @@ from keras_gradguard.diagnosis.eagerness import runs_eagerly
 from keras_gradguard.diagnosis.trace import optimizers_of
 from keras_gradguard.guarded_step import GuardedStep
 
-_NAME = "_keras_gradguard"
+NAME = "_keras_gradguard"
 
 
 def step_for(model, modes):
-    """Returns the `GuardedStep` of a training: the kept one if it holds.
+    """Returns the guarded step of a training: the kept one if it holds.
 
     Args:
         model: A compiled Keras model whose `train_function` is made.
         modes: See `GuardedStep`.
+
+    Returns:
+        `(step, traced_for)`: the `GuardedStep`, and what `keep` was given
+        with it, `None` if it is a new one.
     """
     names = getattr(model.train_function, "__dict__", {})
-    step, traced_for = names.pop(_NAME, (None, None))
-    if step is None or traced_for != conditions(model, modes):
-        return GuardedStep(model, modes)
-    return step
+    step, traced_for = names.pop(NAME, (None, None))
+    if step is not None and step.training is None:
+        if traced_for == conditions(model, modes):
+            return step, traced_for
+    return GuardedStep(model, modes), None
 
 
 def keep(step, train_function, traced_for):
@@ -50,7 +55,7 @@ def keep(step, train_function, traced_for):
     )
     if is_own and keras_internals.functions_of(train_function):
         step.probe.reset()
-        vars(train_function)[_NAME] = step, traced_for
+        vars(train_function)[NAME] = step, traced_for
 
 
 def conditions(model, modes):

@@ -72,8 +72,7 @@ class OptimizerHook:
             try:
                 return self._measured(variables, gradients, make)
             except ValueError as error:
-                known = error, variables, unknown
-                step.show_error(lambda w: w.see_apply_error(*known))
+                step.show_error("see_apply_error", error, variables, unknown)
                 raise
 
         return apply

@@ -23,7 +23,8 @@ def second_look(step_of, measured, logbook, expected):
         zeros = [n for n, row in enumerate(figures) if row[1] == 0]
         if zeros:
             step = step_of(variables)
-            findings = expected.strip(step.answer(examine.explain_zero, tuple(zeros)))
+            found_zero = step.answer(examine.explain_zero, tuple(zeros))
+            findings = expected.strip(found_zero)
             is_all = len(zeros) == len(step.variables)
             found.append((findings, "error" if is_all else "warning"))
     applied = {id(v) for variables, *_ in measured for v in variables}

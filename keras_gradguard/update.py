@@ -46,7 +46,8 @@ class UpdateCapture:
 
     def reset(self):
         """Makes all as it was before the first step."""
-        unknown = tf.cast(tf.fill(self._before.shape, float("nan")), self._dtype)
+        unknown = tf.fill(self._before.shape, float("nan"))
+        unknown = tf.cast(unknown, self._dtype)
         self._before.assign(unknown)
         self._last.assign(unknown)
         self._found.assign(tf.fill(self._found.shape, UNMEASURED))

@@ -6,6 +6,7 @@ one, compiled as the step was.
 """
 
 import dataclasses
+import weakref
 
 import tensorflow as tf
 
@@ -103,8 +104,9 @@ def explain_jumps(step, graph=None):
         A list of `Finding`s.
     """
     is_eager = runs_eagerly(step.model)
-    if not is_eager and (graph is None or not may_jump(graph)):
-        return []
+    if not is_eager:
+        if graph is None or not step.answer(_may_jump, weakref.ref(graph)):
+            return []
     recording = record_step(step.model, step.data)
     findings = []
     for call in recording.trace.losses:
@@ -115,6 +117,10 @@ def explain_jumps(step, graph=None):
             call.loss, call.y_true, call.y_pred, call.name, is_eager
         )
     return findings
+
+
+def _may_jump(_, graph):
+    return may_jump(graph())
 
 
 def _pulled_by_xla(op, incoming):
