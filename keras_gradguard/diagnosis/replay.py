@@ -95,6 +95,8 @@ def explain_zeros(step, zero, noise=0.0):
 def explain_jumps(step, graph=None):
     """Says where a loss of a step jumps as a condition flips.
 
+    A loss jumps by its formula: it is asked once for each graph.
+
     Args:
         step: The `Step`, its `data` a batch.
         graph: The graph of the step, `None` if it runs eagerly. Without a
@@ -103,10 +105,18 @@ def explain_jumps(step, graph=None):
     Returns:
         A list of `Finding`s.
     """
-    is_eager = runs_eagerly(step.model)
-    if not is_eager:
-        if graph is None or not step.answer(_may_jump, weakref.ref(graph)):
-            return []
+    if runs_eagerly(step.model):
+        return _jumps_of(step)
+    if graph is None:
+        return []
+    return list(step.answer(_jumps_in, weakref.ref(graph)))
+
+
+def _jumps_in(step, graph):
+    return _jumps_of(step, False) if may_jump(graph()) else []
+
+
+def _jumps_of(step, is_eager=True):
     recording = record_step(step.model, step.data)
     findings = []
     for call in recording.trace.losses:
@@ -117,10 +127,6 @@ def explain_jumps(step, graph=None):
             call.loss, call.y_true, call.y_pred, call.name, is_eager
         )
     return findings
-
-
-def _may_jump(_, graph):
-    return may_jump(graph())
 
 
 def _pulled_by_xla(op, incoming):

@@ -23,7 +23,7 @@ class Step:
         paths: Their paths, unique, in the same order.
         trace: What the step has shown, a `Trace`; by default it is traced
             when a question needs it.
-        answers: What was asked of the graph of the step before; it is filled.
+        answers: What was asked of the traced step before; it is filled.
     """
 
     model: keras.Model
@@ -34,11 +34,11 @@ class Step:
     answers: dict = dataclasses.field(default_factory=dict, repr=False)
 
     def answer(self, ask, *given):
-        """Returns what a function finds in the graph of the step.
+        """Returns what a function says of the step; asks it once a trace.
 
         Args:
-            ask: `ask(step, *given)`; it is called once for each graph, its
-                variables and what is given.
+            ask: The function, called as `ask(step, *given)` for the same
+                variables and the same `given` once.
             given: What else it takes, hashable.
         """
         key = (ask, tuple(map(id, self.variables)), given)
