@@ -26,23 +26,24 @@ def note_run(train_function, iterator):
         iterator: What it gets.
 
     Returns:
-        What the guarded step is to be traced for, if that is not what it
-        gets; else `None`.
+        The spec of the trace that would run, else what the batches are like;
+        `None` if nobody knows.
     """
     noted = _run.setdefault(train_function, [])
     functions = keras_internals.functions_of(train_function)
     if not functions or not isinstance(iterator, tf.data.Iterator):
-        return None
-    spec = tf.type_spec_from_value(iterator)
+        return getattr(iterator, "element_spec", None)
     known = [*function_internals.specs_traced(functions[0]), *noted]
-    if spec in known:
-        return None
-    noted.append(_traced_for(known, spec) if known else spec)
-    return None if noted[-1] == spec else noted[-1]
+    spec = _traced_for(known, tf.type_spec_from_value(iterator))
+    if spec not in known:
+        noted.append(spec)
+    return spec
 
 
 def _traced_for(known, spec):
     """What TensorFlow traces for a spec when it has seen others."""
+    if not known or spec in known:
+        return spec
     seen = tf.function(lambda iterator: None, reduce_retracing=True)
     for other in known:
         seen.get_concrete_function(other)
@@ -50,16 +51,34 @@ def _traced_for(known, spec):
     return trace.structured_input_signature[0][0]
 
 
-def trace_for(train_function, spec):
-    """Traces a train function for more than what it will get first.
+def is_run_as(train_function, spec):
+    """Returns whether a train function has or makes the trace of a spec.
+
+    Args:
+        train_function: A guarded one, traced before.
+        spec: What `note_run` has returned; it was not traced for it if it
+            is no spec of an iterator of this machine.
+    """
+    functions = keras_internals.functions_of(train_function)
+    if not functions or not isinstance(spec, tf.data.IteratorSpec):
+        return False
+    known = function_internals.specs_traced(functions[0])
+    return _traced_for(known, spec) == spec
+
+
+def trace_for(train_function, spec, iterator):
+    """Traces a train function for more than what it gets first.
 
     Args:
         train_function: The guarded one.
         spec: What `note_run` has returned.
+        iterator: What it gets.
     """
-    functions = keras_internals.functions_of(train_function)
-    if spec is not None and functions:
-        functions[0].get_concrete_function(spec)
+    if not isinstance(spec, tf.data.IteratorSpec):
+        return
+    if spec != tf.type_spec_from_value(iterator):
+        (function, *_) = keras_internals.functions_of(train_function)
+        function.get_concrete_function(spec)
 
 
 def has_run(model):

@@ -96,6 +96,12 @@ class BadStep:
         self.take(captures)
         self.forget()
 
+    def reset(self):
+        """Makes all as it was before the first step."""
+        self.latch.clear()
+        self.forget()
+        self._snapshot.reset()
+
     def forget(self):
         """Lets `take` read anew: another call of the train function begins."""
         self._taken = None

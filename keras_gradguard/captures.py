@@ -31,6 +31,11 @@ class Captures:
         """Goes through the captures, in the order of the first updates."""
         return iter(self._known.values())
 
+    def reset(self):
+        """Makes all as it was before the first step."""
+        for capture in self:
+            capture.reset()
+
     def begin(self):
         """Begins a step."""
         self._calls.clear()

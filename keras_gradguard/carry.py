@@ -21,6 +21,10 @@ class Carry:
             # updates.
             self._room = tf.Variable([0.0] * 3, trainable=False)
 
+    def reset(self):
+        """Makes all as it was before the first step."""
+        self._room.assign([0.0] * 3)
+
     def begin(self, is_shared):
         """Begins a step.
 

@@ -5,6 +5,7 @@ import dataclasses
 from keras_gradguard.diagnosis import examine
 from keras_gradguard.diagnosis.reach import reaches_of
 from keras_gradguard.diagnosis.terms import explain_terms
+from keras_gradguard.measure import unique_paths
 
 # A step whose missing gradients differ from batch to batch is explained a
 # few times and then left alone.
@@ -54,29 +55,41 @@ class Connection:
         return self._explained[key]
 
     def _find(self, step, missing, all_lost, quiet):
-        findings = examine.explain_missing(step, missing) if missing else []
-        left_out = ()
+        findings, left_out = [], ()
+        if missing:
+            findings += step.answer(examine.explain_missing, tuple(missing))
         if not self._terms_checked and not all_lost:
             self._terms_checked = True
             # A loss may train nothing while another term hides it.
-            terms = explain_terms(step)
+            terms, reaches = step.answer(_terms_of)
             self.notes += [n for n in terms.notes if not n.variables]
             self.notes += self._expected.strip(terms.notes)
             findings += self._expected.strip(terms.findings)
             left_out = self._expected.strip(terms.left_out)
-            self._see_reaches(step, terms.trace)
+            self._see_reaches(step, reaches)
         lost = {path for finding in findings for path in finding.variables}
         severity = "error" if len(lost) == len(step.paths) else "warning"
         found = self._response.add_broken(findings, severity, quiet, all_lost)
         return found + self._response.add_broken(left_out, "warning", quiet)
 
-    def _see_reaches(self, step, trace):
-        if trace is None:
+    def _see_reaches(self, step, found):
+        if found is None:
             return
-        variables = tuple(step.model.trainable_variables)
-        paths = self._logbook.paths_of(variables)
-        whole = dataclasses.replace(step, variables=variables, paths=paths)
-        found = [] if trace.error is not None else reaches_of(whole, trace)
         if len(found) != 1:
             self.reaches = found
-        self._logbook.reach(paths, found)
+        variables = step.model.trainable_variables
+        self._logbook.reach(self._logbook.paths_of(variables), found)
+
+
+def _terms_of(step):
+    """Returns the `Terms` of a step and its reaches, `None` without trace."""
+    terms, variables = explain_terms(step), step.model.trainable_variables
+    if terms.trace is None:
+        return terms, None
+    whole = dataclasses.replace(
+        step, variables=tuple(variables), paths=unique_paths(variables)
+    )
+    is_whole = terms.trace.error is None
+    found = reaches_of(whole, terms.trace) if is_whole else []
+    # A trace takes as much room as the step itself.
+    return dataclasses.replace(terms, trace=None), found

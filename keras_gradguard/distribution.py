@@ -26,6 +26,10 @@ class Distribution:
             empty = tf.zeros([number, BINS + 2])
             self._found = tf.Variable(empty, trainable=False)
 
+    def reset(self):
+        """Makes all as it was before the first step."""
+        self._found.assign(tf.zeros(self._found.shape))
+
     def store(self, gradients, loss_scale):
         """Adds the ops that count the elements.
 

@@ -6,11 +6,14 @@ import keras
 import tensorflow as tf
 
 from keras_gradguard.diagnosis import keras_internals
-from keras_gradguard.diagnosis.shares import measured_reaches
+from keras_gradguard.diagnosis.shares import has_loops, measured_reaches
 from keras_gradguard.diagnosis.terms import may_have_terms
 from keras_gradguard.update import num_elements
 
 _MOST_BYTES = 256 * 2**20
+# Of the norms of the loss's terms: their key in `Step.answers`, and how many
+# updates they hold for in a `fit` that begins later.
+_NORMS, _MOST_UPDATES = "norms", 100
 
 
 class FirstBatch:
@@ -91,8 +94,25 @@ class FirstBatch:
         number = self._number if weights else self._logbook.now()
         known_step = step_of(model.trainable_variables)
         step = dataclasses.replace(known_step, data=batch)
-        found = measured_reaches(step, known, weights, number)
+        found = hook.answers.get(_NORMS)
+        if found is None or _is_old(found, number, model):
+            found = measured_reaches(step, known, weights, number)
+            hook.answers[_NORMS] = found
         self._logbook.reach(step.paths, found)
+
+
+def _is_old(found, number, model):
+    """Whether what an earlier `fit` has measured is measured once more.
+
+    It takes as long as some ten steps, and a trace where the model has
+    loops: more than all of a short `fit`.
+    """
+    steps = [reach.step for reach in found if reach.step is not None]
+    return (
+        bool(steps)
+        and not has_loops(model)
+        and number - max(steps) >= _MOST_UPDATES
+    )
 
 
 def _size_of(model):

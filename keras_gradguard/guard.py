@@ -97,8 +97,7 @@ class Guard:
 
         Args:
             variables: The variables they belong to.
-            gradients: Tensors, `tf.IndexedSlices`, or `None` where the tape
-                found no way.
+            gradients: `None` where the tape found no way, else anything.
 
         Returns:
             Whether the update is to be applied.
@@ -244,4 +243,5 @@ class Guard:
             self._hook.data_here(),
             tuple(variables),
             self._logbook.paths_of(variables),
+            answers=self._hook.answers,
         )

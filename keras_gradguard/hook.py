@@ -1,27 +1,22 @@
 """Step 1 of 5: hook the training step of one model, and undo it.
 
 Only instances are touched, and only for one step at a time: the model's
-`train_function`, and what `OptimizerHook` names.
+`train_function`, and what `GuardedStep` names.
 """
 
-import functools
 import weakref
 
 import tensorflow as tf
 
-from keras_gradguard import at_hand
+from keras_gradguard import at_hand, kept
 from keras_gradguard.armed import end_with, running_fit
-from keras_gradguard.batch import packed, spec_of
-from keras_gradguard.diagnosis import keras_internals
-from keras_gradguard.diagnosis.trace import is_examining, optimizers_of
+from keras_gradguard.batch import packed
+from keras_gradguard.diagnosis.eagerness import runs_eagerly
 from keras_gradguard.door import Door
-from keras_gradguard.first_trace import FirstTrace
+from keras_gradguard.guarded_step import GuardedStep
 from keras_gradguard.logs import Logs
-from keras_gradguard.optimizer_hook import OptimizerHook
-from keras_gradguard.own_step import OwnStep
-from keras_gradguard.patch import Replacement
-from keras_gradguard.probe import NORM, Probe
-from keras_gradguard.replicas import is_measured_here, num_replicas
+from keras_gradguard.probe import NORM
+from keras_gradguard.replicas import num_replicas
 from keras_gradguard.running import Running
 
 # The hooks themselves hold their model.
@@ -53,8 +48,9 @@ class Hook:
     """Shows each training step of one model to its watchers.
 
     A watcher has `withhold` and `has_histograms`, see `Probe`;
-    `see_gradients(variables, gradients)`, which returns whether the update is
-    applied;
+    `see_gradients(variables, gradients)`, whose gradients are `None` where
+    the tape found no way and else anything, and which returns whether the
+    update is applied;
     `see_apply_error(error, variables, unknown)` for a ValueError of the
     optimizer; `see_step_error(error)` for an exception inside a step;
     `see_failure(error)` for one that leaves the train function; `finish()`.
@@ -67,39 +63,38 @@ class Hook:
     def __init__(self, model, fit=None):
         self.model = model
         self.watchers = []
-        self.probe = None
-        self.data = self._values = None
-        self._latch = None
-        self.graph = None
         self.num_steps = 0
         self.num_replicas = num_replicas(model)
         self.fit = end_with(fit, self)
-        self.is_stale = at_hand.has_run(model)
-        self._own_step = None
-        if not keras_internals.is_default_step(model):
-            self._own_step = OwnStep(model.train_step, lambda: self._is_due)
-        self.first_trace = FirstTrace(model, self.num_replicas == 1)
-        self._guarded_step = self._guard(model.train_step)
-        self._make_guarded()
         self.door = Door()
+        self._step = self._plain = self._latch = None
+        # What its step holds for, once it is traced; `None` to keep no step.
+        self._traced_for = None
         self._running = Running(self)
-        # Older Keras looks `train_step` up only when it traces.
-        self._hooked = Replacement(
-            [
-                (model, "train_step", self._guarded_step),
-                *(at_hand.changed_since(model) if self.is_stale else ()),
-                *self.first_trace.patches,
-                *(
-                    patch
-                    for optimizer in optimizers_of(model)
-                    for patch in OptimizerHook(self, optimizer).patches
-                ),
-            ]
-        )
 
-    def _make_guarded(self):
-        self._is_built = self.model.built
-        self._guarded = at_hand.made_anew(self.model, self._guarded_step)
+    @property
+    def probe(self):
+        """The `Probe` of the step, `None` before the first one."""
+        return None if self._step is None else self._step.probe
+
+    @property
+    def data(self):
+        """What a batch is like, `None` before the first step."""
+        return None if self._step is None else self._step.traced.data
+
+    @property
+    def graph(self):
+        """See `Traced.graph`."""
+        return None if self._step is None else self._step.traced.graph
+
+    @property
+    def answers(self):
+        """See `Step.answers`."""
+        return {} if self._step is None else self._step.traced.answers
+
+    def show(self, show):
+        """See `GuardedStep.show`."""
+        return self._step.show(show)
 
     def undo(self, watcher):
         """Takes a watcher away, and with the last one the hook."""
@@ -107,6 +102,18 @@ class Hook:
             self.watchers.remove(watcher)
         if not self.watchers and _known(self.model) is self:
             del _hooks[self.model]
+            self._leave_step()
+
+    def _leave_step(self):
+        step, self._step = self._step, None
+        if step is None:
+            return
+        step.training = None
+        plain = vars(self.model)["train_function"]
+        is_whole = step.is_sound and self.door.is_open
+        if self._traced_for and is_whole and plain is self._plain:
+            with self.door.guarded():
+                kept.keep(step, plain, self._traced_for)
 
     def guard_next(self, is_due=False):
         """Puts the guarded train function in place for one call.
@@ -114,21 +121,10 @@ class Hook:
         Args:
             is_due: Whether its numbers are to be recorded.
         """
-        if self.probe is None:
-            held = {watcher.withhold for watcher in self.watchers}
-            known = [h for h in ("bad", "after") if h in held]
-            if self.num_replicas > 1:
-                # A conditional must not hold what the replicas do together.
-                known = []
-            self.probe = Probe(
-                self.model,
-                self.num_replicas,
-                known[0] if known else None,
-                any(watcher.has_histograms for watcher in self.watchers),
-            )
-        elif self.probe.withholds and self.model.built and not self._is_built:
-            # The first trace knew nothing of the statistics of layers.
-            self._make_guarded()
+        if self._step is None:
+            self._take(*kept.step_for(self.model, self._modes()))
+        else:
+            self._step.make_whole()
         names = vars(self.model)
         is_first = names["train_function"] != self._run
         # Another watcher may have asked for a record of this call.
@@ -137,8 +133,23 @@ class Hook:
             self._plain = names["train_function"]
             names["train_function"] = self._run
 
+    def _modes(self):
+        held = {watcher.withhold for watcher in self.watchers}
+        known = [h for h in ("bad", "after") if h in held]
+        if self.num_replicas > 1:
+            # A conditional must not hold what the replicas do together.
+            known = []
+        has_histograms = any(w.has_histograms for w in self.watchers)
+        return known[0] if known else None, has_histograms
+
+    def _take(self, step, traced_for=None):
+        self._step, self._traced_for = step, traced_for
+        step.training = self
+
     def end(self):
         """Leaves the model as it was, and all watchers with it."""
+        # Whoever ends it may be in the midst of anything.
+        self._traced_for = None
         self.take_back()
         for watcher in list(self.watchers):
             watcher.finish()
@@ -151,24 +162,44 @@ class Hook:
     def _run(self, iterator):
         """Runs one guarded call; the model is as before when it ends."""
         self.take_back()
-        spec = None
-        if not self.has_run:
-            with self.door.guarded():
-                spec = at_hand.note_run(self._plain, iterator)
+        run = self._run_again if self.has_run else self._run_first
         self.num_steps += self.model.steps_per_execution
         try:
-            with self._running, self._hooked:
-                at_hand.trace_for(self._guarded, spec)
-                logs = self._guarded(iterator)
+            logs = run(iterator)
             with self.door.guarded():
                 logs = self._taken_from(logs)
             return logs
         except (StopIteration, tf.errors.OutOfRangeError):
             raise
         except BaseException as error:
+            # A trace may have been cut short.
+            self._traced_for = None
             for watcher in list(self.watchers):
                 watcher.see_failure(error)
             raise
+
+    def _run_again(self, iterator):
+        with self._running, self._step.hooked:
+            return self._step.function(iterator)
+
+    def _run_first(self, iterator):
+        spec = None
+        with self.door.guarded():
+            spec = at_hand.note_run(self._plain, iterator)
+            if not self._step.runs_as(spec):
+                is_due = self.probe.is_due
+                self._take(GuardedStep(self.model, self._step.modes))
+                self.probe.expect(is_due)
+            self._step.begin(spec)
+        with self._running, self._step.hooked:
+            self._step.show_again()
+            at_hand.trace_for(self._step.function, spec, iterator)
+            logs = self._step.function(iterator)
+        if self._traced_for is None and not runs_eagerly(self.model):
+            with self.door.guarded():
+                modes = self._step.modes
+                self._traced_for = kept.conditions(self.model, modes)
+        return logs
 
     def _taken_from(self, logs):
         """Returns the logs of a call as Keras is to get them."""
@@ -182,50 +213,6 @@ class Hook:
         return Logs(self.model, {**logs, NORM: norm}, NORM)
 
     @property
-    def _is_due(self):
-        return self.probe is not None and self.probe.is_due
-
-    def _guard(self, step):
-        run = step if self._own_step is None else self._own_step.run
-
-        @functools.wraps(step)
-        def train_step(data):
-            self.data = spec_of(data)
-            before, self._values = self._values, data
-            with self.door.guarded():
-                self.first_trace.begin(not self.probe.withholds)
-                if self.is_probed():
-                    self.probe.begin(data)
-            try:
-                logs = run(data)
-            except Exception as error:
-                # A look at a step may end where the step itself goes on.
-                for watcher in () if is_examining() else self.watchers:
-                    watcher.see_step_error(error)
-                raise
-            finally:
-                self._values = before
-            with self.door.guarded():
-                logs = self.probe.end(logs) if self.is_probed() else logs
-                self.first_trace.end()
-            return logs
-
-        return train_step
-
-    def is_probed(self):
-        """Returns whether the step that is made here and now is measured.
-
-        A draft, which TensorFlow will trace once more, is not.
-        """
-        return (
-            self.door.is_open
-            and not self.first_trace.is_draft_here()
-            and not is_examining()
-            and is_measured_here()
-            and (self._own_step is None or self._own_step.is_apart())
-        )
-
-    @property
     def has_run(self):
         """Whether a step of this training has begun."""
         return self.num_steps > 0
@@ -236,7 +223,7 @@ class Hook:
 
     def data_here(self):
         """Returns the batch of the step that runs, else what it was like."""
-        return self.data if self._values is None else self._values
+        return None if self._step is None else self._step.data_here()
 
     def batch(self):
         """Returns `Probe.batch` in the structure that the step got."""

@@ -1,6 +1,7 @@
 """Door 1: a loss around a loss, that checks it once per trace."""
 
 import contextlib
+import functools
 import sys
 
 import keras
@@ -121,7 +122,7 @@ class GradGuardLoss(keras.losses.Loss):
                 raise
         with self._door.guarded():
             if tensors and not _is_connected(tape, value, tensors):
-                self._act(self._diagnoses(inner, y_true, y_pred))
+                self._tell(self._diagnoses(inner, y_true, y_pred))
         return value
 
     def _resolved(self, y_true, y_pred):
@@ -158,6 +159,13 @@ class GradGuardLoss(keras.losses.Loss):
             findings = explain_error(step, error)
             for diagnosis in diagnoses_of(findings, len(paths), "error"):
                 error.add_note(f"\n{diagnosis}")
+
+    def _tell(self, diagnoses):
+        hook = running_hook()
+        if hook is None:
+            self._act(diagnoses)
+        else:
+            hook.show(functools.partial(self._act, diagnoses))
 
     def _act(self, diagnoses):
         hook = running_hook()

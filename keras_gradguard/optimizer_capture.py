@@ -65,6 +65,18 @@ class OptimizerCapture:
                 tf.zeros([len(self.variables) * width + 1]), trainable=False
             )
 
+    def reset(self):
+        """Makes all as it was before the first step."""
+        empty = tf.fill(self._statistics.shape, UNMEASURED)
+        self._statistics.assign(empty)
+        self._bad.assign(empty)
+        self._record.assign(tf.zeros(self._record.shape))
+        self._number = 0.0
+        self.treatment.reset()
+        self._updates.reset()
+        if self._distribution is not None:
+            self._distribution.reset()
+
     def store(
         self,
         gradients,

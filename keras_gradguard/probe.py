@@ -206,6 +206,15 @@ class Probe:
             self._share.take(logs)
         return self.tally.take(logs)
 
+    def reset(self):
+        """Makes all as it was before the first step; its graph stays."""
+        self.expect(False)
+        self.captures.reset()
+        self._share.reset()
+        self._carry.reset()
+        self._bad_step.reset()
+        self.tally.begin()
+
     def rearm(self):
         """Lets the next bad step be seen as the first one."""
         self._bad_step.clear(self.captures)

@@ -23,7 +23,8 @@ def second_look(step_of, measured, logbook, expected):
         zeros = [n for n, row in enumerate(figures) if row[1] == 0]
         if zeros:
             step = step_of(variables)
-            findings = expected.strip(examine.explain_zero(step, zeros))
+            found_zero = step.answer(examine.explain_zero, tuple(zeros))
+            findings = expected.strip(found_zero)
             is_all = len(zeros) == len(step.variables)
             found.append((findings, "error" if is_all else "warning"))
     applied = {id(v) for variables, *_ in measured for v in variables}
@@ -31,7 +32,7 @@ def second_look(step_of, measured, logbook, expected):
     dropped = [v for v in known if id(v) not in applied]
     if applied and dropped:
         step = step_of(dropped)
-        findings = expected.strip(examine.explain_dropped(step))
+        findings = expected.strip(step.answer(examine.explain_dropped))
         for variable, path in zip(dropped, step.paths, strict=True):
             if any(path in finding.variables for finding in findings):
                 logbook.lose(variable, path)

@@ -43,6 +43,12 @@ class Share:
         for room, tensor in zip(self._rooms, batch, strict=True):
             room.assign(tensor)
 
+    def reset(self):
+        """Lets go of the batch."""
+        self._taken = None
+        for room in self._rooms or ():
+            room.assign(tf.zeros([0], room.dtype))
+
     def send(self, batch, logs):
         """Adds a batch to the logs of its step, if that is its way out.
 

@@ -68,6 +68,13 @@ class Snapshot:
                 trainable=False,
             )
 
+    def reset(self):
+        """Lets go of what was kept, where room can be made again."""
+        self._state.assign([False, False])
+        rooms = [*(self._weights or {}).values(), *(self._batch or ())]
+        for room in () if self._is_planned else rooms:
+            room.assign(tf.zeros([0], room.dtype))
+
     def begin(self):
         """Reads what a forward pass changes: call it before the step."""
         trained = {id(v) for v in self._model.trainable_variables}

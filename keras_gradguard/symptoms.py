@@ -231,7 +231,8 @@ class Symptoms:
     def _step(self, batch):
         variables = tuple(self._model.trainable_variables)
         paths = self._logbook.paths_of(variables)
-        return Step(self._model, batch, variables, paths)
+        answers = self._hook.answers
+        return Step(self._model, batch, variables, paths, answers=answers)
 
 
 def _cause(finding):

@@ -47,6 +47,11 @@ class Treatment:
         """Whether `read` says something else as the training goes on."""
         return self._state is not None
 
+    def reset(self):
+        """Makes all as it was before the first step."""
+        if self._state is not None:
+            self._state.assign(tf.zeros_like(self._state))
+
     def store(self, loss_scale, scale, halves, is_counted):
         """Adds the ops that follow one step.
 

@@ -44,6 +44,17 @@ class UpdateCapture:
                 trainable=False,
             )
 
+    def reset(self):
+        """Makes all as it was before the first step."""
+        unknown = tf.fill(self._before.shape, float("nan"))
+        unknown = tf.cast(unknown, self._dtype)
+        self._before.assign(unknown)
+        self._last.assign(unknown)
+        self._found.assign(tf.fill(self._found.shape, UNMEASURED))
+        for rows, old in self._rooms.values():
+            rows.assign(tf.fill(rows.shape, _NO_ROW))
+            old.assign(tf.zeros(old.shape, old.dtype))
+
     def before(self, gradients):
         """Keeps the weights before an update that is to be recorded.
 

@@ -6,6 +6,7 @@ one, compiled as the step was.
 """
 
 import dataclasses
+import weakref
 
 import tensorflow as tf
 
@@ -94,6 +95,8 @@ def explain_zeros(step, zero, noise=0.0):
 def explain_jumps(step, graph=None):
     """Says where a loss of a step jumps as a condition flips.
 
+    A loss jumps by its formula: it is asked once for each graph.
+
     Args:
         step: The `Step`, its `data` a batch.
         graph: The graph of the step, `None` if it runs eagerly. Without a
@@ -102,9 +105,18 @@ def explain_jumps(step, graph=None):
     Returns:
         A list of `Finding`s.
     """
-    is_eager = runs_eagerly(step.model)
-    if not is_eager and (graph is None or not may_jump(graph)):
+    if runs_eagerly(step.model):
+        return _jumps_of(step)
+    if graph is None:
         return []
+    return list(step.answer(_jumps_in, weakref.ref(graph)))
+
+
+def _jumps_in(step, graph):
+    return _jumps_of(step, False) if may_jump(graph()) else []
+
+
+def _jumps_of(step, is_eager=True):
     recording = record_step(step.model, step.data)
     findings = []
     for call in recording.trace.losses:

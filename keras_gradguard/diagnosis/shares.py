@@ -42,7 +42,7 @@ def measured_reaches(step, known=(), weights=(), number=None):
         return figures
 
     def run_once():
-        if runs_eagerly(model) or not _has_loops(model):
+        if runs_eagerly(model) or not has_loops(model):
             return run()
         # Called by itself, TensorFlow would warn of a trace in every `fit`.
         return tf.function(run, autograph=False).get_concrete_function()()
@@ -62,8 +62,12 @@ def measured_reaches(step, known=(), weights=(), number=None):
     ]
 
 
-def _has_loops(model):
-    """Whether op by op would be slower than to trace three passes anew."""
+def has_loops(model):
+    """Returns whether op by op is slower than to trace three passes anew.
+
+    Args:
+        model: A Keras model.
+    """
     return any(
         isinstance(layer, keras.layers.RNN)
         for layer in keras_internals.layers_of(model)

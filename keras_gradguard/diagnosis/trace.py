@@ -193,18 +193,21 @@ def named_optimizers(model):
     Returns:
         `(name, optimizer)` pairs, those of the outer model first.
     """
+    # Each `fit` asks, and a layer has some fifty attributes.
+    kinds = (dict, list, tuple, keras.optimizers.Optimizer)
     queue = []
     for part in keras_internals.layers_of(model):
         prefix = "" if part is model else f"{part.name}/"
-        queue += [(prefix + name, v) for name, v in vars(part).items()]
+        values = vars(part).items()
+        queue += [(prefix + n, v) for n, v in values if isinstance(v, kinds)]
     found = {}
     for name, value in queue:
-        if isinstance(value, dict):
-            queue += [(f"{name}/{key}", v) for key, v in value.items()]
-        elif isinstance(value, (list, tuple)):
-            queue += [(f"{name}/{n}", v) for n, v in enumerate(value)]
-        elif isinstance(value, keras.optimizers.Optimizer):
+        if isinstance(value, keras.optimizers.Optimizer):
             found.setdefault(id(value), (name, value))
+            continue
+        is_dict = isinstance(value, dict)
+        items = value.items() if is_dict else enumerate(value)
+        queue += [(f"{name}/{k}", v) for k, v in items if isinstance(v, kinds)]
     return list(found.values())
 
 

@@ -23,6 +23,7 @@ class Step:
         paths: Their paths, unique, in the same order.
         trace: What the step has shown, a `Trace`; by default it is traced
             when a question needs it.
+        answers: What was asked of the traced step before; it is filled.
     """
 
     model: keras.Model
@@ -30,6 +31,20 @@ class Step:
     variables: tuple
     paths: tuple[str, ...]
     trace: object = None
+    answers: dict = dataclasses.field(default_factory=dict, repr=False)
+
+    def answer(self, ask, *given):
+        """Returns what a function says of the step; asks it once a trace.
+
+        Args:
+            ask: The function, called as `ask(step, *given)` for the same
+                variables and the same `given` once.
+            given: What else it takes, hashable.
+        """
+        key = (ask, tuple(map(id, self.variables)), given)
+        if key not in self.answers:
+            self.answers[key] = ask(self, *given)
+        return self.answers[key]
 
 
 def located_findings(step, trace, missing, losses=None):
