@@ -5,8 +5,8 @@ import os
 import sys
 
 from keras_gradguard import rules
+from keras_gradguard.records.reading import read_report
 from keras_gradguard.report import catalogue
-from keras_gradguard.stored import read_report
 
 
 def main(argv=None):
@@ -70,7 +70,7 @@ def _explain(arguments):
 
 def _replay(arguments):
     # The one command that needs TensorFlow.
-    from keras_gradguard.replaying import replay_incident
+    from keras_gradguard.replay import replay_incident
 
     report = replay_incident(arguments.folder, arguments.model)
     return "\n\n".join(str(diagnosis) for diagnosis in report.diagnoses)
@@ -79,7 +79,7 @@ def _replay(arguments):
 def _report(arguments):
     if os.path.isdir(arguments.path):
         # The one command that needs TensorBoard.
-        from keras_gradguard.report.logged import logged_cards
+        from keras_gradguard.report.cards import logged_cards
 
         return logged_cards(arguments.path)
     return str(read_report(arguments.path))

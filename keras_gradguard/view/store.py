@@ -4,8 +4,7 @@ import json
 
 from tensorboard.data import provider
 
-from keras_gradguard.report.schema import VERSION
-from keras_gradguard.report.tab import PLUGIN
+from keras_gradguard.report.layout import PLUGIN, VERSION
 
 _ALL = 10**9
 
