@@ -21,7 +21,10 @@ def jax(session):
     """Runs what users get on JAX, where no TensorFlow is installed."""
     session.install(".", "jax")
     session.run(
-        "python", "-m", "tests.other_backend", env={"KERAS_BACKEND": "jax"}
+        "python",
+        "-m",
+        "tests.entry.other_backend",
+        env={"KERAS_BACKEND": "jax"},
     )
 
 

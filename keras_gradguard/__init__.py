@@ -13,9 +13,9 @@ _HOMES = {
     "GradientBreakError": "errors",
     "GradientBreakWarning": "errors",
     "Report": "records",
-    "check_loss": "losscheck",
-    "diagnose": "checkup",
-    "watch": "loopwatch",
+    "check_loss": "loss_check",
+    "diagnose": "model_check",
+    "watch": "loop",
 }
 
 __all__ = sorted(_HOMES)

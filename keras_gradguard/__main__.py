@@ -6,8 +6,8 @@ import sys
 
 from keras_gradguard import rules
 from keras_gradguard.errors import UnsupportedBackendError
+from keras_gradguard.records.reading import read_report
 from keras_gradguard.report import catalogue
-from keras_gradguard.stored import read_report
 
 
 def main(argv=None):
@@ -79,7 +79,7 @@ def _replay(arguments):
     from keras_gradguard import backend
 
     backend.require_supported()
-    from keras_gradguard.replaying import replay_incident
+    from keras_gradguard.replay import replay_incident
 
     report = replay_incident(arguments.folder, arguments.model)
     return "\n\n".join(str(diagnosis) for diagnosis in report.diagnoses), 0
@@ -88,7 +88,7 @@ def _replay(arguments):
 def _report(arguments):
     if os.path.isdir(arguments.path):
         # The one command that needs TensorBoard.
-        from keras_gradguard.report.logged import logged_cards
+        from keras_gradguard.report.cards import logged_cards
 
         return logged_cards(arguments.path), 0
     report = read_report(arguments.path)

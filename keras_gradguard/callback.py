@@ -5,20 +5,19 @@ import warnings
 import keras
 
 from keras_gradguard import backend
-from keras_gradguard.door import Door
-from keras_gradguard.errors import ACTIONS, checked_action
+from keras_gradguard.errors import ACTIONS, FaultBarrier, checked_action
 from keras_gradguard.expected import Expected
-from keras_gradguard.records import Report
+from keras_gradguard.records.report import Report
 from keras_gradguard.report.scalars import checked_level
 from keras_gradguard.schedule import Schedule
 from keras_gradguard.thresholds import thresholds_of
 
 if backend.unsupported() is None:
-    from keras_gradguard.guard import Guard
-    from keras_gradguard.logbook import Logbook
-    from keras_gradguard.replicas import num_replicas
-    from keras_gradguard.report.summaries import SummaryWriter
-    from keras_gradguard.symptoms import Symptoms
+    from keras_gradguard.backend.tensorflow.hook.running import num_replicas
+    from keras_gradguard.monitor.log import TrainingLog
+    from keras_gradguard.monitor.monitor import Monitor
+    from keras_gradguard.monitor.symptoms import Symptoms
+    from keras_gradguard.report.writer import SummaryWriter
 
 
 class GradHealthCallback(keras.callbacks.Callback):
@@ -140,9 +139,9 @@ class GradHealthCallback(keras.callbacks.Callback):
             writer = SummaryWriter(self.log_dir, self.scalars)
         self._num_steps = 0
         self._is_due, self._has_looked = False, False
-        with Door().guarded():
-            self._logbook = Logbook(self.model, writer)
-            self._guard = Guard(
+        with FaultBarrier().guarded():
+            self._logbook = TrainingLog(self.model, writer)
+            self._guard = Monitor(
                 self.model,
                 self._logbook,
                 self.on_break,

@@ -7,28 +7,34 @@ import sys
 import keras
 
 from keras_gradguard import backend
-from keras_gradguard.diagnosis import keras_internals
-from keras_gradguard.door import Door
+from keras_gradguard.backend.tensorflow.hook.running import running_hook
 from keras_gradguard.errors import (
+    FaultBarrier,
     GradientBreakError,
     checked_action,
     warn_of,
 )
-from keras_gradguard.inner import inner_loss
-from keras_gradguard.records import Report
-from keras_gradguard.running import running_hook
+from keras_gradguard.model.losses import inner_loss, resolved_loss, with_logits
+from keras_gradguard.records.report import Report
 
 if backend.unsupported() is None:
     import tensorflow as tf
 
-    from keras_gradguard.diagnosis import examine, internals
-    from keras_gradguard.diagnosis.explain import diagnoses_of
-    from keras_gradguard.diagnosis.failed import explain_error
-    from keras_gradguard.diagnosis.flow import flows_to
-    from keras_gradguard.diagnosis.observer import tensors_of
-    from keras_gradguard.diagnosis.trace import is_examining
-    from keras_gradguard.diagnosis.ways import Step
-    from keras_gradguard.measure import unique_paths
+    from keras_gradguard.backend.tensorflow.internals.batches import tensors_of
+    from keras_gradguard.backend.tensorflow.internals.graphs import (
+        NO_GRADIENTS,
+        tape_is_active,
+    )
+    from keras_gradguard.backend.tensorflow.tracing.restore import is_examining
+    from keras_gradguard.diagnosis.failures import explain_error
+    from keras_gradguard.diagnosis.questions import (
+        explain_loss,
+        explain_loss_of_step,
+    )
+    from keras_gradguard.diagnosis.wording import diagnoses_of
+    from keras_gradguard.graph.flow import flows_to
+    from keras_gradguard.graph.trace import Step
+    from keras_gradguard.measure.rows import unique_paths
 
     not_converted = tf.autograph.experimental.do_not_convert
 else:
@@ -81,7 +87,7 @@ class GradGuardLoss(keras.losses.Loss):
         )
         self._calls = 0
         self._warned = set()
-        self._door = Door()
+        self._door = FaultBarrier()
 
     def call(self, y_true, y_pred):
         """Returns the inner loss's values before the reduction."""
@@ -110,9 +116,7 @@ class GradGuardLoss(keras.losses.Loss):
         if not self._is_due():
             return inner(y_true, y_pred, sample_weight)
         tensors = [
-            t
-            for t in keras_internals.with_logits(tensors_of(y_pred))
-            if t.dtype.is_floating
+            t for t in with_logits(tensors_of(y_pred)) if t.dtype.is_floating
         ]
         with _tape_on(tensors) as tape:
             try:
@@ -127,13 +131,13 @@ class GradGuardLoss(keras.losses.Loss):
 
     def _resolved(self, y_true, y_pred):
         if self._inner is None:
-            return keras_internals.resolved_loss(self._given, y_true, y_pred)
+            return resolved_loss(self._given, y_true, y_pred)
         return self._inner
 
     def _is_due(self):
         if not self._door.is_open or is_examining():
             return False
-        if not internals.tape_is_active():
+        if not tape_is_active():
             return False
         if not tf.executing_eagerly():
             return True
@@ -143,9 +147,9 @@ class GradGuardLoss(keras.losses.Loss):
     def _diagnoses(self, inner, y_true, y_pred):
         step = _running_step()
         if step is None:
-            findings = examine.explain_loss(inner, y_true, y_pred)
+            findings = explain_loss(inner, y_true, y_pred)
             return diagnoses_of(findings, 0, "error")
-        findings = examine.explain_loss_of_step(step, inner.name)
+        findings = explain_loss_of_step(step, inner.name)
         lost = {path for f in findings for path in f.variables}
         severity = "error" if len(lost) == len(step.paths) else "warning"
         return diagnoses_of(findings, len(step.paths), severity)
@@ -174,9 +178,7 @@ class GradGuardLoss(keras.losses.Loss):
         if not diagnoses:
             return
         if self.on_break == "raise":
-            raise GradientBreakError(
-                Report(diagnoses=diagnoses), internals.NO_GRADIENTS
-            )
+            raise GradientBreakError(Report(diagnoses=diagnoses), NO_GRADIENTS)
         for diagnosis in diagnoses:
             if diagnosis.key not in self._warned:
                 self._warned.add(diagnosis.key)

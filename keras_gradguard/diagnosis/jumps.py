@@ -5,17 +5,123 @@ at three distances. A jump stays as it is, everything else shrinks.
 """
 
 import collections
+import dataclasses
 import itertools
 
 import numpy as np
 
-from keras_gradguard.diagnosis import eager_internals, source
-from keras_gradguard.diagnosis.conditions import is_condition, keys_of
-from keras_gradguard.diagnosis.edges import Context
-from keras_gradguard.diagnosis.heights import depends, measured
-from keras_gradguard.diagnosis.lossrun import LossFailed, LossRun, NotAFunction
-from keras_gradguard.diagnosis.switches import Ways
-from keras_gradguard.finding import Finding
+from keras_gradguard.backend.tensorflow.internals.eager import CUSTOM_GRADIENT
+from keras_gradguard.backend.tensorflow.tracing.loss_run import (
+    LossRun,
+    condition_keys,
+)
+from keras_gradguard.diagnosis.flips import FlipSearch
+from keras_gradguard.graph.ops import Context, is_condition
+from keras_gradguard.graph.trace import LossFailed, NotAFunction
+from keras_gradguard.records.finding import Finding
+from keras_gradguard.source.frames import op_place, place_at
+
+# A formula that switches to its own series differs by less, and nobody
+# minds: a jump counts from this share of the loss's own size on.
+_LEAST_JUMP = 1e-4
+# How much a jump may differ from one distance to the next, which is a tenth.
+_SPREAD = 0.2
+# How much of a jump must be due to the condition that is accused.
+_LEAST_SHARE = 0.1
+
+
+@dataclasses.dataclass(frozen=True)
+class Jump:
+    """A measured jump.
+
+    Args:
+        height: The largest change of one value of the loss.
+        switch: The `Switch` it happens at.
+        runs: The `Run`s nearest to it, where the condition is true first.
+        signs: The signs for `Switch.side` of the first of them.
+    """
+
+    height: float
+    switch: object
+    runs: tuple
+    signs: np.ndarray
+
+
+def measured_jump(ways, switch):
+    """Returns the `Jump` at a flip, `None` if it cannot be measured.
+
+    Its height is 0.0 where the loss is continuous.
+
+    Args:
+        ways: The `Ways` that led there.
+        switch: The `Switch`.
+    """
+    found = None
+    for signs in _patterns(switch):
+        steps = []
+        for width in switch.widths:
+            runs = [ways.run(switch.side(width, s)) for s in (signs, -signs)]
+            if None in runs or runs[0].values.shape != runs[1].values.shape:
+                break
+            steps.append(runs[0].values - runs[1].values)
+        if len({step.shape for step in steps}) > 1 or len(steps) < 3:
+            continue
+        height = _constant_part(ways.first, steps, runs)
+        if height is None:
+            continue
+        found = Jump(height, switch, tuple(runs), signs)
+        if height:
+            break
+    return found
+
+
+def depends_on_condition(subject, jump, key):
+    """Whether the loss jumps because of this very condition.
+
+    Others may flip at the same prediction: this one alone is flipped.
+
+    Args:
+        subject: The `LossRun`.
+        jump: The `Jump`.
+        key: Key of the condition in `Run.bools`.
+    """
+    prediction = jump.switch.side(jump.switch.widths[-1], jump.signs)
+    other = jump.runs[1].bools.get(key)
+    try:
+        flipped = subject.run(prediction, forced={key: other}).values
+    except LossFailed:
+        return False
+    if other is None or flipped.shape != jump.runs[0].values.shape:
+        return False
+    change = np.abs(flipped - jump.runs[0].values)
+    return bool((change > _LEAST_SHARE * jump.height).any())
+
+
+def _patterns(switch):
+    """Which side each unit goes to: first all to where it is true."""
+    toward = switch.toward_true
+    yield toward
+    if toward.ndim:
+        yield np.abs(toward)
+        random = np.random.default_rng(0)
+        yield toward * random.choice([-1.0, 1.0], toward.shape)
+
+
+def _constant_part(first, steps, runs):
+    """What is left of a difference as the distance shrinks, 0.0 if nothing."""
+    _, wide, near = steps
+    finite = np.isfinite(wide) & np.isfinite(near)
+    if not finite.any():
+        return None
+    wide, near = wide[finite], near[finite]
+    sizes = [first.values, *(run.values[finite] for run in runs)]
+    size = max(np.abs(s[np.isfinite(s)]).mean() for s in sizes if s.size)
+    # The last tenth of the way tells what a slope still adds.
+    jump = np.abs(10 * near - wide) / 9
+    stays = np.abs(wide - near) <= _SPREAD * np.abs(near)
+    stays &= np.abs(near) > _LEAST_JUMP * size
+    return float(jump[stays].max()) if stays.any() else 0.0
+
 
 # A switch may fail to be measured: the loss is NaN there, say.
 _MOST_SWITCHES = 8
@@ -35,7 +141,7 @@ def may_jump(graph):
     for context in Context(graph).everything():
         for op in context.graph.get_operations():
             if is_condition(op.inputs, op.outputs):
-                if source.op_place(op).line is not None:
+                if op_place(op).line is not None:
                     return True
     return False
 
@@ -81,7 +187,7 @@ def jumps_of(subject, name, with_python=True):
     )
     if not (conditions or has_python):
         return []
-    ways = Ways(subject, with_path=has_python)
+    ways = FlipSearch(subject, with_path=has_python)
     findings, points, asked = [], [], collections.Counter()
     for op, key in conditions.items():
         line = key[:2]
@@ -95,7 +201,7 @@ def jumps_of(subject, name, with_python=True):
         if _is_known(found.switch.point, points):
             continue
         points.append(found.switch.point)
-        place = source.op_place(op)
+        place = op_place(op)
         first = subject.base.bools[key]
         known = {"true_share": float(np.mean(first))} if first.size > 1 else {}
         findings.append(_finding(place, op.type, name, found.height, known))
@@ -116,7 +222,7 @@ def _conditions(subject):
                 open_ids |= {id(tensor) for tensor in op.outputs}
     return {
         op: key
-        for op, key in keys_of(recording).items()
+        for op, key in condition_keys(recording).items()
         if op.type != "StopGradient"
         and any(id(tensor) in open_ids for tensor in op.inputs)
         and not is_hidden(op)
@@ -131,7 +237,7 @@ def is_hidden(op):
         op: A `RanOp`; inside a hand-written gradient the tape sees only
             that.
     """
-    inside = eager_internals.CUSTOM_GRADIENT
+    inside = CUSTOM_GRADIENT
     return not op.is_taped or any(
         (frame.filename, frame.name) == (inside.co_filename, inside.co_name)
         for frame in op.traceback
@@ -156,10 +262,10 @@ def _jump_at(subject, ways, key):
     num_measured = 0
     switches = ways.switches(lambda run: run.bools.get(key))
     for switch in itertools.islice(switches, _MOST_SWITCHES):
-        jump = measured(ways, switch)
+        jump = measured_jump(ways, switch)
         if jump is None:
             continue
-        if jump.height and depends(subject, jump, key):
+        if jump.height and depends_on_condition(subject, jump, key):
             return jump
         num_measured += 1
         num_ops = ways.num_runs * len(subject.recording.ops)
@@ -173,7 +279,7 @@ def _python_jumps(ways, name):
     first = ways.first.path
     switches = ways.switches(lambda run: np.asarray(run.path != first))
     for switch in itertools.islice(switches, _MOST_MEASURED):
-        jump = measured(ways, switch)
+        jump = measured_jump(ways, switch)
         if jump is None or not jump.height:
             continue
         there, here = jump.runs
@@ -187,7 +293,7 @@ def _python_jumps(ways, name):
         same = itertools.takewhile(lambda pair: pair[0] == pair[1], pairs)
         *_, (last, _) = same
         code, _, line = last
-        place = source.place(code.co_filename, line, code.co_name)
+        place = place_at(code.co_filename, line, code.co_name)
         return [_finding(place, None, name, jump.height, {})]
     return []
 

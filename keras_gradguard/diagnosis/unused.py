@@ -1,16 +1,75 @@
 """Step 4e: variables that no loss depends on at all, told apart by cause."""
 
+import ast
 import collections
+import re
 
-from keras_gradguard.diagnosis import source
-from keras_gradguard.diagnosis.declared import (
+from keras_gradguard.backend.tensorflow.internals.variables import (
+    frames_to_stand_in,
+)
+from keras_gradguard.graph.edges import edges
+from keras_gradguard.graph.ops import Context, Value
+from keras_gradguard.records.finding import Finding, Place
+from keras_gradguard.source.declared import (
     assigned_place,
     declared_place,
     owner_of,
 )
-from keras_gradguard.diagnosis.early import early_place
-from keras_gradguard.diagnosis.edges import Context, Value, edges
-from keras_gradguard.finding import Finding, Place
+from keras_gradguard.source.frames import (
+    frames_of,
+    is_users,
+    op_place,
+    place_at,
+)
+from keras_gradguard.source.syntax import tree_of
+
+
+def early_place(graph, layer, variable):
+    """Finds the function that a weight has a stand-in in.
+
+    Args:
+        graph: The graph of a step that does not read the variable.
+        layer: The layer that owns the variable.
+        variable: A Keras variable.
+
+    Returns:
+        The `Place` of the function, at its `tf.function` where it has one,
+        or `None` if no function in the graph holds a stand-in.
+    """
+    scope = re.compile(rf"{re.escape(layer.name)}(_\d+)?")
+    for context in Context(graph).everything():
+        if context.parent is None:
+            continue
+        for op in context.graph.get_operations():
+            if not any(map(scope.fullmatch, op.name.split("/"))):
+                continue
+            if all(tuple(variable.shape) != _shape(t) for t in op.outputs):
+                continue
+            frames = frames_to_stand_in(frames_of(op))
+            found = [f for f in frames if is_users(f[0])]
+            if found:
+                return _head(*found[0])
+    return None
+
+
+def _shape(tensor):
+    return tuple(tensor.shape) if tensor.shape.rank is not None else None
+
+
+def _head(file, line, function):
+    """The line where the function that holds a line begins."""
+    around = [
+        node
+        for node in ast.walk(tree_of(file))
+        if isinstance(node, ast.FunctionDef)
+        and node.name == function
+        and node.lineno <= line <= node.end_lineno
+    ]
+    if around:
+        marks = around[-1].decorator_list
+        named = [m for m in marks if "function" in ast.unparse(m)]
+        line = (named or [around[-1]])[0].lineno
+    return place_at(file, line, function)
 
 
 def unused_findings(location, numbers):
@@ -66,10 +125,8 @@ def _cause(location, number):
         if _name(call.y_pred) in names:
             place = _loss_place(trace, call)
             return "loss_ignores_prediction", None, call.name, place
-    last = next(
-        (op for op in _newest_first(later) if source.op_place(op).line), None
-    )
-    used = source.op_place(last) if last is not None else Place()
+    last = next((op for op in _newest_first(later) if op_place(op).line), None)
+    used = op_place(last) if last is not None else Place()
     declared = declared_place(location.model, layer, variable=variable)
     if any(_name(tensor) in names for tensor in trace.outputs):
         place = used if used.line is not None else declared or Place()
@@ -114,7 +171,7 @@ def _loss_place(trace, call):
     seen = set()
     while queue:
         value = queue.popleft()
-        place = source.op_place(value.tensor.op)
+        place = op_place(value.tensor.op)
         if place.line is not None:
             return place
         for edge in edges(value):
@@ -127,9 +184,9 @@ def _loss_place(trace, call):
                 seen.add(follow.key)
                 queue.append(follow)
     code = getattr(call.function, "__code__", None)
-    if code is None or not source.is_users(code.co_filename):
+    if code is None or not is_users(code.co_filename):
         return Place()
-    return source.place(code.co_filename, code.co_firstlineno, code.co_name)
+    return place_at(code.co_filename, code.co_firstlineno, code.co_name)
 
 
 def _name(tensor):

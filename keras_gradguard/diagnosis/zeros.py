@@ -3,15 +3,241 @@
 import collections
 import dataclasses
 
+import numpy as np
 import tensorflow as tf
 
-from keras_gradguard.diagnosis.backward import Gradients
-from keras_gradguard.diagnosis.lineage import Lineage
-from keras_gradguard.diagnosis.recording import RanOp
-from keras_gradguard.diagnosis.values import array, is_zero
-from keras_gradguard.diagnosis.zero_causes import cause_of, is_satisfied
-from keras_gradguard.diagnosis.zero_origin import origin_of
-from keras_gradguard.finding import Finding
+from keras_gradguard.diagnosis.places import Lineage
+from keras_gradguard.graph.backward import Gradients
+from keras_gradguard.graph.ops import RanOp, array_of, is_zero
+from keras_gradguard.model.losses import is_in_compiled_loss
+from keras_gradguard.records.finding import Finding
+from keras_gradguard.source.frames import frames_of
+
+PRODUCTS = frozenset(
+    (
+        "MatMul",
+        "BatchMatMul",
+        "BatchMatMulV2",
+        "Einsum",
+        "Conv1D",
+        "Conv2D",
+        "Conv3D",
+        "DepthwiseConv2dNative",
+        "Conv2DBackpropInput",
+        "Conv3DBackpropInputV2",
+    )
+)
+# Their slope is never zero: zeros come out only where gradients cancel, as
+# they do for a bias before a normalisation.
+_SUMS = frozenset(
+    ("Add", "AddV2", "AddN", "BiasAdd", "Sub", "Sum", "Mean", "Neg", "Cumsum")
+)
+_AT_THEIR_MINIMUM = frozenset(("Square", "SquaredDifference", "Abs", "L2Loss"))
+_ENDS = {"Sigmoid": (0.0, 1.0), "Tanh": (-1.0, 1.0), "Softmax": (0.0, 1.0)}
+_SOFTMAX_LOSSES = (
+    "SoftmaxCrossEntropyWithLogits",
+    "SparseSoftmaxCrossEntropyWithLogits",
+)
+# Keras clips probabilities at 1e-7, so a perfect fit costs about as much.
+_NOTHING_LOST = 1e-6
+_CLIPS = ("ClipByValue", "Minimum", "Maximum", "Relu6")
+
+
+def zero_cause(stop, lineage):
+    """Returns the cause word of a `Stop`, `None` if it is no fault.
+
+    Args:
+        stop: The `Stop`.
+        lineage: The `Lineage` of the step.
+    """
+    op = stop.op
+    if stop.cancels:
+        # A shift of all scores may well cancel; a prediction may not.
+        is_parameter = stop.tensor.dtype == tf.resource or is_weight(
+            stop.tensor, lineage
+        )
+        return None if is_parameter else "constant_loss"
+    if op.type in _SUMS:
+        return None
+    if op.type in _AT_THEIR_MINIMUM and not np.any(array_of(op.inputs[0])):
+        return None
+    others = [t for t in op.inputs if t is not stop.tensor]
+    zeros = [
+        t for t in others if array_of(t) is not None and not np.any(array_of(t))
+    ]
+    if op.type in PRODUCTS:
+        if not zeros:
+            return None
+        return "zero_weights" if is_weight(zeros[0], lineage) else "zero_input"
+    if op.type in ("Mul", "MulNoNan"):
+        return _of_product(op, zeros, lineage)
+    return _of_slope(stop, lineage)
+
+
+def _of_product(op, zeros, lineage):
+    if not zeros:
+        # Elements that are not zero, times a gradient that is zero there.
+        return None
+    if is_weight(zeros[0], lineage):
+        return "zero_weights"
+    is_constant = lineage.recording.maker(zeros[0]) is None
+    if is_constant and is_in_compiled_loss(frames_of(op)):
+        if all(zeros[0] is not t for t in lineage.recording.trace.batch):
+            return "loss_weight"
+    return "zero_factor"
+
+
+def _of_slope(stop, lineage):
+    op, values = stop.op, array_of(stop.tensor)
+    if op.type == "Sign":
+        return "sign"
+    if op.type in ("Softmax", "LogSoftmax", *_SOFTMAX_LOSSES):
+        if values.shape[-1] == 1:
+            return "one_unit_softmax"
+    if op.type in _SOFTMAX_LOSSES:
+        return (
+            "saturated_activation" if np.any(array_of(op.outputs[0])) else None
+        )
+    if op.type in ("Softmax", "LogSoftmax"):
+        spread = np.ptp(stop.incoming[0], axis=-1)
+        at_end = np.isin(array_of(op.outputs[0]), (0, 1)).all()
+        if not np.any(spread) and not at_end:
+            return "constant_loss"
+        return "saturated_activation"
+    if op.type in ("Relu", "Relu6") and np.all(values <= 0):
+        return "dead_relu" if np.any(values) else _of_zeros(stop, lineage)
+    if op.type == "Maximum" and not any(
+        np.any(array_of(t)) for t in op.inputs if t is not stop.tensor
+    ):
+        return "dead_relu"
+    if op.type in _CLIPS:
+        return "saturated_clip"
+    if op.type in (*_ENDS, "Softsign", "Erf", "Selu", "Elu", "Softplus"):
+        return "saturated_activation"
+    return "unexplained_zero"
+
+
+def _of_zeros(stop, lineage):
+    """Why a value is zero throughout: zeros went into the layer."""
+    op = lineage.recording.maker(stop.tensor)
+    while op is not None and op.type in ("BiasAdd", "Add", "AddV2", "Reshape"):
+        op = lineage.recording.maker(op.inputs[0])
+    if op is None or op.type not in PRODUCTS:
+        return "dead_relu"
+    for tensor in op.inputs:
+        if array_of(tensor) is not None and not np.any(array_of(tensor)):
+            is_own = is_weight(tensor, lineage)
+            return "zero_weights" if is_own else "zero_input"
+    return "dead_relu"
+
+
+def is_weight(tensor, lineage):
+    """Whether a tensor is a variable's value, perhaps cast or reshaped."""
+    op = lineage.recording.maker(tensor)
+    while op is not None:
+        if op.type in ("ReadVariableOp", "ResourceGather"):
+            return True
+        if op.type not in ("Cast", "Identity", "Reshape", "Transpose"):
+            return False
+        op = lineage.recording.maker(op.inputs[0])
+    return False
+
+
+def is_satisfied(stop, cause, lineage, noise=0.0):
+    """Returns whether the loss would not gain by a slope: all is well.
+
+    A value that is held at a bound and that the loss wants beyond this bound
+    is as good as it can be, if nothing is lost by it any more: a hinge whose
+    margin is kept, a probability that is right and 1.
+
+    Args:
+        stop: The `Stop`.
+        cause: Its cause word.
+        lineage: The `Lineage` of the step.
+        noise: See `zeros.zero_findings`.
+    """
+    op = stop.op
+    is_tail = bool(noise) and cause != "constant_loss"
+    if is_tail or (stop.cancels and stop.num_uses > 2):
+        # The terms of a cross-entropy of logits cancel once they are large.
+        if lineage.largest_loss(op) <= _NOTHING_LOST:
+            return True
+    is_bound = cause in ("saturated_clip", "dead_relu", "unexplained_zero")
+    if cause == "saturated_activation" and op.type in _ENDS:
+        low, high = _ENDS[op.type]
+        after = array_of(op.outputs[0])
+        is_low, is_high = after == low, after == high
+    elif is_bound and lineage.is_in_loss(op):
+        before, after = array_of(stop.tensor), array_of(op.outputs[0])
+        if before is None or after is None or before.shape != after.shape:
+            return False
+        is_low, is_high = after > before, after < before
+    else:
+        return False
+    wish = stop.incoming[0]
+    if wish is None or wish.shape != after.shape:
+        return False
+    if np.any(after) and lineage.largest_loss(op) > _NOTHING_LOST:
+        return False
+    return bool(np.all(wish[is_low] >= 0) and np.all(wish[is_high] <= 0))
+
+
+def zero_input_origin(stop, handles, lineage):
+    """Returns the `Stop` at which the zeros of a zero input begin.
+
+    A dead layer gives zeros to the next one, whose ReLU is then at its flat
+    end too: what stops the gradient first is not what is to be mended.
+
+    Args:
+        stop: A `Stop` whose cause is a zero input.
+        handles: Handles of the variables that get no more than zeros.
+        lineage: The `Lineage` of the step.
+
+    Returns:
+        A `Stop` of the op that makes zeros out of what is not zero and hangs
+        on one of the variables; else one of the first layer that gets zeros.
+    """
+    known = set(map(id, handles))
+
+    def hangs_on_them(tensor):
+        return any(
+            id(source) in known
+            for op in lineage.ancestors([tensor])
+            for source in op.inputs
+        )
+
+    first, op = stop, stop.op
+    while op is not None:
+        zeros = [t for t in op.inputs if _is_all_zero(t)]
+        inputs = [t for t in zeros if not is_weight(t, lineage)]
+        if op.type in PRODUCTS and inputs:
+            first = _at(stop, op, inputs[0])
+        learned = [t for t in inputs if hangs_on_them(t)]
+        if learned:
+            op = lineage.recording.maker(learned[0])
+            continue
+        others = [t for t in op.inputs if array_of(t) is not None]
+        alive = [t for t in others if all(t is not zero for zero in zeros)]
+        held = [t for t in alive if hangs_on_them(t)]
+        tensors = held or alive
+        if op is not stop.op and tensors:
+            begin = _at(stop, op, tensors[0])
+            if zero_cause(begin, lineage) not in (None, "unexplained_zero"):
+                return begin
+        break
+    return first
+
+
+def _is_all_zero(tensor):
+    values = array_of(tensor)
+    return values is not None and values.size > 0 and not np.any(values)
+
+
+def _at(stop, op, tensor):
+    return dataclasses.replace(
+        stop, op=op, tensor=tensor, incoming=(), cancels=False, num_uses=1
+    )
+
 
 _ABOVE_NOISE = 1e3
 # A sum of float32s that is zero but for rounding leaves more than that.
@@ -70,7 +296,7 @@ def zero_findings(recording, variables, paths, model, noise=0.0):
     _merge(stops, hit, lineage)
     findings = []
     for op, (stop, call) in stops.items():
-        cause = cause_of(stop, lineage)
+        cause = zero_cause(stop, lineage)
         if cause is None or is_satisfied(stop, cause, lineage, noise):
             continue
         # What has settled is as small as rounding too.
@@ -98,10 +324,10 @@ def zero_findings(recording, variables, paths, model, noise=0.0):
 def _trace_back(stops, hit, variables, lineage):
     """Puts where zeros begin in the place of what gets them."""
     for op, (stop, call) in list(stops.items()):
-        if cause_of(stop, lineage) != "zero_input":
+        if zero_cause(stop, lineage) != "zero_input":
             continue
         handles = [variables[number].value.handle for number in hit[op]]
-        origin = origin_of(stop, handles, lineage)
+        origin = zero_input_origin(stop, handles, lineage)
         if origin.op is not op:
             del stops[op]
             stops.setdefault(origin.op, (origin, call))
@@ -113,7 +339,7 @@ def _merge(stops, hit, lineage):
     for op in list(stops):
         before = lineage.ancestors(op.inputs)
         first = next((o for o in stops if o is not op and o in before), None)
-        if first is not None and cause_of(stops[op][0], lineage) == (
+        if first is not None and zero_cause(stops[op][0], lineage) == (
             "zero_input"
         ):
             hit[first] |= hit.pop(op)
@@ -146,7 +372,7 @@ class _Stops:
         )
         incoming = None
         for tensor, gradient in zip(op.inputs, pullback.outgoing, strict=False):
-            known = array(gradient)
+            known = array_of(gradient)
             # A tensor of no rows has nothing to pass on.
             if known is None or not known.size:
                 continue
@@ -154,7 +380,7 @@ class _Stops:
             stops = arrives and nothing
             if stops and incoming is None:
                 incoming = tuple(
-                    array(None if g is None else tf.convert_to_tensor(g))
+                    array_of(None if g is None else tf.convert_to_tensor(g))
                     for g in pullback.incoming
                 )
             use = _Use(op, nothing, incoming if stops else None)

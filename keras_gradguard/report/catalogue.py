@@ -2,13 +2,13 @@
 
 import textwrap
 
-from keras_gradguard.report import message
+from keras_gradguard.records.text import change_lines
 from keras_gradguard.rules import RULES
 
 WIDTH = 80
 
 
-def explain(rule):
+def rule_page(rule):
     """Returns all that is known of a rule, as a page for the terminal.
 
     Args:
@@ -22,12 +22,12 @@ def explain(rule):
         if source:
             parts.append(f"{title}:\n{textwrap.indent(source, '    ')}")
     for item in rule.help:
-        lines = "".join(f"    {line}\n" for line in message.change(item))
+        lines = "".join(f"    {line}\n" for line in change_lines(item))
         parts.append(_wrap("help: ", item.text) + lines)
     return "\n\n".join(part.rstrip() for part in parts)
 
 
-def table():
+def rule_table():
     """Returns one line for each rule, by code, for the terminal."""
     rows = [(rule.code, rule.name, summary(rule)) for rule in _by_code()]
     width = max(len(name) for _, name, _ in rows)

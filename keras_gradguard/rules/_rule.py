@@ -3,8 +3,8 @@
 import dataclasses
 from collections.abc import Callable
 
-from keras_gradguard.finding import Finding
-from keras_gradguard.records import Help
+from keras_gradguard.records.finding import Finding
+from keras_gradguard.records.report import Help
 
 
 @dataclasses.dataclass(frozen=True)

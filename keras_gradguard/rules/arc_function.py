@@ -1,6 +1,6 @@
 """GG229: an angle from a cosine that is at its end."""
 
-from keras_gradguard.records import Help
+from keras_gradguard.records.report import Help
 from keras_gradguard.rules._rule import Rule
 
 _BAD = """\

@@ -1,6 +1,6 @@
 """GG104: an index of the largest score instead of the scores."""
 
-from keras_gradguard.records import Help
+from keras_gradguard.records.report import Help
 from keras_gradguard.rules._rule import Rule
 
 RULE = Rule(

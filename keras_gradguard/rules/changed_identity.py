@@ -1,6 +1,6 @@
 """GG252: a function that changes nothing but the gradient."""
 
-from keras_gradguard.records import Help
+from keras_gradguard.records.report import Help
 from keras_gradguard.rules._rule import Rule
 
 RULE = Rule(

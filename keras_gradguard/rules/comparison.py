@@ -1,6 +1,6 @@
 """GG102: a condition on the scores instead of the scores."""
 
-from keras_gradguard.records import Help
+from keras_gradguard.records.report import Help
 from keras_gradguard.rules._rule import Rule
 
 RULE = Rule(

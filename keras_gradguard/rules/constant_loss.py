@@ -1,6 +1,6 @@
 """GG209: a loss from which the prediction cancels out."""
 
-from keras_gradguard.records import Help
+from keras_gradguard.records.report import Help
 from keras_gradguard.rules._rule import Rule
 
 _BAD = """\

@@ -1,6 +1,6 @@
 """GG312: a constraint that undoes each update."""
 
-from keras_gradguard.records import Help
+from keras_gradguard.records.report import Help
 from keras_gradguard.rules._rule import Rule
 
 _BAD = """\

@@ -2,7 +2,7 @@
 
 import itertools
 
-from keras_gradguard.records import Help
+from keras_gradguard.records.report import Help
 from keras_gradguard.rules._rule import Rule
 
 CALLS = {

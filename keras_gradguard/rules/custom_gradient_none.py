@@ -1,6 +1,6 @@
 """GG122: a hand-written gradient that returns nothing."""
 
-from keras_gradguard.records import Help
+from keras_gradguard.records.report import Help
 from keras_gradguard.rules._rule import Rule
 
 RULE = Rule(

@@ -1,6 +1,6 @@
 """GG201: a ReLU that no value gets through."""
 
-from keras_gradguard.records import Help
+from keras_gradguard.records.report import Help
 from keras_gradguard.rules._rule import Rule
 
 _BAD = """\

@@ -1,6 +1,6 @@
 """GG224: a division by zero or by next to nothing."""
 
-from keras_gradguard.records import Help
+from keras_gradguard.records.report import Help
 from keras_gradguard.rules._rule import Rule
 
 _BAD = """\

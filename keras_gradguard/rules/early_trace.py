@@ -1,6 +1,6 @@
 """GG307: a function that was traced while Keras built what it calls."""
 
-from keras_gradguard.records import Help
+from keras_gradguard.records.report import Help
 from keras_gradguard.rules._rule import Rule
 
 _BAD = """\

@@ -1,6 +1,6 @@
 """GG232: a gradient that grows with every step."""
 
-from keras_gradguard.records import Help
+from keras_gradguard.records.report import Help
 from keras_gradguard.rules._rule import Rule
 
 _BAD = """\

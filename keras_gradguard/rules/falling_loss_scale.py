@@ -1,6 +1,6 @@
 """GG262: a loss scale that does not hold."""
 
-from keras_gradguard.records import Help
+from keras_gradguard.records.report import Help
 from keras_gradguard.rules._rule import Rule
 
 _BAD = """\

@@ -1,6 +1,6 @@
 """GG900: a fault of the guard, not of the gradient; never matched."""
 
-from keras_gradguard.records import Help
+from keras_gradguard.records.report import Help
 from keras_gradguard.rules._rule import Rule
 
 RULE = Rule(

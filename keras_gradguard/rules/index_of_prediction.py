@@ -1,6 +1,6 @@
 """GG123: a prediction made a whole number that picks rows of a table."""
 
-from keras_gradguard.records import Help
+from keras_gradguard.records.report import Help
 from keras_gradguard.rules._rule import Rule
 
 # The last op of a chain is the one that has the index for an input.

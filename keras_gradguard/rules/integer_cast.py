@@ -1,6 +1,6 @@
 """GG103: a cast from floating point to an integer or a bool."""
 
-from keras_gradguard.records import Help
+from keras_gradguard.records.report import Help
 from keras_gradguard.rules._rule import Rule
 
 RULE = Rule(

@@ -1,6 +1,6 @@
 """GG110: a Python loop over a tensor."""
 
-from keras_gradguard.records import Help
+from keras_gradguard.records.report import Help
 from keras_gradguard.rules._rule import Rule
 
 RULE = Rule(

@@ -1,6 +1,6 @@
 """GG241: a loss that picks between formulas that do not meet."""
 
-from keras_gradguard.records import Help
+from keras_gradguard.records.report import Help
 from keras_gradguard.rules._rule import Rule
 
 RULE = Rule(

@@ -1,6 +1,6 @@
 """GG223: the logarithm of zero or of less."""
 
-from keras_gradguard.records import Help
+from keras_gradguard.records.report import Help
 from keras_gradguard.rules._rule import Rule
 
 _BAD = """\

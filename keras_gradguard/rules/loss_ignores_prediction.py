@@ -1,6 +1,6 @@
 """GG303: a loss that never looks at the prediction."""
 
-from keras_gradguard.records import Help
+from keras_gradguard.records.report import Help
 from keras_gradguard.rules._rule import Rule
 
 RULE = Rule(

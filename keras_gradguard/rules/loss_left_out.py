@@ -1,6 +1,6 @@
 """GG306: a compiled loss that Keras calls and does not add."""
 
-from keras_gradguard.records import Help
+from keras_gradguard.records.report import Help
 from keras_gradguard.rules._rule import Rule
 
 _BAD = """\

@@ -1,6 +1,6 @@
 """GG261: gradients that are too small for float16."""
 
-from keras_gradguard.records import Help
+from keras_gradguard.records.report import Help
 from keras_gradguard.rules._rule import Rule
 
 _BAD = """\

@@ -1,6 +1,6 @@
 """GG221: NaN or Inf in the batch itself."""
 
-from keras_gradguard.records import Help
+from keras_gradguard.records.report import Help
 from keras_gradguard.rules._rule import Rule
 
 _BAD = """\

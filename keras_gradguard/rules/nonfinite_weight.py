@@ -1,6 +1,6 @@
 """GG222: a weight that was spoiled before this step."""
 
-from keras_gradguard.records import Help
+from keras_gradguard.records.report import Help
 from keras_gradguard.rules._rule import Rule
 
 _BAD = """\

@@ -1,6 +1,6 @@
 """GG101: a NumPy function where a TensorFlow one is meant."""
 
-from keras_gradguard.records import Help
+from keras_gradguard.records.report import Help
 from keras_gradguard.rules._rule import Rule
 
 RULE = Rule(

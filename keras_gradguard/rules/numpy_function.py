@@ -1,6 +1,6 @@
 """GG116: Python code wrapped as one op."""
 
-from keras_gradguard.records import Help
+from keras_gradguard.records.report import Help
 from keras_gradguard.rules._rule import Rule
 
 RULE = Rule(

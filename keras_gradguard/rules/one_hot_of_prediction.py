@@ -1,6 +1,6 @@
 """GG112: a prediction used as the class index of a one-hot vector."""
 
-from keras_gradguard.records import Help
+from keras_gradguard.records.report import Help
 from keras_gradguard.rules._rule import Rule
 
 

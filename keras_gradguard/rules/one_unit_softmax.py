@@ -1,6 +1,6 @@
 """GG205: a softmax with nothing to choose from."""
 
-from keras_gradguard.records import Help
+from keras_gradguard.records.report import Help
 from keras_gradguard.rules._rule import Rule
 
 _BAD = """\

@@ -1,6 +1,6 @@
 """GG313: updates that go to another model."""
 
-from keras_gradguard.records import Help
+from keras_gradguard.records.report import Help
 from keras_gradguard.rules._rule import Rule
 
 _BAD = """\

@@ -1,6 +1,6 @@
 """GG302: an output that no loss looks at."""
 
-from keras_gradguard.records import Help
+from keras_gradguard.records.report import Help
 from keras_gradguard.rules._rule import Rule
 
 _BAD = """\

@@ -1,6 +1,6 @@
 """GG120: a prediction made before the gradient tape records."""
 
-from keras_gradguard.records import Help
+from keras_gradguard.records.report import Help
 from keras_gradguard.rules._rule import Rule
 
 _BAD = """\

@@ -1,6 +1,6 @@
 """GG225: a number too large for its dtype."""
 
-from keras_gradguard.records import Help
+from keras_gradguard.records.report import Help
 from keras_gradguard.rules._rule import Rule
 
 _BAD = """\

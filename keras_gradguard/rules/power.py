@@ -1,6 +1,6 @@
 """GG228: a power whose base does not suit its exponent."""
 
-from keras_gradguard.records import Help
+from keras_gradguard.records.report import Help
 from keras_gradguard.rules._rule import Rule
 
 _BAD = """\

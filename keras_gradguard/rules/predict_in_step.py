@@ -1,6 +1,6 @@
 """GG121: `predict` called where the model itself is to be called."""
 
-from keras_gradguard.records import Help
+from keras_gradguard.records.report import Help
 from keras_gradguard.rules._rule import Rule
 
 _BAD = """\

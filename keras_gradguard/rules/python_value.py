@@ -1,6 +1,6 @@
 """GG108: a tensor read out as a plain Python value."""
 
-from keras_gradguard.records import Help
+from keras_gradguard.records.report import Help
 from keras_gradguard.rules._rule import Rule
 
 RULE = Rule(

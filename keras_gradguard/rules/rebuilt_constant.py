@@ -1,6 +1,6 @@
 """GG119: a new tensor made from the values of an old one."""
 
-from keras_gradguard.records import Help
+from keras_gradguard.records.report import Help
 from keras_gradguard.rules._rule import Rule
 
 RULE = Rule(

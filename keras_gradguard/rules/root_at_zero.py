@@ -1,6 +1,6 @@
 """GG226: a square root at the point where it is steepest."""
 
-from keras_gradguard.records import Help
+from keras_gradguard.records.report import Help
 from keras_gradguard.rules._rule import Rule
 
 _BAD = """\

@@ -1,6 +1,6 @@
 """GG105: a value rounded to whole numbers."""
 
-from keras_gradguard.records import Help
+from keras_gradguard.records.report import Help
 from keras_gradguard.rules._rule import Rule
 
 RULE = Rule(

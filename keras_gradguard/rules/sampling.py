@@ -1,6 +1,6 @@
 """GG115: a random draw that the scores only steer."""
 
-from keras_gradguard.records import Help
+from keras_gradguard.records.report import Help
 from keras_gradguard.rules._rule import Rule
 
 RULE = Rule(

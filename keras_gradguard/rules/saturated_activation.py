@@ -1,6 +1,6 @@
 """GG204: a sigmoid, tanh or softmax at its flat end."""
 
-from keras_gradguard.records import Help
+from keras_gradguard.records.report import Help
 from keras_gradguard.rules._rule import Rule
 
 RULE = Rule(

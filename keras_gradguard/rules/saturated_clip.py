@@ -1,6 +1,6 @@
 """GG203: a clip that cuts off the whole batch."""
 
-from keras_gradguard.records import Help
+from keras_gradguard.records.report import Help
 from keras_gradguard.rules._rule import Rule
 
 RULE = Rule(

@@ -1,6 +1,6 @@
 """GG106: a gradient stopped on purpose, in the wrong place."""
 
-from keras_gradguard.records import Help
+from keras_gradguard.records.report import Help
 from keras_gradguard.rules._rule import Rule
 
 RULE = Rule(

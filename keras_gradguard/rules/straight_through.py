@@ -1,6 +1,6 @@
 """GG242: values in steps that are given a gradient on purpose."""
 
-from keras_gradguard.records import Help
+from keras_gradguard.records.report import Help
 from keras_gradguard.rules._rule import Rule
 
 RULE = Rule(

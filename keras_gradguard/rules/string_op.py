@@ -1,6 +1,6 @@
 """GG117: numbers that went through text."""
 
-from keras_gradguard.records import Help
+from keras_gradguard.records.report import Help
 from keras_gradguard.rules._rule import Rule
 
 

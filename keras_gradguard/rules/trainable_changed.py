@@ -1,6 +1,6 @@
 """GG314: a layer that was unfrozen without a new compile."""
 
-from keras_gradguard.records import Help
+from keras_gradguard.records.report import Help
 from keras_gradguard.rules._rule import Rule
 
 _BAD = """\

@@ -1,6 +1,6 @@
 """GG227: an infinite slope on the side that is not chosen."""
 
-from keras_gradguard.records import Help
+from keras_gradguard.records.report import Help
 from keras_gradguard.rules._rule import Rule
 
 _BAD = """\

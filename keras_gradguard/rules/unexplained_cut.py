@@ -1,6 +1,6 @@
 """GG190: a proved cut for which no other rule has words."""
 
-from keras_gradguard.records import Help
+from keras_gradguard.records.report import Help
 from keras_gradguard.rules._rule import Rule
 
 RULE = Rule(

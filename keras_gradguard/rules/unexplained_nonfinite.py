@@ -1,6 +1,6 @@
 """GG230: a NaN or Inf for which no other rule has words."""
 
-from keras_gradguard.records import Help
+from keras_gradguard.records.report import Help
 from keras_gradguard.rules._rule import Rule
 
 _BAD = """\

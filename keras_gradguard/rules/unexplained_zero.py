@@ -1,6 +1,6 @@
 """GG210: a proved zero for which no other rule has words."""
 
-from keras_gradguard.records import Help
+from keras_gradguard.records.report import Help
 from keras_gradguard.rules._rule import Rule
 
 _BAD = """\

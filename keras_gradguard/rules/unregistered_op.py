@@ -1,6 +1,6 @@
 """GG107: an op that TensorFlow cannot differentiate at all."""
 
-from keras_gradguard.records import Help
+from keras_gradguard.records.report import Help
 from keras_gradguard.rules._rule import Rule
 
 RULE = Rule(

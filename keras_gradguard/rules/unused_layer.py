@@ -1,6 +1,6 @@
 """GG301: a layer that is built and never called."""
 
-from keras_gradguard.records import Help
+from keras_gradguard.records.report import Help
 from keras_gradguard.rules._rule import Rule
 
 _BAD = """\

@@ -1,6 +1,6 @@
 """GG305: a weight that its own layer never reads."""
 
-from keras_gradguard.records import Help
+from keras_gradguard.records.report import Help
 from keras_gradguard.rules._rule import Rule
 
 _BAD = """\

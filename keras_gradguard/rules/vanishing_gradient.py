@@ -1,6 +1,6 @@
 """GG231: a gradient that all but disappears on its way."""
 
-from keras_gradguard.records import Help
+from keras_gradguard.records.report import Help
 from keras_gradguard.rules._rule import Rule
 
 _BAD = """\

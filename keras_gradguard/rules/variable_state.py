@@ -1,6 +1,6 @@
 """GG118: a value carried through a variable or a metric."""
 
-from keras_gradguard.records import Help
+from keras_gradguard.records.report import Help
 from keras_gradguard.rules._rule import Rule
 
 RULE = Rule(

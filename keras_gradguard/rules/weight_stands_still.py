@@ -1,6 +1,6 @@
 """GG315: an update that leaves the weight as it was."""
 
-from keras_gradguard.records import Help
+from keras_gradguard.records.report import Help
 from keras_gradguard.rules._rule import Rule
 
 _BAD = """\

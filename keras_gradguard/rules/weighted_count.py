@@ -1,6 +1,6 @@
 """GG125: weights that are added up by a count, which passes no gradient."""
 
-from keras_gradguard.records import Help
+from keras_gradguard.records.report import Help
 from keras_gradguard.rules._rule import Rule
 
 RULE = Rule(

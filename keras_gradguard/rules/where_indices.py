@@ -1,6 +1,6 @@
 """GG113: the positions where a condition on the scores holds."""
 
-from keras_gradguard.records import Help
+from keras_gradguard.records.report import Help
 from keras_gradguard.rules._rule import Rule
 
 RULE = Rule(

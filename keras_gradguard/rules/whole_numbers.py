@@ -1,6 +1,6 @@
 """GG124: an op that makes indices, labels or counts of numbers."""
 
-from keras_gradguard.records import Help
+from keras_gradguard.records.report import Help
 from keras_gradguard.rules._rule import Rule
 
 

@@ -1,6 +1,6 @@
 """GG251: a gradient that is not the slope of its values."""
 
-from keras_gradguard.records import Help
+from keras_gradguard.records.report import Help
 from keras_gradguard.rules._rule import Rule
 
 RULE = Rule(

@@ -1,6 +1,6 @@
 """GG206: a mask or weight that is zero on the whole batch."""
 
-from keras_gradguard.records import Help
+from keras_gradguard.records.report import Help
 from keras_gradguard.rules._rule import Rule
 
 _BAD = """\

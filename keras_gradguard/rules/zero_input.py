@@ -1,6 +1,6 @@
 """GG211: a layer that gets nothing but zeros."""
 
-from keras_gradguard.records import Help
+from keras_gradguard.records.report import Help
 from keras_gradguard.rules._rule import Rule
 
 _BAD = """\

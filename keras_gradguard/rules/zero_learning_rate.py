@@ -1,6 +1,6 @@
 """GG311: a learning rate of zero."""
 
-from keras_gradguard.records import Help
+from keras_gradguard.records.report import Help
 from keras_gradguard.rules._rule import Rule
 
 _BAD = """\

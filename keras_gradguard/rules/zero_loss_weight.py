@@ -1,6 +1,6 @@
 """GG207: a loss that compile multiplies by zero."""
 
-from keras_gradguard.records import Help
+from keras_gradguard.records.report import Help
 from keras_gradguard.rules._rule import Rule
 
 _BAD = """\

@@ -1,6 +1,6 @@
 """GG208: weights that are all zero and stay so."""
 
-from keras_gradguard.records import Help
+from keras_gradguard.records.report import Help
 from keras_gradguard.rules._rule import Rule
 
 _BAD = """\

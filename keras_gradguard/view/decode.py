@@ -10,9 +10,9 @@ import dataclasses
 import json
 import math
 
-from keras_gradguard.cells import MISSING, UNMEASURED
-from keras_gradguard.report.schema import VERSION, whole
-from keras_gradguard.stored import diagnosis_of
+from keras_gradguard.records.norms import MISSING, UNMEASURED
+from keras_gradguard.records.reading import diagnosis_of
+from keras_gradguard.report.layout import VERSION, whole
 
 # JSON as the page reads it holds each whole number below this one.
 _LARGEST = 2**53

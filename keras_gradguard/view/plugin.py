@@ -2,6 +2,7 @@
 
 import base64
 import functools
+import pathlib
 
 import numpy as np
 import werkzeug.wrappers
@@ -10,14 +11,43 @@ from tensorboard.backend import http_util
 from tensorboard.plugins import base_plugin
 from tensorboard.util import tb_logging
 
-from keras_gradguard.report.schema import VERSION
-from keras_gradguard.report.tab import PLUGIN, RECORD
-from keras_gradguard.view import assets
-from keras_gradguard.view.cards import card_of
+from keras_gradguard.report.layout import PLUGIN, RECORD, VERSION
 from keras_gradguard.view.decode import Decoder, ReadError
-from keras_gradguard.view.recorded import timeline_of
+from keras_gradguard.view.details import Details, card_of
 from keras_gradguard.view.store import Store
-from keras_gradguard.view.told import Told
+from keras_gradguard.view.timeline import timeline_of
+
+FOLDER = pathlib.Path(__file__).parent / "static"
+INDEX = "index.js"
+_TYPES = {".js": "text/javascript", ".css": "text/css"}
+
+
+def asset_names():
+    """Returns the names of all files that may be served, `INDEX` always."""
+    found = FOLDER.iterdir() if FOLDER.is_dir() else ()
+    known = {path.name for path in found if path.suffix in _TYPES}
+    return sorted(known | {INDEX})
+
+
+def read_asset(name):
+    """Returns the content of a file and its media type.
+
+    Args:
+        name: One of `names()`.
+
+    Raises:
+        LookupError: If the file is missing.
+    """
+    path = FOLDER / name
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise LookupError(
+            f"the file {name} of the Gradients tab is missing; install "
+            "keras_gradguard anew"
+        ) from error
+    return content, _TYPES[path.suffix]
+
 
 MOST_COLUMNS = 4000
 _logger = tb_logging.get_logger()
@@ -43,7 +73,7 @@ class GradGuardPlugin(base_plugin.TBPlugin):
             "/norms": _answered(self._norms),
             "/details": _answered(self._details),
         }
-        for name in assets.names():
+        for name in asset_names():
             routes[f"/{name}"] = functools.partial(_serve_asset, name)
         return routes
 
@@ -54,7 +84,7 @@ class GradGuardPlugin(base_plugin.TBPlugin):
     def frontend_metadata(self):
         """Returns what TensorBoard is to load, and the name of the tab."""
         return base_plugin.FrontendMetadata(
-            es_module_path=f"/{assets.INDEX}", tab_name="Gradients"
+            es_module_path=f"/{INDEX}", tab_name="Gradients"
         )
 
     def _store(self, request):
@@ -102,7 +132,7 @@ class GradGuardPlugin(base_plugin.TBPlugin):
     def _details(self, request):
         """Diagnoses, losses and incidents of one run."""
         store, run, series = self._one_run(request)
-        told = Told(store, run, series)
+        told = Details(store, run, series)
         return {
             "run": run,
             "diagnoses": [card_of(item) for item in told.diagnoses],
@@ -154,7 +184,7 @@ def _last_record(store, run, series):
 
 
 def _counts(store, run, series):
-    told = Told(store, run, series)
+    told = Details(store, run, series)
     records = [known for tag, known in series.items() if tag.startswith(RECORD)]
     return {
         "last_step": max((known.max_step for known in records), default=None),
@@ -212,7 +242,7 @@ def _answered(route):
 def _serve_asset(name, environ, start_response):
     request = werkzeug.wrappers.Request(environ)
     try:
-        response = http_util.Respond(request, *assets.read(name))
+        response = http_util.Respond(request, *read_asset(name))
     except LookupError as error:
         response = _sentence(request, str(error), 404)
     return response(environ, start_response)

@@ -2,7 +2,7 @@
 
 from tensorboard.data import provider
 
-from keras_gradguard.report.tab import PLUGIN
+from keras_gradguard.report.layout import PLUGIN
 from keras_gradguard.view.decode import broken
 
 _ALL = 10**9

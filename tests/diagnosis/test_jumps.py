@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_gradguard.diagnosis import eager_internals, keras_internals
+from keras_gradguard.backend.tensorflow.internals.eager import every_op_seen
+from keras_gradguard.backend.tensorflow.tracing.step import trace_loss
 from keras_gradguard.diagnosis.jumps import jump_findings, may_jump
-from keras_gradguard.diagnosis.trace import trace_loss
+from keras_gradguard.model.losses import wrapped_loss
 from tests.fitting import X, Y, marked, skip_on_keras_3_5
 
 PREDICTION = tf.constant(X[:, :3])
@@ -17,7 +18,7 @@ TARGETS = tf.constant(Y)
 def found(loss, y_true=TARGETS, y_pred=PREDICTION, **arguments):
     """The jumps of a loss function or a `Loss`."""
     if not isinstance(loss, keras.losses.Loss):
-        loss = keras_internals.wrapped_loss(loss, loss)
+        loss = wrapped_loss(loss, loss)
     return jump_findings(loss, y_true, y_pred, **arguments)
 
 
@@ -377,7 +378,7 @@ def test_random_state_is_left_alone():
 def test_graph_tells_whether_it_is_worth_looking(loss, expected):
     """Healthy models pay for one walk over their graph."""
     if not isinstance(loss, keras.losses.Loss):
-        loss = keras_internals.wrapped_loss(loss, loss)
+        loss = wrapped_loss(loss, loss)
     trace = trace_loss(loss, TARGETS, PREDICTION)
     assert expected == may_jump(trace.graph)
 
@@ -389,6 +390,6 @@ def test_outputs_can_be_replaced_eagerly():
         if op_type == "Greater":
             outputs[0] = tf.constant([True, True])
 
-    with eager_internals.every_op_seen(see):
+    with every_op_seen(see):
         value = tf.where(tf.constant([1.0, -1.0]) > 0.0, 1.0, 0.0)
     assert [1.0, 1.0] == value.numpy().tolist()

@@ -4,10 +4,10 @@ import functools
 
 import numpy as np
 
-from keras_gradguard.cells import MISSING, UNMEASURED
-from keras_gradguard.records import VariableHealth
-from keras_gradguard.report.schema import Schema
-from keras_gradguard.report.window import Record
+from keras_gradguard.records.health import VariableHealth
+from keras_gradguard.records.norms import MISSING, UNMEASURED
+from keras_gradguard.report.layout import Schema
+from keras_gradguard.report.thinning import Record
 
 
 def rows_of(norms, step, ratios=None):

@@ -1,6 +1,6 @@
 """Diagnoses made by hand, for the tests of the renderers."""
 
-from keras_gradguard.records import Diagnosis, Help
+from keras_gradguard.records.report import Diagnosis, Help
 
 NAMES = ("hidden/kernel", "hidden/bias", "head/kernel", "head/bias")
 CUT = Diagnosis(

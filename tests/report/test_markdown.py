@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from keras_gradguard.report.text import render_markdown
+from keras_gradguard.report.cards import render_markdown
 from tests.report.sample import CUT
 
 CUT_MARKDOWN = """\

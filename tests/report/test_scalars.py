@@ -12,7 +12,7 @@ from tensorboard.backend.event_processing.event_file_loader import (
 
 from keras_gradguard import GradHealthCallback, watch
 from keras_gradguard.report.scalars import LEVELS
-from keras_gradguard.report.summaries import SummaryWriter
+from keras_gradguard.report.writer import SummaryWriter
 from tests.report.records import record_of, rows_of, schema_of, write_norms
 
 COUNTS = {

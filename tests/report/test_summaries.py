@@ -24,9 +24,9 @@ from tensorboard.backend.event_processing.plugin_event_multiplexer import (
 from tensorboard.compat.proto import summary_pb2
 from tensorboard.context import RequestContext
 
-from keras_gradguard.records import Diagnosis, Help
+from keras_gradguard.records.report import Diagnosis, Help
 from keras_gradguard.report.scalars import LARGEST
-from keras_gradguard.report.summaries import SummaryWriter
+from keras_gradguard.report.writer import SummaryWriter
 from tests.report.records import write_norms
 
 DIAGNOSIS = Diagnosis(
@@ -331,7 +331,7 @@ def test_disk_fails_while_training(writer, monkeypatch):
 
 def test_import_loads_no_tensorflow():
     code = (
-        "import sys, keras_gradguard.report.summaries\n"
+        "import sys, keras_gradguard.report.writer\n"
         "assert not {'tensorflow', 'keras'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -11,9 +11,9 @@ from tensorboard.backend.event_processing.event_file_loader import (
 from tensorboard.compat.proto import summary_pb2
 from tensorboard.util import tensor_util
 
-from keras_gradguard.records import VariableHealth
-from keras_gradguard.report.schema import Schema, whole
-from keras_gradguard.report.summaries import SummaryWriter
+from keras_gradguard.records.health import VariableHealth
+from keras_gradguard.report.layout import Schema, whole
+from keras_gradguard.report.writer import SummaryWriter
 from tests.report.records import schema_of, write_norms
 from tests.report.test_summaries import DIAGNOSIS
 

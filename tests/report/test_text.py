@@ -5,12 +5,9 @@ import pathlib
 
 import pytest
 
-from keras_gradguard.records import Help, Report
-from keras_gradguard.report.text import (
-    render,
-    render_markdown,
-    render_report,
-)
+from keras_gradguard.records.report import Help, Report
+from keras_gradguard.records.text import render, render_report
+from keras_gradguard.report.cards import render_markdown
 from tests.report.sample import BARE, CUT
 
 CUT_TEXT = """\

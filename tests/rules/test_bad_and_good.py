@@ -17,7 +17,7 @@ import pytest
 
 from keras_gradguard import GradHealthCallback, check_loss
 from keras_gradguard.errors import GradientBreakError
-from keras_gradguard.report.text import render
+from keras_gradguard.records.text import render
 from keras_gradguard.rules import RULES
 from tests.fitting import skip_on_keras_3_5
 from tests.plain import alone, model_for

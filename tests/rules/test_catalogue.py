@@ -11,8 +11,8 @@ import sys
 import pytest
 
 from keras_gradguard import rules
-from keras_gradguard.finding import Finding
-from keras_gradguard.records import KINDS
+from keras_gradguard.records.finding import Finding
+from keras_gradguard.records.kinds import KINDS
 from keras_gradguard.report import catalogue
 from keras_gradguard.rules import RULES
 
@@ -302,7 +302,7 @@ def test_page_says_all_that_the_rule_knows(rule):
     ("module", "is_light"),
     [
         ("keras_gradguard.rules", True),
-        ("keras_gradguard.report.text", True),
+        ("keras_gradguard.records.text", True),
         ("keras_gradguard.__main__", True),
         ("tensorflow", False),
     ],

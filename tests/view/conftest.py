@@ -20,7 +20,7 @@ def driver():
 @pytest.fixture(scope="session")
 def trained(driver, tmp_path_factory):
     """A folder of real runs, and of one that cannot be read."""
-    from keras_gradguard.report.summaries import SummaryWriter
+    from keras_gradguard.report.writer import SummaryWriter
     from tests.report.records import write_norms
     from tests.view.test_broken_runs import write
     from tests.view.training import train_all

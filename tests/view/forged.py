@@ -6,9 +6,9 @@ import json
 import numpy as np
 from tensorboard.compat.proto import event_pb2, summary_pb2, types_pb2
 
-from keras_gradguard.report import tab
-from keras_gradguard.report.eventfile import EventFile
-from keras_gradguard.report.summaries import SummaryWriter
+from keras_gradguard.report import layout as tab
+from keras_gradguard.report.event_file import EventFile
+from keras_gradguard.report.writer import SummaryWriter
 from tests.report.records import schema_of, write_norms
 from tests.report.test_summaries import DIAGNOSIS
 

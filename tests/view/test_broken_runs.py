@@ -6,15 +6,21 @@ import json
 import pytest
 from tensorboard.compat.proto import event_pb2
 
-from keras_gradguard.report import tab
-from keras_gradguard.report.eventfile import EventFile
-from keras_gradguard.report.summaries import SummaryWriter
+from keras_gradguard.report.event_file import EventFile
+from keras_gradguard.report.layout import (
+    DIAGNOSES,
+    RECORD,
+    SCHEMA,
+    add_text,
+    mark,
+)
+from keras_gradguard.report.writer import SummaryWriter
 from keras_gradguard.view.loader import MOST_RECORDS, GradGuardLoader
 from tests.report.records import schema_of, write_norms
 from tests.view.served import Served
 
 NAME = schema_of(("a/k",)).name
-TOLD = tab.DIAGNOSES + "0123abcd"
+TOLD = DIAGNOSES + "0123abcd"
 TRAINING = {"version": 1, "begin": 0, "started": 0.5}
 
 
@@ -31,8 +37,8 @@ def write(folder, version, **texts):
     file = EventFile(str(folder / "bad"))
     for tag, text in texts.items():
         event = event_pb2.Event(step=0)
-        tab.add_text(event.summary, tag, text)
-        tab.mark(event.summary, {tag})
+        add_text(event.summary, tag, text)
+        mark(event.summary, {tag})
         value = event.summary.value[0]
         content = json.dumps({"version": version}).encode()
         value.metadata.plugin_data.content = content
@@ -92,19 +98,15 @@ def test_broken_diagnosis(good, item):
 @pytest.mark.parametrize("rows", [None, 3, [3], [{"path": "a"}]])
 def test_broken_schema(good, rows):
     content = json.dumps({"version": 1, "variables": rows})
-    write(
-        good, 1, **{tab.SCHEMA + NAME: content, tab.RECORD + NAME: "no numbers"}
-    )
+    write(good, 1, **{SCHEMA + NAME: content, RECORD + NAME: "no numbers"})
     served, bad = runs(good)
-    assert f"'{tab.SCHEMA}{NAME}' cannot be read" in bad["error"]
+    assert f"'{SCHEMA}{NAME}' cannot be read" in bad["error"]
     assert bad["error"] == served.refused("norms", run="bad", columns=9)
 
 
 def test_text_where_numbers_are_due(good):
     content = schema_of(("a/k",)).text
-    write(
-        good, 1, **{tab.SCHEMA + NAME: content, tab.RECORD + NAME: "no numbers"}
-    )
+    write(good, 1, **{SCHEMA + NAME: content, RECORD + NAME: "no numbers"})
     served, bad = runs(good)
     assert "for 1 variables" in bad["error"]
     assert bad["error"] == served.refused("norms", run="bad")
@@ -112,7 +114,7 @@ def test_text_where_numbers_are_due(good):
 
 def test_half_written_run(good):
     """Numbers are on disk, and what they stand for is not yet."""
-    write(good, 1, **{tab.RECORD + NAME: "no numbers"})
+    write(good, 1, **{RECORD + NAME: "no numbers"})
     served, bad = runs(good)
     assert bad["error"] is None
     assert [] == served.table("bad")["columns"]

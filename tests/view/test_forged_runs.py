@@ -7,9 +7,9 @@ import types
 import numpy as np
 import pytest
 
-from keras_gradguard.report import tab
-from keras_gradguard.view.cards import card_of
+from keras_gradguard.report.layout import DIAGNOSES, INCIDENTS, LOSSES, SCHEMA
 from keras_gradguard.view.decode import Decoder, ReadError
+from keras_gradguard.view.details import card_of
 from keras_gradguard.view.store import Store
 from tests.view.board import Board
 from tests.view.forged import CASES, SOUND, nested, write_all
@@ -114,7 +114,7 @@ TEXT, WORD, WHOLE, COUNT, NUMBER, TEXTS, MAYBE_TEXTS, WHOLES, LIST = (
 )
 # By the beginning of the tag, where in it each field stands.
 FIELDS = {
-    tab.SCHEMA: {
+    SCHEMA: {
         ("variables",): [*LIST, [3], [None], [[]]],
         ("variables", 0, "path"): TEXT,
         ("variables", 0, "dtype"): TEXT,
@@ -122,7 +122,7 @@ FIELDS = {
         ("variables", 0, "optimizer"): WORD,
         ("variables", 0, "shape"): [None, *WHOLES],
     },
-    tab.DIAGNOSES: {
+    DIAGNOSES: {
         ("started",): NUMBER,
         ("begin",): NUMBER,
         ("items",): [*LIST, [3], [None], [[]], [{}]],
@@ -154,7 +154,7 @@ FIELDS = {
         ("items", 0, "evidence", "snippet_start"): COUNT,
         ("items", 0, "evidence", "deep"): [nested(200)],
     },
-    tab.LOSSES: {
+    LOSSES: {
         ("started",): NUMBER,
         ("begin",): NUMBER,
         ("step",): COUNT,
@@ -169,7 +169,7 @@ FIELDS = {
         ],
         ("terms", 0, "step"): COUNT,
     },
-    tab.INCIDENTS: {
+    INCIDENTS: {
         ("started",): NUMBER,
         ("begin",): NUMBER,
         ("items",): [*LIST, [3], [None], [[]], [{}]],
@@ -193,11 +193,11 @@ def decoded(kind, content):
     decoder = Decoder("bad")
     value = np.array(json.dumps(content).encode(), object)
     point = types.SimpleNamespace(step=0, numpy=value)
-    if kind == tab.SCHEMA:
+    if kind == SCHEMA:
         return decoder.variables("tag", point)
-    if kind == tab.DIAGNOSES:
+    if kind == DIAGNOSES:
         return [card_of(d) for d in decoder.diagnoses("tag", point).items]
-    read = decoder.losses if kind == tab.LOSSES else decoder.incidents
+    read = decoder.losses if kind == LOSSES else decoder.incidents
     return read("tag", point).items
 
 
@@ -219,7 +219,7 @@ def test_each_field(kind):
 @pytest.mark.parametrize("kind", FIELDS)
 def test_fields_that_may_be_missing(kind):
     """What is left out is as the page expects it, or an error."""
-    items = {tab.SCHEMA: "variables", tab.LOSSES: "terms"}.get(kind, "items")
+    items = {SCHEMA: "variables", LOSSES: "terms"}.get(kind, "items")
     names = set(decoded(kind, SOUND[kind])[0])
     for name in SOUND[kind][items][0]:
         content = copy.deepcopy(SOUND[kind])

@@ -10,8 +10,16 @@ import pytest
 import tensorflow as tf
 
 from keras_gradguard import GradHealthCallback
-from keras_gradguard.report import message
-from keras_gradguard.view import assets
+from keras_gradguard.records.text import (
+    change_lines,
+    facts,
+    headline,
+    more,
+    place,
+    seen_from_here,
+)
+from keras_gradguard.view import plugin as assets
+from keras_gradguard.view.plugin import asset_names
 from keras_gradguard.view.store import Store
 from tests.view.served import Served
 
@@ -132,15 +140,15 @@ def test_nan_stays_nan(served):
 def test_cards_have_the_words_of_the_console(served, trained):
     (card,) = served.json("details", run=RUN)["diagnoses"]
     (diagnosis,) = trained[1][RUN].report.diagnoses
-    assert card["headline"] == message.headline(diagnosis)
-    assert card["place"] == message.place(diagnosis)
-    assert card["facts"] == [list(f) for f in message.facts(diagnosis)]
-    assert card["more"] == message.more(diagnosis)
-    assert card["changes"] == [message.change(i) for i in diagnosis.help]
+    assert card["headline"] == headline(diagnosis)
+    assert card["place"] == place(diagnosis)
+    assert card["facts"] == [list(f) for f in facts(diagnosis)]
+    assert card["more"] == more(diagnosis)
+    assert card["changes"] == [change_lines(i) for i in diagnosis.help]
     line = card["line"] - card["snippet_first_line"]
     assert "y_pred > 0.5" in card["snippet"][line]
     known = diagnosis.to_dict()
-    assert card["file"] == message.seen_from_here(known.pop("file"))
+    assert card["file"] == seen_from_here(known.pop("file"))
     assert known == {name: card[name] for name in known}
 
 
@@ -188,14 +196,14 @@ def test_bad_question(served, route, query, words):
 
 def test_only_our_files(served):
     """Nothing is joined to a path, so nothing leads out of the folder."""
-    for name in assets.names():
+    for name in asset_names():
         response = served.get(f"/data/plugin/keras_gradguard/{name}")
         assert response.status_code == 200
         assert "nosniff" == response.headers["X-Content-Type-Options"]
     for name in ("other.js", "../plugin.py", "%2e%2e/plugin.py", "static/x"):
         response = served.get(f"/data/plugin/keras_gradguard/{name}")
         assert response.status_code == 404
-    assert "index.js" in assets.names()
+    assert "index.js" in asset_names()
 
 
 def test_missing_files_are_told(trained, tmp_path, monkeypatch):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from keras_gradguard import GradHealthCallback
-from keras_gradguard.report.summaries import SummaryWriter
+from keras_gradguard.report.writer import SummaryWriter
 from tests.report.records import write_norms
 from tests.report.test_summaries import DIAGNOSIS
 from tests.view.forged import INCIDENT

@@ -8,9 +8,9 @@ import pytest
 import tensorflow as tf
 
 from keras_gradguard import GradHealthCallback, diagnose
-from keras_gradguard.diagnosis.lost import lost_elements
-from keras_gradguard.diagnosis.ways import Step
-from keras_gradguard.snapshot import Snapshot
+from keras_gradguard.backend.tensorflow.capture.snapshot import Snapshot
+from keras_gradguard.backend.tensorflow.tracing.reruns import lost_elements
+from keras_gradguard.graph.trace import Step
 from tests.fitting import MODES, NAMES, X, Y, marked
 from tests.ways.alike import (
     alike,

@@ -17,8 +17,8 @@ from keras_gradguard import (
     GradHealthCallback,
     GradientBreakError,
     diagnose,
-    kept,
 )
+from keras_gradguard.backend.tensorflow.hook.guarded_step import KEPT_STEP
 from tests.fitting import X, Y, classifier
 from tests.ways.alike import SEED, alike, optimizers, same_bits, state
 from tests.ways.inside import Inside
@@ -69,7 +69,7 @@ def made(loss="mse", **arguments):
 
 def kept_step(model):
     """What a model's train function keeps."""
-    return vars(model.train_function).get(kept.NAME)
+    return vars(model.train_function).get(KEPT_STEP)
 
 
 # --- traces -----------------------------------------------------------------
@@ -444,7 +444,7 @@ def reports(make, arguments, folder, is_kept):
     begun = state(model) if model.built else None
     for number in range(3):
         if not is_kept and model.train_function is not None:
-            vars(model.train_function).pop(kept.NAME, None)
+            vars(model.train_function).pop(KEPT_STEP, None)
         log_dir = folder / f"{is_kept}" / f"{number}"
         callback = GradHealthCallback(log_dir, every=1, **own)
         given = dict(others)
@@ -596,7 +596,9 @@ def test_a_guard_that_failed_is_not_kept(monkeypatch):
         raise RuntimeError("on purpose")
 
     with monkeypatch.context() as patch:
-        patch.setattr("keras_gradguard.probe.Probe.end", fail)
+        patch.setattr(
+            "keras_gradguard.backend.tensorflow.capture.probe.Probe.end", fail
+        )
         with pytest.warns(UserWarning, match="GG900"):
             model.fit(X, Y, verbose=0, callbacks=guards())
     assert {} == vars(model.train_function)

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from keras_gradguard import GradHealthCallback
-from keras_gradguard.diagnosis.trace import is_examining
+from keras_gradguard.backend.tensorflow.tracing.restore import is_examining
 from tests.fitting import X, Y, classifier, marked
 from tests.ways.alike import (
     SEED,

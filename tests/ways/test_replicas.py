@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from keras_gradguard import GradHealthCallback, GradientBreakError
-from keras_gradguard.diagnosis import keras_internals
+from keras_gradguard.model.optimizers import REDUCE
 from tests.fitting import MODES, NAMES, X, Y, marked
 
 BATCH = 16
@@ -89,7 +89,7 @@ def test_the_gradients_are_added_up_once():
     for callbacks in ([], [GradHealthCallback(every=1)]):
         model = model_of(OPTIMIZERS["sgd"], False)
         calls = []
-        name = keras_internals.REDUCE
+        name = REDUCE
         add_up = getattr(model.optimizer, name)
 
         def counted(pairs, add_up=add_up, seen=calls):

@@ -1,0 +1,1 @@
+"""Measures gradients and updates in the step's own graph."""

@@ -1,0 +1,267 @@
+"""Step 2 of 5: the first bad step, kept in the graph."""
+
+import tensorflow as tf
+
+from keras_gradguard.backend.tensorflow.capture.snapshot import Snapshot
+from keras_gradguard.backend.tensorflow.internals.graphs import (
+    graph_here,
+    guard_variables,
+    rarely,
+)
+from keras_gradguard.backend.tensorflow.internals.variables import read
+
+NEVER = -1
+
+
+class FirstBadStep:
+    """Keeps the number of the first bad step until it is set anew."""
+
+    def __init__(self):
+        with guard_variables():
+            # Updates before the first bad step, and how many bad steps.
+            self._state = tf.Variable([NEVER, 0], False, dtype=tf.int64)
+
+    def mark(self, is_bad, now):
+        """Adds the ops that note one step.
+
+        Args:
+            is_bad: Boolean scalar tensor.
+            now: Int64 scalar tensor, the updates made before this step.
+        """
+        first, count = tf.unstack(self._state)
+        is_first = is_bad & tf.equal(first, NEVER)
+        first = tf.where(is_first, now, first)
+        count += tf.cast(is_bad, tf.int64)
+        self._state.assign(tf.stack([first, count]))
+
+    def is_set(self):
+        """Returns a boolean scalar tensor: was there a bad step?"""
+        return self._state[0] != NEVER
+
+    def read(self):
+        """Returns `(updates before the first bad step or -1, number)`."""
+        return self._state.numpy()
+
+    def clear(self):
+        """Lets the next bad step be seen as the first one."""
+        self._state.assign([NEVER, 0])
+
+
+class BadStep:
+    """Keeps the number, the weights and the batch of the first bad step.
+
+    Args:
+        model: The Keras model.
+        is_xla: Whether its training step is compiled by XLA.
+
+    Attributes:
+        latch: The `Latch`.
+    """
+
+    def __init__(self, model, is_xla):
+        self.latch = FirstBadStep()
+        self._model = model
+        self._snapshot = Snapshot(model, is_xla, model.steps_per_execution > 1)
+        self._batch, self._now, self._taken = [], None, None
+        self._begun = None
+
+    def begin(self, batch, is_own=False):
+        """Reads what a step changes by itself: call it before the step.
+
+        Args:
+            batch: The tensors of its batch, flat.
+            is_own: Whether the step is the user's own, and may thus make its
+                updates in some other graph.
+        """
+        self._batch, self._now, self._begun = batch, None, None
+        optimizer = getattr(self._model, "optimizer", None)
+        if is_own and optimizer is not None:
+            self._begun = read(optimizer.iterations)
+        self._snapshot.begin()
+
+    def keeper(self, optimizer):
+        """Returns what adds the ops that keep this step.
+
+        Args:
+            optimizer: The optimizer that is to make an update.
+        """
+        # Read out here: a branch that reads it would hold up the counting,
+        # which goes on in Keras even as the data fails. And by its second
+        # update a step has been counted already.
+        here = graph_here()
+        if self._now is None or self._now[0] is not here:
+            self._now = here, read(optimizer.iterations)
+        now = self._now[1]
+
+        def keep():
+            self._mark(now)
+            self._snapshot.keep(self._batch)
+
+        return keep
+
+    def mark_late(self, is_bad):
+        """Latches a step of which no more than the loss is known to be bad.
+
+        Args:
+            is_bad: Boolean scalar tensor.
+
+        Returns:
+            Scalar float32 tensor, 1 if it is bad.
+        """
+        optimizer = getattr(self._model, "optimizer", None)
+        now = 0 if optimizer is None else optimizer.iterations
+        if self._begun is not None:
+            now = self._begun
+        elif self._now is not None and self._now[0] is graph_here():
+            now = self._now[1]
+
+        def mark():
+            self._mark(now)
+            return tf.constant(1.0)
+
+        return rarely(is_bad, mark, 0.0)
+
+    def _mark(self, now):
+        self.latch.mark(tf.constant(True), tf.cast(now, tf.int64))
+
+    def clear(self, captures):
+        """Lets the next bad step be seen as the first one.
+
+        Args:
+            captures: The `OptimizerCapture`s.
+        """
+        self.latch.clear()
+        # In the meantime another one may have been kept.
+        self.forget()
+        self.take(captures)
+        self.forget()
+
+    def reset(self):
+        """Makes all as it was before the first step."""
+        self.latch.clear()
+        self.forget()
+        self._snapshot.reset()
+
+    def forget(self):
+        """Lets `take` read anew: another call of the train function begins."""
+        self._taken = None
+
+    def take(self, captures):
+        """Returns what was kept of the bad step of the last call.
+
+        Args:
+            captures: The `OptimizerCapture`s.
+
+        Returns:
+            `(weights, batch, measured)`: see `Snapshot.take`, and
+            `(variables, statistics)` of each optimizer; the same for every
+            watcher.
+        """
+        if self._taken is None:
+            measured = [(c.variables, c.take_bad()) for c in captures]
+            self._taken = (*self._snapshot.take(), measured)
+        return self._taken
+
+
+class LeftOutUpdates:
+    """Leaves out what a bad step would do to a model.
+
+    Args:
+        model: The Keras model.
+        what: `None` to leave out nothing, `"bad"` for the updates of a bad
+            step, `"after"` for those of all steps that follow it as well.
+        latch: The `Latch` of the first bad step.
+    """
+
+    def __init__(self, model, what, latch):
+        self._model = model
+        self.what = what
+        self._latch = latch
+        self._before = []
+
+    def begin(self):
+        """Reads what a step changes by itself: call it before the step."""
+        if self.what is not None:
+            kept = [
+                *self._model.non_trainable_weights,
+                *self._model.metrics_variables,
+            ]
+            self._before = [(v, tf.identity(v)) for v in kept]
+
+    def held(self, carry):
+        """Returns whether an update is left out: a boolean scalar tensor.
+
+        Args:
+            carry: The `Carry` of the step.
+
+        Returns:
+            `None` if none ever is.
+        """
+        if self.what is None:
+            return None
+        return self._reached(carry.is_bad())
+
+    def _reached(self, is_bad):
+        return is_bad | self._latch.is_set() if self.what == "after" else is_bad
+
+    def apply(self, capture, held, apply):
+        """Makes an update, or leaves it out.
+
+        Args:
+            capture: The `OptimizerCapture` of the update.
+            held: What `held` returned.
+            apply: Makes it.
+        """
+        if held is None:
+            return apply()
+        if not capture.optimizer.built:
+            capture.optimizer.build(capture.variables)
+
+        def make():
+            apply()
+            return tf.constant(0)
+
+        tf.cond(held, lambda: tf.constant(0), make)
+        return None
+
+    def restored(self, logs, is_bad):
+        """Leaves statistics and metrics as they were before a bad step.
+
+        Args:
+            logs: The logs of the step, a dict.
+            is_bad: Boolean scalar tensor.
+
+        Returns:
+            The logs of the step; where it is left out, with the metrics as
+            they are now.
+        """
+        if self.what is None:
+            return logs
+        is_left_out = self._reached(is_bad)
+
+        def restore():
+            for variable, value in self._before:
+                variable.assign(value)
+            return tf.constant(0)
+
+        tf.cond(is_left_out, restore, lambda: tf.constant(0))
+        now = self._model.get_metrics_result()
+        if now.keys() != logs.keys():
+            return logs
+        return {
+            name: tf.where(is_left_out, now[name], value)
+            if _are_alike(now[name], value)
+            else value
+            for name, value in logs.items()
+        }
+
+
+def _are_alike(one, other):
+    """Returns whether both are tensors of one type and known shape."""
+    return (
+        tf.is_tensor(one)
+        and tf.is_tensor(other)
+        and one.dtype == other.dtype
+        and one.shape.is_fully_defined()
+        and one.shape == other.shape
+    )

@@ -1,0 +1,352 @@
+"""Step 2 of 5: all that the guard adds to the graph of a training step."""
+
+import collections
+
+import tensorflow as tf
+
+from keras_gradguard.backend.tensorflow.capture.bad_step import (
+    BadStep,
+    FirstBadStep,
+    LeftOutUpdates,
+)
+from keras_gradguard.backend.tensorflow.capture.snapshot import BatchKeeper
+from keras_gradguard.backend.tensorflow.capture.totals import (
+    EpochTotals,
+    StepTotals,
+    packed_totals,
+)
+from keras_gradguard.backend.tensorflow.capture.updates import (
+    Captures,
+    LoopCapture,
+    copied_products,
+)
+from keras_gradguard.backend.tensorflow.internals.batches import flat_tensors
+from keras_gradguard.backend.tensorflow.internals.graphs import (
+    guard_variables,
+)
+from keras_gradguard.backend.tensorflow.internals.variables import put
+from keras_gradguard.model.layers import is_default_step, runs_eagerly
+
+
+class LoopProbe:
+    """Measures the updates of one model in a custom loop.
+
+    Args:
+        every: Updates between two records.
+        withhold: As for `Probe`.
+
+    Attributes:
+        latch: The `Latch` of the first bad update.
+    """
+
+    def __init__(self, every, withhold=None):
+        self._captures = {}
+        self.withhold = withhold
+        self._every = every
+        with guard_variables():
+            self._is_on = tf.Variable(True, trainable=False)
+        self.latch = FirstBadStep()
+
+    @property
+    def captures(self):
+        """The `LoopCapture` of each optimizer and its variables."""
+        return list(self._captures.values())
+
+    def before_apply(self, optimizer, variables, gradients, is_scaled=True):
+        """Measures gradients; returns what the other two methods take.
+
+        Args:
+            optimizer: The optimizer that gets them.
+            variables: The variables that they belong to.
+            gradients: The gradients.
+            is_scaled: Whether the optimizer's loss scale is still in them.
+        """
+        key = (id(optimizer), tuple(map(id, variables)))
+        if key not in self._captures:
+            self._captures[key] = LoopCapture(
+                optimizer, variables, self._every, self._is_on
+            )
+        capture = self._captures[key]
+        is_bad, known = capture.before(gradients, is_scaled)
+        held = is_bad
+        if self.withhold == "after":
+            held = is_bad | (self._is_on.value() & self.latch.is_set())
+        self.latch.mark(is_bad, tf.cast(optimizer.iterations, tf.int64))
+        return capture, held, known
+
+    def apply(self, known, apply):
+        """Makes the update, or leaves it out.
+
+        Args:
+            known: What `before_apply` returned.
+            apply: Makes it; its optimizer is built.
+        """
+        if self.withhold is None:
+            return apply()
+
+        def make():
+            apply()
+            return tf.constant(0)
+
+        tf.cond(known[1], lambda: tf.constant(0), make)
+        return None
+
+    def after_apply(self, known, uncounted=0):
+        """Measures the update and keeps the record, see `LoopCapture.after`."""
+        capture, _, measured = known
+        capture.after(measured, uncounted)
+
+    def named_captures(self):
+        """Returns the name and the `LoopCapture` of each optimizer."""
+        count, found = collections.Counter(), []
+        for capture in self.captures:
+            name = capture.optimizer.name
+            count[name] += 1
+            number = f"#{count[name]}" if count[name] > 1 else ""
+            found.append((name + number, capture))
+        return found
+
+    def take(self):
+        """Returns the records since the last call, the oldest first.
+
+        Returns:
+            `(step, measured)` of each; `measured` as `Logbook.measure` has
+            it, of all optimizers whose record has that step.
+        """
+        found = {}
+        for name, capture in self.named_captures():
+            for step, statistics, updates in capture.take():
+                row = (capture.variables, statistics, updates, name)
+                found.setdefault(step, []).append(row)
+        return sorted(found.items(), key=lambda item: item[0])
+
+    def take_bad(self):
+        """Returns `(variables, statistics)` of the first bad step."""
+        return [
+            (capture.variables, capture.take_bad()) for capture in self.captures
+        ]
+
+    def switch_off(self):
+        """Lets compiled steps run on without being measured."""
+        self._is_on.assign(False)
+
+
+NORM = "grad_norm"
+
+
+class Probe:
+    """Measures the steps of one model, and keeps the first bad one.
+
+    Args:
+        model: A compiled Keras model.
+        num_replicas: How many replicas train it; where there are several,
+            the first one measures.
+        withhold: `None` to make every update, `"bad"` to leave out those of
+            gradients that are not finite, `"after"` to leave out all that
+            follow such a one as well.
+        has_histograms: Whether the elements of each gradient are counted.
+
+    Attributes:
+        captures: The `Captures` of the updates that a step makes.
+        is_due: Whether the next step is to be recorded.
+        latch: The `Latch` of the first bad step.
+        tally: The `Tally` of the steps.
+    """
+
+    def __init__(
+        self, model, num_replicas=1, withhold=None, has_histograms=False
+    ):
+        self._model = model
+        self._batch, self._num_seen, self._loss = [], 0, None
+        self._has_loss = self._is_measuring = False
+        # A step of the user's own may do anything anywhere.
+        self._is_own = not is_default_step(model)
+        self._is_xla = bool(model.jit_compile) and not runs_eagerly(model)
+        self.captures = Captures(model, self._is_xla, has_histograms)
+        is_alone = num_replicas == 1
+        self._share = BatchKeeper(self._is_xla, is_alone)
+        self._bad_step = BadStep(model, self._is_xla)
+        self._is_single = is_alone and model.steps_per_execution == 1
+        self.is_due, self._record = False, None
+        with guard_variables():
+            self._due = tf.Variable(0.0, trainable=False)
+            # What it may be; to make one takes as long as to assign it.
+            self._answers = tf.constant(0.0), tf.constant(1.0)
+        self.latch = self._bad_step.latch
+        self.tally, self._carry = EpochTotals(), StepTotals()
+        self._withholding = LeftOutUpdates(model, withhold, self.latch)
+
+    @property
+    def withholds(self):
+        """Whether it leaves out what a bad step would do."""
+        return self._withholding.what is not None
+
+    def expect(self, is_due):
+        """Says whether the next call of the train function is recorded."""
+        self._bad_step.forget()
+        self._record = None
+        if is_due != self.is_due:
+            answer = self._answers[bool(is_due)]
+            put(self._due.handle, answer)
+        self.is_due = is_due
+
+    def begin(self, data):
+        """Adds what comes before a step.
+
+        Args:
+            data: The batch as `train_step` gets it.
+        """
+        self._batch, self._num_seen = flat_tensors(data), 0
+        self.captures.begin()
+        self._has_loss, self._loss = False, None
+        self._carry.begin(is_shared=self._is_own)
+        self._bad_step.begin(self._batch, self._is_own)
+        self._withholding.begin()
+        if self._is_own:
+            self._share.keep(self._batch)
+
+    def see_loss(self, loss):
+        """Marks the step as bad if its loss is NaN or Inf.
+
+        Args:
+            loss: What the step gives `optimizer.scale_loss`.
+        """
+        if self._is_measuring or not tf.is_tensor(loss):
+            return
+        self._has_loss = True
+        if loss.shape.rank == 0 and self._loss is None and not self._is_own:
+            self._loss = loss
+            return
+        is_finite = tf.reduce_all(tf.math.is_finite(loss))
+        if self._is_own:
+            self._carry.add(is_bad=1.0 - tf.cast(is_finite, tf.float32))
+        else:
+            known = 0.0 if self._loss is None else self._loss
+            known = tf.cast(known, tf.float32)
+            self._loss = tf.where(is_finite, known, float("nan"))
+
+    def before_apply(self, optimizer, variables, gradients, is_scaled=True):
+        """Measures gradients; returns what the other two methods take.
+
+        Args:
+            optimizer: The optimizer that gets them.
+            variables: The variables that they belong to.
+            gradients: The gradients.
+            is_scaled: Whether the optimizer's loss scale is still in them.
+        """
+        capture = self.captures.of(optimizer, variables)
+        self._num_seen += 1
+        known = self._due.value()
+        due = known > 0
+        gradients = copied_products(gradients, known)
+        loss = self._carry.watched() if self._is_own else self._loss
+        self._is_measuring = True
+        found = capture.store(
+            gradients,
+            due,
+            is_scaled,
+            loss,
+            look=self._keep_batch,
+            keep=self._bad_step.keeper(optimizer),
+        )
+        self._is_measuring = False
+        self._carry.add(*found)
+        return capture, self._withholding.held(self._carry), due
+
+    def _keep_batch(self):
+        if not self._is_own:
+            self._share.keep(self._batch)
+
+    def apply(self, known, apply):
+        """Makes the update, or leaves it out.
+
+        Args:
+            known: What `before_apply` returned.
+            apply: Makes it.
+        """
+        capture, held, *_ = known
+        return self._withholding.apply(capture, held, apply)
+
+    def after_apply(self, known):
+        """Measures how far the update has moved the weights."""
+        capture, _, due = known
+        capture.measure_update(due, is_kept=True)
+
+    def end(self, logs):
+        """Adds what comes after a step; returns the logs and more.
+
+        Args:
+            logs: What `train_step` returned.
+        """
+        is_known = isinstance(logs, (dict, type(None)))
+        logs = dict(logs or {}) if is_known else logs
+        square, is_bad, has_norm = self._carry.total()
+        loss = None if self._num_seen else self._loss
+        if not self._has_loss and is_known:
+            loss = logs.get("loss")
+        if is_known:
+            logs = self._withholding.restored(logs, is_bad > 0)
+        late = []
+        if tf.is_tensor(loss) and loss.dtype.is_floating:
+            late.append(~tf.math.is_finite(loss) & (is_bad <= 0))
+        if self._is_own:
+            # Its update may sit in a branch that is not taken.
+            late.append((is_bad > 0) & ~self.latch.is_set())
+        for is_late in late:
+            marked = self._bad_step.mark_late(is_late)
+            is_bad = tf.maximum(is_bad, marked)
+        found = packed_totals(
+            tf.sqrt(square),
+            is_bad,
+            has_norm,
+            self.withholds,
+            any(capture.treatment.is_scaled for capture in self.captures),
+        )
+        self.tally.add(found, logs if self._is_single and is_known else None)
+        if is_known:
+            self._share.send(self._batch, logs)
+        return logs
+
+    def take(self, logs):
+        """Takes in what a call of the train function has found.
+
+        Args:
+            logs: What it returned; what the guard has added is taken out.
+
+        Returns:
+            What `Tally.take` returns.
+        """
+        if isinstance(logs, dict):
+            self._share.take(logs)
+        return self.tally.take(logs)
+
+    def reset(self):
+        """Makes all as it was before the first step; its graph stays."""
+        self.expect(False)
+        self.captures.reset()
+        self._share.reset()
+        self._carry.reset()
+        self._bad_step.reset()
+        self.tally.begin()
+
+    def rearm(self):
+        """Lets the next bad step be seen as the first one."""
+        self._bad_step.clear(self.captures)
+
+    def batch(self):
+        """Returns the batch of the last step that was looked at, flat.
+
+        That is one that was recorded, or bad. Of several replicas it is that
+        of the one that measures. `None` if it was not kept.
+        """
+        return self._share.read()
+
+    def read(self):
+        """Returns the last record, see `Captures.read`."""
+        if self._record is None:
+            self._record = self.captures.read()
+        return self._record
+
+    def bad_step(self):
+        """Returns `BadStep.take`."""
+        return self._bad_step.take(self.captures)

@@ -1,0 +1,1 @@
+"""Attaches to a training, and leaves no trace."""

@@ -1,0 +1,322 @@
+"""Step 1 of 5: the training step of one model with the guard in its graph.
+
+Keras traces a step once and runs it in every `fit` until the next `compile`.
+So does the guard. What belongs to one `fit` alone is in its `Hook`, which the
+traced code finds in `GuardedStep.training`.
+"""
+
+import functools
+import types
+import weakref
+
+import tensorflow as tf
+
+from keras_gradguard.backend.tensorflow.capture.probe import Probe
+from keras_gradguard.backend.tensorflow.hook.first_trace import FirstTrace
+from keras_gradguard.backend.tensorflow.hook.optimizer import OptimizerHook
+from keras_gradguard.backend.tensorflow.hook.running import (
+    is_measured_here,
+    num_replicas,
+)
+from keras_gradguard.backend.tensorflow.hook.train_function import (
+    OwnStep,
+    changed_since,
+    is_run_as,
+    is_traced,
+    made_anew,
+)
+from keras_gradguard.backend.tensorflow.internals.batches import spec_of
+from keras_gradguard.backend.tensorflow.internals.graphs import runtime_here
+from keras_gradguard.backend.tensorflow.internals.patch import Replacement
+from keras_gradguard.backend.tensorflow.tracing.restore import is_examining
+from keras_gradguard.model.layers import (
+    functions_of,
+    is_default_step,
+    layers_of,
+    own_weights,
+    runs_eagerly,
+)
+from keras_gradguard.model.optimizers import optimizers_of
+
+
+class Traced:
+    """What the traces of a step for one kind of batch have shown.
+
+    Attributes:
+        data: The batch with the shape and dtype of each part for its values.
+        graph: Weak reference to the graph of the last update, `None` before
+            it and where the step runs eagerly.
+        shown: Functions that show the watchers what they saw in the traces.
+        answers: See `Step.answers`.
+    """
+
+    def __init__(self):
+        self.data = self.graph = None
+        self.shown, self.answers = [], {}
+
+
+class GuardedStep:
+    """The step of one model, guarded, for one training after the other.
+
+    Args:
+        model: A compiled Keras model whose `train_function` is made.
+        modes: `(withhold, has_histograms)`, see `Probe`.
+
+    Attributes:
+        model: The model.
+        modes: The modes.
+        training: The `Hook` of the training that it runs in, else `None`.
+        num_replicas: How many replicas train the model.
+        is_stale: Whether Keras has traced its own step before this one.
+        is_sound: Whether its trace is whole: nothing has failed in it.
+        first_trace: Its `FirstTrace`.
+        probe: Its `Probe`.
+        traced: The `Traced` of the batches of this training.
+        function: The train function.
+        hooked: Context that the function is called in.
+    """
+
+    def __init__(self, model, modes):
+        self.model, self.modes = model, modes
+        self.training = None
+        self.num_replicas = num_replicas(model)
+        self.is_stale = is_traced(model)
+        self.is_sound = True
+        self._own_step = self._values = None
+        if not is_default_step(model):
+            self._own_step = OwnStep(model.train_step, lambda: self._is_due)
+        self.first_trace = FirstTrace(model, self.num_replicas == 1)
+        self._guarded_step = self._guard(model.train_step)
+        self._make()
+        # Older Keras looks `train_step` up only when it traces.
+        self.hooked = Replacement(
+            [
+                (model, "train_step", self._guarded_step),
+                *(changed_since(model) if self.is_stale else ()),
+                *self.first_trace.patches,
+                *(
+                    patch
+                    for optimizer in optimizers_of(model)
+                    for patch in OptimizerHook(self, optimizer).patches
+                ),
+            ]
+        )
+        self.probe = Probe(model, self.num_replicas, *modes)
+
+    def _make(self):
+        self._is_built = self.model.built
+        # `(what `at_hand.note_run` returned, its `Traced`)`s.
+        self._traces, self.traced = [], Traced()
+        self.function = made_anew(self.model, self._guarded_step)
+
+    def make_whole(self):
+        """Makes the function anew if its trace could not be whole.
+
+        Where bad steps are left out, it was traced without the statistics
+        of layers if the model was built no sooner than in it.
+        """
+        if self.probe.withholds and self.model.built and not self._is_built:
+            self._make()
+
+    def runs_as(self, spec):
+        """Returns whether a batch finds the trace that Keras would run.
+
+        Args:
+            spec: What `at_hand.note_run` has returned.
+        """
+        known = [known for known, _ in self._traces]
+        is_known = not known or spec in known
+        return is_known or is_run_as(self.function, spec)
+
+    def begin(self, spec):
+        """Takes the first batch of a training, before it runs.
+
+        Args:
+            spec: What `at_hand.note_run` has returned.
+        """
+        found = [traced for known, traced in self._traces if known == spec]
+        if found:
+            (self.traced,) = found
+        else:
+            self.traced = Traced()
+            self._traces.append((spec, self.traced))
+
+    @property
+    def door(self):
+        """The `Door` of the training."""
+        return self.training.door
+
+    @property
+    def _is_due(self):
+        return self.probe.is_due
+
+    def show(self, show):
+        """Shows the watchers what a trace has found, and notes it.
+
+        Args:
+            show: Shows it; called once more in each later training.
+
+        Returns:
+            What it returns.
+        """
+        if not (tf.executing_eagerly() or is_examining()):
+            self.traced.shown.append(show)
+        return show()
+
+    def show_again(self):
+        """Shows the watchers what they would see in a trace."""
+        for show in self.traced.shown:
+            show()
+
+    def show_gradients(self, variables, gradients):
+        """Shows the gradients of an update to the watchers.
+
+        Args:
+            variables: The variables.
+            gradients: Their gradients, `None` where the tape found no way.
+
+        Returns:
+            Whether the update is to be made.
+        """
+        # The tensors themselves would keep a draft of the graph.
+        there = [None if gradient is None else True for gradient in gradients]
+
+        def show():
+            return [
+                watcher.see_gradients(variables, there)
+                for watcher in list(self.training.watchers)
+            ]
+
+        proceed = all(self.show(show))
+        # Without its update the step is none to be kept.
+        self.is_sound &= proceed
+        return proceed
+
+    def show_error(self, method, *given):
+        """Shows the watchers an exception in the step.
+
+        Args:
+            method: Name of the method of a watcher that takes it.
+            given: What the method takes.
+        """
+        self.is_sound = False
+        for watcher in list(self.training.watchers):
+            getattr(watcher, method)(*given)
+
+    def _guard(self, step):
+        run = step if self._own_step is None else self._own_step.run
+
+        @functools.wraps(step)
+        def train_step(data):
+            self.traced.data = spec_of(data)
+            before, self._values = self._values, data
+            with self.door.guarded():
+                self.first_trace.begin(not self.probe.withholds)
+                if self.is_probed():
+                    self.probe.begin(data)
+            try:
+                logs = run(data)
+            except Exception as error:
+                # A look at a step may end where the step itself goes on.
+                if not is_examining():
+                    self.show_error("see_step_error", error)
+                raise
+            finally:
+                self._values = before
+            with self.door.guarded():
+                logs = self.probe.end(logs) if self.is_probed() else logs
+                self.first_trace.end()
+            return logs
+
+        return train_step
+
+    def is_probed(self):
+        """Returns whether the step that is made here and now is measured.
+
+        A draft, which TensorFlow will trace once more, is not.
+        """
+        return (
+            self.door.is_open
+            and not self.first_trace.is_draft_here()
+            and not is_examining()
+            and is_measured_here()
+            and (self._own_step is None or self._own_step.is_apart())
+        )
+
+    def see_graph(self):
+        """Notes the graph that an update is added to."""
+        if not tf.executing_eagerly() and not is_examining():
+            graph = tf.compat.v1.get_default_graph()
+            self.traced.graph = weakref.ref(graph)
+
+    def data_here(self):
+        """Returns the batch of the step that runs, else what it was like."""
+        return self.traced.data if self._values is None else self._values
+
+
+KEPT_STEP = "_keras_gradguard"
+
+
+def step_for(model, modes):
+    """Returns the guarded step of a training: the kept one if it holds.
+
+    Args:
+        model: A compiled Keras model whose `train_function` is made.
+        modes: See `GuardedStep`.
+
+    Returns:
+        `(step, traced_for)`: the `GuardedStep`, and what `keep` was given
+        with it, `None` if it is a new one.
+    """
+    names = getattr(model.train_function, "__dict__", {})
+    step, traced_for = names.pop(KEPT_STEP, (None, None))
+    if step is not None and step.training is None:
+        if traced_for == trace_conditions(model, modes):
+            return step, traced_for
+    return GuardedStep(model, modes), None
+
+
+def keep_step(step, train_function, traced_for):
+    """Keeps a step for the next training.
+
+    Args:
+        step: The `GuardedStep`; its training is over.
+        train_function: That of Keras, which it stands for.
+        traced_for: What `conditions` returned once it was traced.
+    """
+    made = step.function
+    is_own = (
+        made is not train_function
+        and type(made) is type(train_function)
+        # Not one of the user's, which may outlive the model.
+        and getattr(made, "__qualname__", None)
+        == getattr(train_function, "__qualname__", None)
+        and not isinstance(made, types.MethodType)
+    )
+    if is_own and functions_of(train_function):
+        step.probe.reset()
+        vars(train_function)[KEPT_STEP] = step, traced_for
+
+
+def trace_conditions(model, modes):
+    """Returns what must be the same for the trace of a step to hold.
+
+    Args:
+        model: A compiled Keras model whose `train_function` is made.
+        modes: See `GuardedStep`.
+    """
+    parts = [
+        part
+        for layer in layers_of(model)
+        for part in (layer, *own_weights(layer))
+    ]
+    return (
+        modes,
+        model.train_step,
+        model.steps_per_execution,
+        model.jit_compile,
+        runs_eagerly(model) or tf.config.functions_run_eagerly(),
+        runtime_here(),
+        list(map(id, optimizers_of(model))),
+        [(id(part), part.trainable) for part in parts],
+    )

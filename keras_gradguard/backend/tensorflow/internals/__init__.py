@@ -1,0 +1,1 @@
+"""The private corners of TensorFlow, each used in one place."""

@@ -1,0 +1,193 @@
+"""Steps 1 and 4: `tf.function`s that a user's own step calls.
+
+Such a function keeps its traces for good. One that was made while an
+optimizer is hooked, or makes no update, must never run in a step that is not.
+"""
+
+import contextlib
+import inspect
+import sys
+import threading
+
+import tensorflow as tf
+from tensorflow.python.ops import control_flow_util
+
+_KIND = type(tf.function(lambda: None))
+
+# Where Python enters a `tf.function`; `self` is the function.
+ENTRIES = tuple(
+    inspect.unwrap(method).__code__
+    for method in (
+        _KIND.__call__,
+        _KIND._get_concrete_function_garbage_collected,
+    )
+)
+
+# What a function knows of its traces.
+_KEPT = ("_function_cache", "_function_captures")
+_MADE = (
+    "_created_variables",
+    "_variable_creation_config",
+    "_no_variable_creation_config",
+    "_concrete_variable_creation_fn",
+)
+
+
+def without_traces(function):
+    """Returns the traces, none, of a function that was never called.
+
+    Args:
+        function: A `tf.function`; it is left as it is.
+    """
+    names = vars(function)
+    traces = {name: type(names[name])() for name in _KEPT if name in names}
+    return traces | dict.fromkeys(_MADE[:-1])
+
+
+def exchanged(function, traces):
+    """Gives a function other traces.
+
+    Args:
+        function: A `tf.function`. One that is being traced right now goes on
+            with the traces that it had as that began.
+        traces: What this function or `without_traces` has returned.
+
+    Returns:
+        The traces that it had.
+    """
+    names = vars(function)
+    known = {n: names.pop(n) for n in (*_KEPT, *_MADE) if n in names}
+    names.update(traces)
+    return known
+
+
+def is_compiled_here():
+    """Returns whether XLA compiles the function that is traced here."""
+    graph = tf.compat.v1.get_default_graph()
+    return control_flow_util.GraphOrParentsInXlaContext(graph)
+
+
+def specs_traced(function):
+    """Returns the specs of the iterators that a function was traced for.
+
+    Args:
+        function: A `tf.function`.
+    """
+    known = function._list_all_concrete_functions()
+    arguments = [trace.structured_input_signature[0] for trace in known]
+    specs = [given[0] for given in arguments if len(given) == 1]
+    return [spec for spec in specs if isinstance(spec, tf.data.IteratorSpec)]
+
+
+def graphs_traced(function):
+    """Returns the graphs of a function's traces, by the type of their op.
+
+    Args:
+        function: A `tf.function`.
+    """
+    known = vars(function)["_function_cache"].values()
+    return {tf.compat.as_str(trace.name): trace.graph for trace in known}
+
+
+def functions_entered(last):
+    """Returns the `tf.function`s that are being traced here, inner first.
+
+    Args:
+        last: Code of the frame up to which the stack is searched.
+    """
+    found, frame = [], inspect.currentframe()
+    while frame is not None and frame.f_code is not last:
+        if frame.f_code in ENTRIES:
+            found.append(frame.f_locals["self"])
+        frame = frame.f_back
+    return found
+
+
+class Functions:
+    """Gives `tf.function`s traces of their own while a block runs.
+
+    A function is known once it was called in a block that watches. It gets
+    back what it had as the block ends, and its own traces in the next block.
+    They live as long as this object: graphs that call them lead there.
+    """
+
+    def __init__(self):
+        self._known, self._old = {}, []
+        self._num_blocks = 0
+        self._lock = threading.Lock()
+
+    def __len__(self):
+        return len(self._known)
+
+    def forget(self, is_called=True):
+        """Begins with no traces in the next block.
+
+        Args:
+            is_called: Whether graphs that stay call the functions.
+        """
+        if not self._num_blocks:
+            if is_called:
+                self._old.append(self._known)
+            self._known = {}
+
+    @contextlib.contextmanager
+    def apart(self, is_watching=True):
+        """Gives the functions that are known traces of their own.
+
+        Args:
+            is_watching: Whether those that are called get to be known.
+        """
+        before = sys.gettrace()
+        self._change(1)
+        see = self._watching(before) if is_watching else None
+        try:
+            if is_watching:
+                sys.settrace(see)
+            yield
+        finally:
+            # A debugger may have come in between.
+            if is_watching and sys.gettrace() is see:
+                sys.settrace(before)
+            self._change(-1)
+
+    def _change(self, number):
+        """Exchanges the traces as the first block begins, the last ends."""
+        with self._lock:
+            has_been = self._num_blocks > 0
+            self._num_blocks += number
+            if has_been != (self._num_blocks > 0):
+                for key, known in self._known.items():
+                    self._known[key] = _exchanged(*known)
+
+    def _watching(self, before):
+        def see(frame, event, given):
+            if event == "call" and frame.f_code in ENTRIES:
+                self.meet(frame)
+            if before is None:
+                return None
+            within = before(frame, event, given)
+            # Coverage takes the place of what has called it.
+            if sys.gettrace() is not see:
+                sys.settrace(see)
+            return within
+
+        return see
+
+    def meet(self, frame):
+        """Takes in the call of a function, which it is about to begin.
+
+        Args:
+            frame: Its frame; the code is one of `ENTRIES`.
+        """
+        function = frame.f_locals["self"]
+        if id(function) not in self._known:
+            traces = without_traces(function)
+            self._known[id(function)] = _exchanged(function, traces)
+
+    def are_known(self, functions):
+        """Returns whether some functions have traces of their own here."""
+        return all(id(function) in self._known for function in functions)
+
+
+def _exchanged(function, traces):
+    return function, exchanged(function, traces)

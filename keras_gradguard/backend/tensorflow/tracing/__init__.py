@@ -1,0 +1,1 @@
+"""Makes a graph of ops from a training step."""

@@ -1,0 +1,228 @@
+"""Step 4: the gradient of each term of a loss, by a tape of its own.
+
+The tape tells how much of each term enters the total, so `loss_weights`, and
+whatever else the step makes of a term, are in the norms without being asked
+for.
+"""
+
+import contextlib
+
+import keras
+import tensorflow as tf
+
+from keras_gradguard.backend.tensorflow.internals.eager import (
+    functions_run_eagerly,
+)
+from keras_gradguard.backend.tensorflow.internals.patch import replaced
+from keras_gradguard.backend.tensorflow.tracing.loss_terms import loss_terms_of
+from keras_gradguard.backend.tensorflow.tracing.observer import Observer
+from keras_gradguard.backend.tensorflow.tracing.restore import state_restored
+from keras_gradguard.backend.tensorflow.tracing.step import run_forward
+from keras_gradguard.graph.trace import LOSS, OTHER, Trace
+from keras_gradguard.model.layers import (
+    is_default_step,
+    layers_of,
+    runs_eagerly,
+)
+from keras_gradguard.model.optimizers import variables_of
+from keras_gradguard.records.health import LossReach
+from keras_gradguard.records.norms import MISSING
+
+# The range of float16 below its smallest normal number is 2**10.
+_FACTORS = (2.0**4, 2.0**8, 2.0**12)
+
+
+def lost_elements(step):
+    """Counts the gradient elements that are lost, and those that are not.
+
+    Args:
+        step: The `Step`, its `data` a batch. Its model is left as it was.
+
+    Returns:
+        A dict of `(lost, kept)` by path of the variable; empty where the
+        step does not ask its optimizer for the loss scale.
+    """
+    own = _gradients_at(step, 1.0)
+    lost = {path: tf.zeros_like(found) for path, found in own.items()}
+    for factor in _FACTORS:
+        for path, found in _gradients_at(step, factor).items():
+            if path in own:
+                lost[path] |= found & ~own[path]
+    return {
+        path: (_count(lost[path]), _count(found)) for path, found in own.items()
+    }
+
+
+def _count(flags):
+    return int(tf.math.count_nonzero(flags))
+
+
+def _gradients_at(step, factor):
+    """Which elements are not zero, by path; those not finite are left out."""
+    model, seen = step.model, []
+    optimizer = model.optimizer
+    scale, asked = optimizer.scale_loss, []
+
+    def scale_loss(loss):
+        asked.append(loss)
+        return scale(loss) * tf.cast(factor, loss.dtype)
+
+    def apply(grads, trainable_variables=None):
+        variables = trainable_variables
+        if variables is None:
+            variables = variables_of(optimizer)
+        seen.extend(zip(variables, grads, strict=True))
+
+    def run():
+        seen.clear()
+        model.train_step(step.data)
+        return [_flags(gradient) for _, gradient in seen]
+
+    is_eager, eagerly = runs_eagerly(model), contextlib.nullcontext()
+    if not is_default_step(model):
+        # Functions of the user's are neither to keep this step nor to hide it.
+        is_eager, eagerly = True, functions_run_eagerly()
+    function = run if is_eager else tf.function(run, autograph=False)
+    with (
+        state_restored(model),
+        eagerly,
+        replaced(optimizer, "scale_loss", scale_loss),
+        replaced(optimizer, "apply", apply),
+    ):
+        flags = function()
+    if not asked:
+        return {}
+    paths = dict(zip(map(id, step.variables), step.paths, strict=True))
+    return {
+        paths[id(variable)]: found
+        for (variable, _), found in zip(seen, flags, strict=True)
+        if found is not None and id(variable) in paths
+    }
+
+
+def _flags(gradient):
+    """Where a gradient is a number other than zero; `None` if unknown."""
+    if gradient is None or isinstance(gradient, tf.IndexedSlices):
+        return None
+    return tf.math.is_finite(gradient) & (gradient != 0)
+
+
+def measured_reaches(step, known=(), weights=(), number=None):
+    """Measures what each term gives each variable, outside the training.
+
+    Args:
+        step: The `Step`, its `data` the very batch, of a model with Keras'
+            own training step.
+        known: What `reach.reaches_of` returned, empty if it is not known.
+        weights: `(variable, value)` pairs of the state to run with; by
+            default that of now.
+        number: Number of updates before that state.
+
+    Returns:
+        A list of `LossReach` with norms; `known` if the step cannot be run.
+    """
+    model, shown = step.model, []
+    has_other = any(one.name == OTHER for one in known)
+
+    def run():
+        addends, figures = _run(step, has_other)
+        shown[:] = addends
+        return figures
+
+    def run_once():
+        if runs_eagerly(model) or not has_loops(model):
+            return run()
+        # Called by itself, TensorFlow would warn of a trace in every `fit`.
+        return tf.function(run, autograph=False).get_concrete_function()()
+
+    with state_restored(model, with_optimizers=False):
+        for variable, value in weights:
+            variable.assign(value)
+        try:
+            figures = run_once().numpy()
+        except Exception:  # noqa: BLE001
+            # It ran in the training; what is known of it is all there is.
+            return list(known)
+    ways = {(one.name, one.kind): one.reaches for one in known}
+    return [
+        _reach(*named, row, ways.get(named), number)
+        for named, row in zip(shown, figures, strict=True)
+    ]
+
+
+def has_loops(model):
+    """Returns whether op by op is slower than to trace three passes anew.
+
+    Args:
+        model: A Keras model.
+    """
+    return any(
+        isinstance(layer, keras.layers.RNN) for layer in layers_of(model)
+    )
+
+
+def _reach(name, kind, figures, ways, number):
+    # A loop or a branch gives zeros where it is cut: only the graph tells.
+    ways = (True,) * len(figures) if ways is None else ways
+    reaches = tuple(
+        bool(figure != MISSING and way)
+        for figure, way in zip(figures, ways, strict=True)
+    )
+    norms = tuple(
+        float(figure) if is_reached else None
+        for figure, is_reached in zip(figures, reaches, strict=True)
+    )
+    return LossReach(name, kind, reaches, norms, number)
+
+
+def _run(step, has_other):
+    """Returns `(name, kind)` of each term and the norms of its gradients."""
+    trace, variables = Trace(None), list(step.variables)
+    with tf.GradientTape(persistent=True) as tape:
+        with Observer(trace, lambda: (None, 0)):
+            run_forward(step.model, step.data, trace)
+    ((total,),) = (call.targets for call in trace.targets)
+    scale = tf.constant(1.0)
+    if step.model.optimizer is not None:
+        # Small gradients of float16 are lost without it.
+        scale = step.model.optimizer.scale_loss(scale)
+    one = tf.broadcast_to(tf.cast(scale, total.dtype), tf.shape(total))
+
+    def norms(gradients):
+        return tf.stack([_norm(gradient, scale) for gradient in gradients])
+
+    addends = loss_terms_of(step.model, trace)
+    named = [(addend.name, addend.kind) for addend in addends]
+    # Asked for together: a tape does not look beyond what it is asked for.
+    values = [value for addend in addends for value in addend.values]
+    seeds = iter(tape.gradient(total, values, output_gradients=one))
+    rows, entered = [], []
+    for addend in addends:
+        pairs = [(value, next(seeds)) for value in addend.values]
+        pairs = [(value, seed) for value, seed in pairs if seed is not None]
+        entered += pairs
+        rows.append(norms(_gradients(tape, pairs, variables)))
+    if has_other:
+        # By linearity: the whole without the terms that are known.
+        seeds = [(total, one), *((value, -seed) for value, seed in entered)]
+        rows.append(norms(_gradients(tape, seeds, variables)))
+        named.append((OTHER, LOSS))
+    return named, tf.stack(rows)
+
+
+def _norm(gradient, scale):
+    if gradient is None:
+        return tf.constant(MISSING, tf.float64)
+    values = tf.convert_to_tensor(gradient)
+    if values.dtype.is_complex:
+        values = tf.abs(values)
+    # No square leaves the range of float64.
+    square = 2.0 * tf.nn.l2_loss(tf.cast(values, tf.float64))
+    return tf.sqrt(square) / tf.cast(scale, tf.float64)
+
+
+def _gradients(tape, seeds, variables):
+    if not seeds:
+        return [None] * len(variables)
+    values, seeds = map(list, zip(*seeds, strict=True))
+    return tape.gradient(values, variables, output_gradients=seeds)

@@ -1,0 +1,302 @@
+"""Step 4: look at a model by running it, and leave it as it was."""
+
+import contextlib
+import functools
+import sys
+import threading
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_gradguard.backend.tensorflow.internals.eager import no_op_seen
+from keras_gradguard.backend.tensorflow.internals.patch import replaced
+from keras_gradguard.backend.tensorflow.internals.randomness import (
+    random_state_kept,
+)
+from keras_gradguard.backend.tensorflow.internals.variables import (
+    WRITERS,
+    content_of,
+    has_value,
+    is_handle,
+    put,
+)
+from keras_gradguard.graph.ops import Context, writes_state
+from keras_gradguard.model.layers import (
+    layers_of,
+    losses_kept,
+)
+from keras_gradguard.model.optimizers import optimizers_of
+
+_PLAIN = (
+    type(None),
+    bool,
+    int,
+    float,
+    str,
+    tuple,
+    tf.Tensor,
+    np.ndarray,
+    np.generic,
+)
+
+
+@contextlib.contextmanager
+def attributes_kept(model):
+    """Puts the attributes of a model and its layers back as they were.
+
+    Those count that hold numbers, texts or tensors, or lists and dicts; not
+    those that Keras itself gives a layer.
+
+    Args:
+        model: A Keras model.
+    """
+    own = [(vars(layer), _own_of(layer)) for layer in layers_of(model)]
+    copies = [
+        (value, value.copy())
+        for _, values in own
+        for value in values.values()
+        if isinstance(value, (list, dict))
+    ]
+    try:
+        yield
+    finally:
+        for names, values in own:
+            for name, value in values.items():
+                is_changed = names.get(name) is not value
+                if is_changed and isinstance(value, _PLAIN):
+                    names[name] = value
+        for value, copy in copies:
+            _put_back(value, copy)
+
+
+def attributes_of(model):
+    """Returns what tells whether a step has noted something since.
+
+    Args:
+        model: A Keras model; its layers are looked at, and its losses.
+    """
+    found = []
+    given = tf.nest.flatten(model.loss)
+    losses = [loss for loss in given if hasattr(loss, "__dict__")]
+    for values in [*map(_own_of, layers_of(model)), *map(vars, losses)]:
+        for name, value in values.items():
+            if isinstance(value, (list, tuple, dict)):
+                value = len(value)
+            is_known = isinstance(value, (bool, int, float, str))
+            found.append((name, value if is_known else id(value)))
+    return found
+
+
+def plain_variables(model):
+    """Returns the `tf.Variable`s that a model and its layers hold.
+
+    Args:
+        model: A Keras model; its attributes are looked at, and lists and
+            dicts among them.
+    """
+    found = {}
+    for layer in layers_of(model):
+        for value in _own_of(layer).values():
+            items = value.values() if isinstance(value, dict) else [value]
+            for item in items:
+                parts = item if isinstance(item, (list, tuple)) else [item]
+                for part in parts:
+                    if isinstance(part, tf.Variable):
+                        found[id(part)] = part
+    return list(found.values())
+
+
+def _own_of(layer):
+    """Attributes that Keras has not given a layer which is made by now."""
+    if not layer.built:
+        return {}
+    known = vars(layer).items()
+    return {k: v for k, v in known if k not in _names_of_keras()}
+
+
+@functools.cache
+def _names_of_keras():
+    return frozenset(vars(keras.Model()))
+
+
+def _put_back(value, copy):
+    """Gives a list or a dict its content; Keras watches their methods."""
+    kind = list if isinstance(value, list) else dict
+    if kind is list:
+        before, now = copy, value
+    else:
+        before = [part for item in copy.items() for part in item]
+        now = [part for item in value.items() for part in item]
+    if list(map(id, before)) == list(map(id, now)):
+        return
+    kind.clear(value)
+    (list.extend if kind is list else dict.update)(value, copy)
+
+
+_thread = threading.local()
+
+
+def is_examining():
+    """Returns whether a scratch trace runs in this thread."""
+    return getattr(_thread, "examining", False)
+
+
+@contextlib.contextmanager
+def examining():
+    """Lets no `GradGuardLoss` check itself while the block runs."""
+    before = is_examining()
+    _thread.examining = True
+    try:
+        yield
+    finally:
+        _thread.examining = before
+
+
+@contextlib.contextmanager
+def applied_nowhere(model):
+    """Lets no optimizer of a model change a weight.
+
+    Args:
+        model: A Keras model.
+    """
+    with contextlib.ExitStack() as stack:
+        for optimizer in optimizers_of(model):
+            stack.enter_context(replaced(optimizer, "apply", _nothing))
+        yield
+
+
+@tf.autograph.experimental.do_not_convert
+def _nothing(*arguments, **named):
+    """Stands in for `optimizer.apply`."""
+
+
+# A code object is slow to hash; these live as long as TensorFlow.
+_WRITERS = frozenset(map(id, WRITERS))
+
+
+@contextlib.contextmanager
+def writes_undone():
+    """Puts back each variable that this thread writes to in the block.
+
+    Those that are made in the block keep what they get. A profiler of the
+    user's is not disturbed: then nothing is watched.
+    """
+    before = sys.getprofile()
+    if not (before is None or is_watch(before)):
+        yield
+        return
+    watch = _Watch(before)
+    sys.setprofile(watch)
+    try:
+        yield
+    finally:
+        sys.setprofile(before)
+        with tf.init_scope():
+            for handle, value in watch.kept.values():
+                if value is not None:
+                    put(handle, value)
+
+
+def is_watch(profile):
+    """Returns whether a profile function is that of `writes_undone`."""
+    return isinstance(profile, _Watch)
+
+
+class _Watch:
+    """A profile function that keeps a value before its first write."""
+
+    def __init__(self, before):
+        self.before, self.kept = before, {}
+
+    def __call__(self, frame, event, argument):
+        if event == "call" and id(frame.f_code) in _WRITERS:
+            for value in list(frame.f_locals.values()):
+                self._keep(value)
+        if self.before is not None:
+            self.before(frame, event, argument)
+
+    def _keep(self, value):
+        if not is_handle(value) or id(value) in self.kept:
+            return
+        with tf.init_scope(), no_op_seen():
+            # There is none where the block itself has made the variable.
+            content = content_of(value)
+        self.kept[id(value)] = value, content
+
+
+@contextlib.contextmanager
+def state_restored(model, with_optimizers=True):
+    """Puts variables, attributes and random state back as they were.
+
+    Args:
+        model: A Keras model; its weights, metrics, random seeds and
+            optimizers are kept, also after an exception.
+        with_optimizers: Whether those are kept too; a forward pass does not
+            need the room.
+    """
+    variables = [*model.variables, *model.metrics_variables]
+    variables += plain_variables(model)
+    for optimizer in optimizers_of(model) if with_optimizers else ():
+        variables += optimizer.variables
+    values = [
+        (variable, tf.identity(variable))
+        for variable in variables
+        if has_value(variable)
+    ]
+    with (
+        random_state_kept(),
+        losses_kept(model),
+        attributes_kept(model),
+        examining(),
+    ):
+        try:
+            with writes_undone():
+                yield
+        finally:
+            for variable, value in values:
+                variable.assign(value)
+
+
+def changes_state(trace):
+    """Returns whether a traced loss changes anything.
+
+    Args:
+        trace: A `Trace`, also of a loss that fails further on.
+    """
+    return any(True for _ in _writing(trace))
+
+
+@contextlib.contextmanager
+def state_kept(trace):
+    """Puts back what a traced loss writes to while the block runs.
+
+    Args:
+        trace: The `Trace`.
+    """
+    outer = {inner.name: handle for handle, inner in trace.graph.captures}
+    values = {}
+    for context, op in _writing(trace):
+        tensor = op.inputs[0]
+        while context.parent is not None:
+            origins = context.origins(tensor)
+            if not origins:
+                break
+            context, tensor = origins[0].context, origins[0].tensor
+        handle = outer.get(tensor.name)
+        if handle is not None and op.type.startswith("Assign"):
+            dtype = op.get_attr("dtype")
+            value = tf.raw_ops.ReadVariableOp(resource=handle, dtype=dtype)
+            values[id(handle)] = handle, tf.identity(value)
+    try:
+        yield
+    finally:
+        for handle, value in values.values():
+            tf.raw_ops.AssignVariableOp(resource=handle, value=value)
+
+
+def _writing(trace):
+    for context in Context(trace.graph).everything():
+        for op in context.graph.get_operations():
+            if writes_state(op):
+                yield context, op

@@ -1,0 +1,340 @@
+"""Step 4d: from a traced step to findings: which cut hits which variables."""
+
+import collections
+import copy
+import dataclasses
+
+from keras_gradguard.backend.tensorflow.internals.batches import tensors_of
+from keras_gradguard.backend.tensorflow.internals.graphs import (
+    custom_gradient_name,
+)
+from keras_gradguard.backend.tensorflow.tracing.gradients import (
+    variable_tensors,
+)
+from keras_gradguard.diagnosis.outside_tape import (
+    outside_findings,
+    read_findings,
+)
+from keras_gradguard.diagnosis.unused import unused_findings
+from keras_gradguard.graph.flow import Flow, cut_key
+from keras_gradguard.graph.ops import carries_gradient
+from keras_gradguard.records.finding import Finding, Place
+from keras_gradguard.source.declared import declared_place
+from keras_gradguard.source.frames import frames_of, library_calls, op_place
+
+_PLUMBING = frozenset(
+    ("Identity", "PartitionedCall", "StatefulPartitionedCall")
+)
+
+
+class Location:
+    """The ways from a step's losses to its variables.
+
+    Args:
+        trace: A `Trace`.
+        model: The model that was traced.
+        variables: The trainable variables to look at.
+        paths: The path of each, in the same order.
+        losses: Tensors to start from; by default what the tape was asked
+            to differentiate.
+        branch: See `edges.edges`.
+        stops: See `Flow`.
+    """
+
+    def __init__(
+        self,
+        trace,
+        model,
+        variables,
+        paths,
+        losses=None,
+        branch=None,
+        stops=(),
+    ):
+        self.trace = trace
+        self.model = model
+        self.variables = list(variables)
+        self.paths = list(paths)
+        self._losses = losses
+        self._branch = branch
+        self._stops = stops
+        self._flows = {}
+        self.tensors = variable_tensors(trace.graph, self.variables)
+
+    @classmethod
+    def of_prediction(cls, trace, branch=None):
+        """Takes the predictions of a traced loss for its variables."""
+        location = cls(trace, None, (), (), branch=branch)
+        location.tensors = [[tensor] for tensor in trace.outputs]
+        location.paths = ["y_pred"] * len(location.tensors)
+        location._losses = trace.targets[0].targets
+        return location
+
+    def of_losses(self, losses):
+        """Returns the ways to the same variables from other tensors.
+
+        Args:
+            losses: Tensors to start from.
+        """
+        other = copy.copy(self)
+        other._losses, other._flows = losses, {}
+        return other
+
+    def flow_of(self, number, state=False):
+        """Returns the `Flow` of the losses that should train a variable."""
+        losses = self._losses
+        if losses is None:
+            calls = self._calls_for(number) or self.trace.targets
+            losses = [t for call in calls for t in call.targets]
+        key = (tuple(id(loss) for loss in losses), state)
+        if key not in self._flows:
+            self._flows[key] = Flow(
+                self.trace.graph, losses, self._stops, self._branch, state
+            )
+        return self._flows[key]
+
+    def was_asked_for(self, number, calls=None):
+        """Returns whether a tape was asked for a variable's gradient.
+
+        Args:
+            number: Index of the variable.
+            calls: The `TapeCall`s that count; by default all of the trace.
+        """
+        return bool(self._calls_for(number, calls))
+
+    def _calls_for(self, number, calls=None):
+        variable = self.variables[number]
+        return [
+            call
+            for call in (self.trace.targets if calls is None else calls)
+            if any(_same(variable, other) for other in call.sources)
+        ]
+
+    def distance(self, number, state=False):
+        """Returns the number of cuts between the loss and a variable."""
+        flow = self.flow_of(number, state)
+        tensors = self.tensors[number]
+        return min(map(flow.distance, tensors), default=float("inf"))
+
+    def cuts(self, numbers):
+        """Returns findings for the cuts that hit some variables.
+
+        Args:
+            numbers: Indices of variables at a finite distance above 0.
+
+        Returns:
+            A list of `Finding`s, the one with most variables first.
+        """
+        nearest, hit = {}, collections.defaultdict(set)
+        behind = collections.defaultdict(dict)
+        for number in numbers:
+            state = self.distance(number) == float("inf")
+            flow = self.flow_of(number, state)
+            tensor = min(self.tensors[number], key=flow.distance)
+            for cut in flow.cuts(tensor):
+                nearest.setdefault(cut.key, cut)
+                hit[cut.key].add(number)
+                for edge in cut.beyond:
+                    hit[cut_key(edge)].add(number)
+                    behind[cut.key][cut_key(edge)] = edge
+        findings = []
+        for key, cut in nearest.items():
+            further = [e for k, e in behind[key].items() if k not in nearest]
+            findings.append(self._finding(cut, sorted(hit[key]), further))
+        return sorted(findings, key=_rank)
+
+    def _finding(self, cut, hit, further):
+        op = cut.edge.op
+        kind = "no_gradient_registered" if cut.edge.error else "disconnected"
+        cause = None
+        if cut.edge.is_state:
+            cause = "state"
+        elif custom_gradient_name(op):
+            cause = "custom_gradient"
+        types = [value.tensor.op.type for value in cut.path]
+        if cut.path[-1].tensor.op is not op:
+            types.append(op.type)
+        place, notes = self.place(op, cut.edge.context)
+        return Finding(
+            kind=kind,
+            place=place,
+            op=op.type,
+            layer=self.layer(op, cut.edge.context),
+            loss=self.loss_on(cut.path),
+            variables=tuple(self.paths[number] for number in hit),
+            path=tuple(t for t in types if t not in _PLUMBING) or tuple(types),
+            chain=_chain(cut),
+            input_dtypes=tuple(t.dtype.name for t in op.inputs),
+            output_dtype=cut.path[-1].tensor.dtype.name,
+            calls=library_calls(frames_of(op)),
+            cause=cause,
+            error=cut.edge.error,
+            notes=(*notes, *_also(place, further)),
+        )
+
+    def place(self, op, context):
+        """Returns the user's line of an op, and notes on how it was found."""
+        while True:
+            found = op_place(op)
+            if found.line is not None:
+                return found, ()
+            if context.parent is None:
+                break
+            op, context = context.call, context.parent
+        if self.model is None:
+            return Place(), ()
+        found = declared_place(self.model, self.layer(op, context), op)
+        if found is None:
+            return Place(), ()
+        return found, ("the line was found by the name of the layer or op",)
+
+    def layer(self, op, context):
+        """Returns the path of the layer that an op runs in, or `None`."""
+        while True:
+            number = op.graph.get_operations().index(op)
+            found = self.trace.layer_of(op, number)
+            if found is not None or context.parent is None:
+                return found
+            op, context = context.call, context.parent
+
+    def loss_on(self, path):
+        """Returns the name of the loss that a path leads through."""
+        keys = {
+            (value.tensor.op.name, value.tensor.value_index) for value in path
+        }
+        named = [(call.value, call.name) for call in self.trace.losses]
+        named += [
+            (tensor, self.trace.names.get(id(tensor)))
+            for tensor in tensors_of(self.trace.extra_losses)
+        ]
+        for tensor, name in named:
+            key = (getattr(tensor.op, "name", None), tensor.value_index)
+            if key in keys:
+                return name
+        return None
+
+
+def _chain(cut):
+    """Op types from the cut toward the loss until a gradient is back."""
+    types = []
+    for value in reversed(cut.path):
+        types.append(value.tensor.op.type)
+        if len(types) > 1 and carries_gradient(value.tensor.dtype):
+            break
+    return tuple(types)
+
+
+def _also(place, further):
+    notes = []
+    for edge in further[:2]:
+        other = op_place(edge.op)
+        where = "on the same line"
+        if other.line != place.line or other.file != place.file:
+            where = f"in line {other.line}" if other.line else "further on"
+        elif other.line is None:
+            where = "further on"
+        notes.append(f"`{edge.op.type}` {where} would cut it as well")
+    return tuple(notes)
+
+
+def _rank(finding):
+    is_value = (finding.output_dtype,) == finding.input_dtypes[:1]
+    return (-len(finding.variables), not is_value, finding.place.line or 0)
+
+
+def _same(variable, other):
+    return variable is other or getattr(variable, "value", None) is other
+
+
+_BRANCH_NOTE = "only when this branch is taken: the other one passes a gradient"
+
+
+def located_findings(step, trace, missing, losses=None):
+    """Explains missing gradients by the graph of a traced step.
+
+    Args:
+        step: The `Step`.
+        trace: Its `Trace`.
+        missing: Indices of variables, or `None` for those that `losses`
+            depend on and give no gradient.
+        losses: Tensors to start from, see `Location`.
+
+    Returns:
+        A list of `Finding`s.
+    """
+    location = Location(
+        trace, step.model, step.variables, step.paths, losses=losses
+    )
+    far = float("inf")
+    if missing is None:
+        missing = _depending(location) or range(len(step.variables))
+    cut, connected, unused = [], [], []
+    for number in missing:
+        distance = location.distance(number)
+        if distance == far:
+            distance = location.distance(number, state=True)
+        group = connected if distance == 0 else cut
+        (unused if distance == far else group).append(number)
+    findings = location.cuts(cut)
+    in_branches = branch_findings(step, trace, connected)
+    findings += in_branches
+    explained = {path for f in in_branches for path in f.variables}
+    connected = [n for n in connected if step.paths[n] not in explained]
+    findings += outside_findings(location, connected)
+    found, unused = read_findings(location, unused)
+    findings += found
+    findings += unused_findings(location, unused)
+    return findings
+
+
+def _depending(location):
+    """The variables that a loss depends on and gives no gradient."""
+    far = float("inf")
+    everything = range(len(location.variables))
+    for state in (False, True):
+        found = [n for n in everything if 0 < location.distance(n, state) < far]
+        if found:
+            return found
+    return []
+
+
+def branch_findings(step, trace, numbers):
+    """Finds cuts in one branch of a conditional, or in a Python function.
+
+    Args:
+        step: The `Step`.
+        trace: Its `Trace`.
+        numbers: Indices of variables that another branch connects.
+
+    Returns:
+        A list of `Finding`s.
+    """
+    return branch_cuts(
+        lambda branch: Location(
+            trace, step.model, step.variables, step.paths, branch=branch
+        ),
+        numbers,
+    )
+
+
+def branch_cuts(locate, numbers):
+    """Finds cuts in one branch of a conditional, see `branch_findings`.
+
+    Args:
+        locate: Returns the `Location` for the number of a branch.
+        numbers: As for `branch_findings`.
+
+    Returns:
+        A list of `Finding`s.
+    """
+    findings = {}
+    for branch in (0, 1):
+        location = locate(branch)
+        cut = [n for n in numbers if 0 < location.distance(n) < float("inf")]
+        for finding in location.cuts(cut):
+            key = (finding.op, finding.place.file, finding.place.line)
+            notes = finding.notes
+            if finding.op != "EagerPyFunc":
+                notes = (*notes, _BRANCH_NOTE)
+            findings.setdefault(key, dataclasses.replace(finding, notes=notes))
+    return list(findings.values())

@@ -1,0 +1,141 @@
+"""Step 4: steps that fail, in training or only when they are traced."""
+
+import dataclasses
+
+from keras_gradguard.backend.tensorflow.tracing.failures import (
+    failure_finding,
+    read_tensors,
+)
+from keras_gradguard.backend.tensorflow.tracing.step import (
+    rerun_step,
+    trace_step,
+)
+from keras_gradguard.diagnosis.cuts import Location, located_findings
+from keras_gradguard.graph.ops import Context
+from keras_gradguard.model.layers import runs_eagerly
+from keras_gradguard.records.finding import Place
+from keras_gradguard.source.frames import frames_of, library_calls, op_place
+from keras_gradguard.source.syntax import feeds_result
+
+_EAGER_NOTE = (
+    "run_eagerly=True hides this: compiled, TensorFlow refuses the same line"
+)
+_HARMLESS_NOTE = (
+    "what is read here does not depend on the model, so the cut may lie "
+    "further on, where the trace could not look"
+)
+_UNUSED_NOTE = (
+    "the value seems to be used for nothing else, so the cut may lie "
+    "further on, where the trace could not look"
+)
+
+
+def explain_failed_trace(step, trace, missing):
+    """Explains a step that runs eagerly and fails when it is traced.
+
+    Args:
+        step: The `Step`.
+        trace: The `Trace` that ended in an exception.
+        missing: Indices of the variables without a gradient.
+
+    Returns:
+        A list of `Finding`s, never empty.
+    """
+    finding = failure_finding(trace.error, any_error=True)
+    if finding.cause == "tensor_as_bool":
+        converted = trace_step(step.model, step.data, trace.called)
+        if converted.error is None:
+            found = [
+                f
+                for f in located_findings(step, converted, missing)
+                if f.cause not in ("outside_tape", "unexplained")
+            ]
+            if found:
+                return found
+    if runs_eagerly(step.model):
+        finding = _eager_suspect(step, trace, finding)
+    return _for_all(step, finding, missing, trace)
+
+
+def hidden_by_eager(finding, error):
+    """Returns a finding of an eager step that says what a trace makes of it.
+
+    Args:
+        finding: The `Finding`.
+        error: The exception that ended the trace of the same step.
+    """
+    failed = failure_finding(error, any_error=True)
+    here, there = finding.place, failed.place
+    if here.line is None or (here.file, here.line) != (there.file, there.line):
+        return finding
+    return dataclasses.replace(
+        finding,
+        exception=failed.exception,
+        error=failed.error,
+        notes=(*finding.notes, _EAGER_NOTE),
+    )
+
+
+def _eager_suspect(step, trace, finding):
+    """Weighs whether the line that ended a trace is what cut the gradient."""
+    tensors = read_tensors(trace.error, finding.place)
+    tensors = [t for t in tensors if t.graph is trace.graph]
+    location = Location(
+        trace, step.model, step.variables, step.paths, losses=tensors
+    )
+    everything = range(len(step.variables))
+    is_harmless = tensors and all(
+        location.distance(n) == float("inf") for n in everything
+    )
+    if not is_harmless and feeds_result(finding.place):
+        notes = (*finding.notes, _EAGER_NOTE)
+        return dataclasses.replace(finding, notes=notes)
+    note = _HARMLESS_NOTE if is_harmless else _UNUSED_NOTE
+    return dataclasses.replace(
+        finding, notes=(*finding.notes, note), certainty="suspected"
+    )
+
+
+def explain_error(step, error):
+    """Explains an exception of a step, if it is about gradients.
+
+    Args:
+        step: The `Step`; its variables are all that it should train.
+        error: The exception that ended it.
+
+    Returns:
+        A list of `Finding`s, empty if the exception is about other things.
+    """
+    finding = failure_finding(error)
+    if finding is None:
+        return []
+    everything = range(len(step.variables))
+    is_found = finding.place.line is not None and step.trace is None
+    if finding.op is None or is_found:
+        return _for_all(step, finding, everything)
+    trace = step.trace or trace_step(step.model, step.data)
+    if trace.error is not None:
+        trace = rerun_step(step, may_fail=True) or trace
+    return _for_all(step, finding, everything, trace)
+
+
+def _for_all(step, finding, hit, trace=None):
+    """A failure stops the variables that it hits, wherever it happens."""
+    if finding.op is not None and trace is not None:
+        place, calls = _made_at(trace, finding.op)
+        if place.line is not None or finding.place.line is None:
+            finding = dataclasses.replace(finding, place=place, calls=calls)
+    paths = tuple(step.paths[number] for number in hit)
+    return [dataclasses.replace(finding, variables=paths)]
+
+
+def _made_at(trace, op_type):
+    """The user's line of the first op of a type, and what it called."""
+    for context in Context(trace.graph).everything():
+        for op in context.graph.get_operations():
+            if op.type == op_type:
+                place = op_place(op)
+                if place.line is not None:
+                    calls = library_calls(frames_of(op))
+                    return place, calls
+    return Place(), ()

@@ -1,0 +1,286 @@
+"""Step 4: which questions to ask of a step, in which order."""
+
+import dataclasses
+import weakref
+
+import tensorflow as tf
+
+from keras_gradguard.backend.tensorflow.tracing.failures import failure_finding
+from keras_gradguard.backend.tensorflow.tracing.gradients import pulled
+from keras_gradguard.backend.tensorflow.tracing.recorder import record_step
+from keras_gradguard.backend.tensorflow.tracing.step import (
+    rerun_loss,
+    rerun_step,
+    trace_loss,
+    trace_step,
+)
+from keras_gradguard.diagnosis.cuts import (
+    Location,
+    branch_cuts,
+    branch_findings,
+    located_findings,
+)
+from keras_gradguard.diagnosis.failures import (
+    explain_failed_trace,
+    hidden_by_eager,
+)
+from keras_gradguard.diagnosis.jumps import jump_findings, may_jump
+from keras_gradguard.diagnosis.nonfinite import nonfinite_findings
+from keras_gradguard.diagnosis.outside_tape import read_findings
+from keras_gradguard.diagnosis.unused import ignoring_loss
+from keras_gradguard.diagnosis.zeros import zero_findings
+from keras_gradguard.model.layers import runs_eagerly
+from keras_gradguard.records.finding import Finding
+from keras_gradguard.source.frames import is_users
+
+
+def explain_missing(step, missing):
+    """Explains why the tape returned no gradient for some variables.
+
+    Args:
+        step: The `Step`.
+        missing: Indices of the variables without a gradient.
+
+    Returns:
+        A list of `Finding`s, never empty.
+    """
+    trace = step.trace or trace_step(step.model, step.data)
+    if trace.error is None:
+        return located_findings(step, trace, missing)
+    ran = rerun_step(step)
+    if ran is None:
+        return explain_failed_trace(step, trace, missing)
+    found = located_findings(step, ran, missing)
+    return [hidden_by_eager(finding, trace.error) for finding in found]
+
+
+def explain_zero(step, zero):
+    """Looks for cuts that TensorFlow turned into zeros.
+
+    Loops, conditionals and Python functions hand back zeros where the way
+    inside them is cut.
+
+    Args:
+        step: The `Step`.
+        zero: Indices of the variables whose gradient is exactly zero.
+
+    Returns:
+        A list of `Finding`s, empty if the gradients are connected.
+    """
+    trace = step.trace or trace_step(step.model, step.data)
+    if trace.error is not None:
+        return []
+    location = Location(trace, step.model, step.variables, step.paths)
+    cut = [n for n in zero if 0 < location.distance(n) < float("inf")]
+    connected = [n for n in zero if location.distance(n) == 0]
+    in_branches = [
+        dataclasses.replace(finding, certainty="suspected")
+        for finding in branch_findings(step, trace, connected)
+    ]
+    return location.cuts(cut) + in_branches
+
+
+def explain_dropped(step):
+    """Looks for cuts of variables that the step does not even update.
+
+    A custom step may drop the variables without a gradient by itself.
+
+    Args:
+        step: The `Step`, with variables that no optimizer got.
+
+    Returns:
+        A list of `Finding`s for those that the tape was asked for.
+    """
+    trace = step.trace or trace_step(step.model, step.data)
+    if trace.error is not None:
+        return []
+    location = Location(trace, step.model, step.variables, step.paths)
+    asked = [
+        number
+        for number in range(len(step.variables))
+        if location.was_asked_for(number) and location.distance(number) > 0
+    ]
+    return located_findings(step, trace, asked) if asked else []
+
+
+def explain_loss_of_step(step, name):
+    """Explains why one loss of a step has no gradient for its prediction.
+
+    Args:
+        step: The `Step`.
+        name: Name of the loss.
+
+    Returns:
+        A list of `Finding`s.
+    """
+    trace = _shown(step)
+    if trace.error is not None:
+        return explain_failed_trace(step, trace, range(len(step.variables)))
+    calls = [call for call in trace.losses if call.loss.name == name]
+    values = [call.value for call in calls]
+    return located_findings(step, trace, None, losses=values or None)
+
+
+def _shown(step):
+    """What a step shows: a trace, or where that fails the eager step."""
+    trace = step.trace or trace_step(step.model, step.data)
+    return trace if trace.error is None else rerun_step(step) or trace
+
+
+def explain_loss(loss, y_true, y_pred):
+    """Explains why a loss has no gradient for its prediction, without model.
+
+    Args:
+        loss: A `keras.losses.Loss`.
+        y_true: Its targets.
+        y_pred: Its predictions.
+
+    Returns:
+        A list of `Finding`s without variables.
+    """
+    trace = trace_loss(loss, y_true, y_pred)
+    if trace.error is not None:
+        trace = rerun_loss(loss, y_true, y_pred) or trace
+    if trace.error is not None:
+        return [failure_finding(trace.error, any_error=True)]
+    location = Location.of_prediction(trace)
+    numbers = range(len(location.tensors))
+    cut = [n for n in numbers if location.distance(n) < float("inf")]
+    cut = cut or [
+        n for n in numbers if location.distance(n, state=True) < float("inf")
+    ]
+    if cut:
+        findings = location.cuts(cut)
+    else:
+        findings, _ = read_findings(location, list(numbers))
+        findings = findings or [ignoring_loss(trace, loss.name)]
+    if cut and not findings:
+        findings = branch_cuts(
+            lambda branch: Location.of_prediction(trace, branch), cut
+        )
+    return [dataclasses.replace(f, variables=()) for f in findings]
+
+
+_NOT_AGAIN = (
+    "run once more, op by op, on the same batch and weights, the step gives "
+    "finite numbers"
+)
+_FAILED = "the step could not be run once more, op by op: {}"
+_XLA = "only as XLA compiles it: op by op the gradient is finite"
+
+
+def explain_nonfinite(step, hit, weights=(), is_xla=False):
+    """Says where a NaN or an Inf of a step begins.
+
+    Args:
+        step: The `Step`, its `data` the very batch.
+        hit: Paths of the variables whose gradient was not finite.
+        weights: `(variable, value)` pairs of the weights before the step;
+            by default those of now.
+        is_xla: Whether XLA had compiled the step.
+
+    Returns:
+        A list of `Finding`s, never empty.
+    """
+    recording = record_step(step.model, step.data, weights)
+    if recording.trace.error is not None:
+        error = type(recording.trace.error).__name__
+        return [unexplained(hit, _FAILED.format(error))]
+    asked = (recording, step.variables, step.paths, step.model)
+    found = nonfinite_findings(*asked)
+    if not found and is_xla:
+        found = [
+            dataclasses.replace(finding, notes=(*finding.notes, _XLA))
+            for finding in nonfinite_findings(*asked, pull=_pulled_by_xla)
+        ]
+    if not found:
+        return [unexplained(hit, _NOT_AGAIN)]
+    measured = tuple(path for path in step.paths if path in hit)
+    return [dataclasses.replace(f, variables=measured) for f in found]
+
+
+def unexplained(hit, note):
+    """Returns the `Finding` of a bad step that could not be looked into.
+
+    Args:
+        hit: Paths of the variables whose gradient was not finite.
+        note: Why not.
+    """
+    return Finding(
+        kind="nonfinite",
+        cause="unexplained",
+        variables=tuple(hit),
+        notes=(note,),
+        certainty="suspected",
+    )
+
+
+def explain_zeros(step, zero, noise=0.0):
+    """Says which op stops the gradient of some variables of a step.
+
+    Args:
+        step: The `Step`, its `data` a batch.
+        zero: Paths of the variables whose gradient is zero throughout.
+        noise: See `zeros.zero_findings`.
+
+    Returns:
+        A list of `Finding`s, empty where nothing is wrong.
+    """
+    recording = record_step(step.model, step.data)
+    if recording.trace.error is not None:
+        return []
+    named = dict(zip(step.paths, step.variables, strict=True))
+    variables = [named[path] for path in zero]
+    return zero_findings(recording, variables, zero, step.model, noise)
+
+
+def explain_jumps(step, graph=None):
+    """Says where a loss of a step jumps as a condition flips.
+
+    A loss jumps by its formula: it is asked once for each graph.
+
+    Args:
+        step: The `Step`, its `data` a batch.
+        graph: The graph of the step, `None` if it runs eagerly. Without a
+            condition on a line of the user's nothing is run.
+
+    Returns:
+        A list of `Finding`s.
+    """
+    if runs_eagerly(step.model):
+        return _jumps_of(step)
+    if graph is None:
+        return []
+    return list(step.answer(_jumps_in, weakref.ref(graph)))
+
+
+def _jumps_in(step, graph):
+    return _jumps_of(step, False) if may_jump(graph()) else []
+
+
+def _jumps_of(step, is_eager=True):
+    recording = record_step(step.model, step.data)
+    findings = []
+    for call in recording.trace.losses:
+        code = getattr(call.function, "__code__", None)
+        if code is None or not is_users(code.co_filename):
+            continue
+        findings += jump_findings(
+            call.loss, call.y_true, call.y_pred, call.name, is_eager
+        )
+    return findings
+
+
+def _pulled_by_xla(op, incoming):
+    """The gradient of an op, as XLA compiles it."""
+    if op.backward is not None or not any(
+        isinstance(t, tf.Tensor) and t.dtype.is_floating for t in op.inputs
+    ):
+        return pulled(op, incoming)
+    known = dataclasses.replace
+
+    @tf.function(jit_compile=True, autograph=False)
+    def compiled(inputs, outputs, gradients):
+        return pulled(known(op, inputs=inputs, outputs=outputs), gradients)
+
+    return compiled(op.inputs, op.outputs, tuple(incoming))

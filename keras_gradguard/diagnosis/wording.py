@@ -1,0 +1,85 @@
+"""Step 4g: put findings into words with the rules."""
+
+import dataclasses
+import textwrap
+
+from keras_gradguard import rules
+from keras_gradguard.records.report import Diagnosis
+
+
+def diagnoses_of(findings, num_variables, severity, step=None, epoch=None):
+    """Turns findings into diagnoses, one per cut.
+
+    Args:
+        findings: `Finding`s.
+        num_variables: Number of trainable variables in all.
+        severity: One of `records.SEVERITIES`.
+        step: Training step, or `None`.
+        epoch: Epoch, or `None`.
+
+    Returns:
+        A tuple of `Diagnosis`, in the order of the findings.
+    """
+    merged = {}
+    for finding in findings:
+        rule = rules.match(finding)
+        place = finding.place
+        key = (rule.code, place.file, place.line, finding.loss)
+        if place.line is None:
+            key += (finding.layer, finding.op)
+        if key in merged:
+            known = merged[key][1]
+            both = dict.fromkeys((*known.variables, *finding.variables))
+            notes = dict.fromkeys((*known.notes, *finding.notes))
+            finding = dataclasses.replace(
+                known, variables=tuple(both), notes=tuple(notes)
+            )
+        merged[key] = (rule, finding)
+    return tuple(
+        _diagnosis(rule, finding, num_variables, severity, step, epoch)
+        for rule, finding in merged.values()
+    )
+
+
+def _diagnosis(rule, finding, num_variables, severity, step, epoch):
+    place = finding.place
+    evidence = {**finding.evidence}
+    if finding.notes:
+        evidence["notes"] = list(finding.notes)
+    if place.snippet_start is not None:
+        evidence["snippet_start"] = place.snippet_start
+    if finding.exception:
+        evidence["exception"] = finding.exception
+        evidence["error"] = textwrap.shorten(
+            finding.error.strip().splitlines()[-1], 200, placeholder=" ..."
+        )
+    words = {
+        "op": finding.op,
+        "layer": finding.layer,
+        "loss": finding.loss,
+        "function": place.function,
+        "source": place.source,
+    }
+    return Diagnosis(
+        code=rule.code,
+        name=rule.name,
+        kind=finding.kind,
+        severity=severity,
+        message=rule.message.format(**words),
+        why=rule.why,
+        help=rule.help,
+        file=place.file,
+        line=place.line,
+        function=place.function,
+        snippet=place.snippet,
+        op=finding.op,
+        layer=finding.layer,
+        loss=finding.loss,
+        variables=finding.variables,
+        num_variables=num_variables,
+        path=finding.path,
+        step=step,
+        epoch=epoch,
+        evidence=evidence,
+        certainty=finding.certainty,
+    )

@@ -1,0 +1,1 @@
+"""A training step as a graph of ops, whatever made it."""

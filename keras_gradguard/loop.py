@@ -1,0 +1,236 @@
+"""Door 3: the context manager that watches a custom training loop."""
+
+from keras_gradguard import backend
+from keras_gradguard.errors import (
+    ACTIONS,
+    FaultBarrier,
+    LoopStopped,
+    checked_action,
+    checked_every,
+)
+from keras_gradguard.expected import Expected
+from keras_gradguard.records.report import Report
+from keras_gradguard.report.scalars import checked_level
+from keras_gradguard.thresholds import thresholds_of
+
+if backend.unsupported() is None:
+    import tensorflow as tf
+
+    from keras_gradguard.backend.tensorflow.hook.loop import live_optimizers
+    from keras_gradguard.monitor.log import TrainingLog
+    from keras_gradguard.monitor.loop import LoopMonitor
+    from keras_gradguard.monitor.symptoms import Symptoms
+    from keras_gradguard.report.writer import SummaryWriter
+
+
+def watch(
+    model,
+    log_dir=None,
+    every=10,
+    on_break="warn",
+    on_nonfinite="warn",
+    expect=(),
+    thresholds="default",
+    optimizer=None,
+    scalars="variables",
+):
+    """Gives a custom training loop what `GradHealthCallback` gives `fit`.
+
+    A step is one call of `optimizer.apply` (or `apply_gradients`) that trains
+    a variable of the model; other models and optimizers are left alone. In
+    the first step each trainable variable must get a gradient; one that gets
+    none is traced back to the op and the source line that cut it, before the
+    first update. The norms are those of the gradients that the loop gives
+    the optimizer, unscaled and before the optimizer clips them.
+
+    Enter the block before the first call of a training step that is a
+    `tf.function`: one that was traced before cannot be seen, and the block
+    says so when it ends. In such a step Python does not run; its records
+    wait in the graph (at most 512) and are written by `health.step()`, which
+    may be called in each turn of the loop, or when the block ends. An eager
+    loop needs no such call. A `tf.function` that was traced in the block
+    measures nothing any more after it.
+
+    With `on_nonfinite` other than `"warn"` the weights stay as they were
+    before the bad update. Where a NaN begins is told if it is in the first
+    step of an eager loop; later steps cannot be run once more. Nor are
+    gradients that stay zero explained. With several replicas the norms are
+    those of the gradients that they have added up, and every update is made.
+
+    Args:
+        model: The Keras model to watch; it need not be compiled or built.
+        log_dir: As for `GradHealthCallback`. On several machines only the
+            chief measures, writes and warns.
+        every: Steps between two written records; the first step is one.
+        on_break: What a missing gradient does: `"warn"`, `"raise"` a
+            `GradientBreakError`, or `"stop"`: leave the block before the
+            update, without an exception; the code behind it runs on. Where
+            no variable gets a gradient Keras cannot go on: `"warn"` then
+            raises `GradientBreakError` too.
+        on_nonfinite: What a gradient that is not finite does: `"warn"`,
+            `"raise"`, `"stop"` or `"skip"` (that update is not made). In a
+            compiled step `"raise"` and `"stop"` act at the next
+            `health.step()`; until then no update is made.
+        expect: As for `GradHealthCallback`.
+        thresholds: As for `GradHealthCallback`.
+        optimizer: The Keras optimizer of the loop, or a list of them. By
+            default all that are alive as the block begins, and those that
+            are made in it before the first step is done.
+        scalars: As for `GradHealthCallback`, but for `"histograms"`.
+
+    Returns:
+        A `Watch`, to be used in a `with` statement.
+
+    Raises:
+        ValueError: If an argument is not as described.
+        UnsupportedBackendError: If Keras does not run on TensorFlow.
+
+    Example:
+    ```python
+    with watch(model, log_dir="logs") as health:
+        for x, y in batches:
+            train_step(x, y)
+            health.step()
+    print(health.report)
+    ```
+    """
+    backend.require_supported()
+    return Watch(
+        model,
+        log_dir,
+        checked_every(every),
+        checked_action("on_break", on_break),
+        checked_action("on_nonfinite", on_nonfinite, (*ACTIONS, "skip")),
+        Expected(expect),
+        thresholds_of(thresholds),
+        optimizer,
+        checked_level(scalars, has_histograms=False),
+    )
+
+
+class Watch:
+    """Watches a model while its `with` block runs, see `watch`.
+
+    Args:
+        model: The Keras model.
+        log_dir: Folder for TensorBoard, or `None`.
+        every: Steps between two records.
+        on_break: `"warn"`, `"raise"` or `"stop"`.
+        on_nonfinite: The same, or `"skip"`.
+        expected: The `Expected` variables without a gradient.
+        thresholds: The `Thresholds`.
+        optimizer: An optimizer, several, or `None` to find them.
+        scalars: Which curves are written.
+
+    Attributes:
+        stopped: Whether `"stop"` has ended the block.
+    """
+
+    def __init__(
+        self,
+        model,
+        log_dir,
+        every,
+        on_break,
+        on_nonfinite,
+        expected,
+        thresholds,
+        optimizer,
+        scalars,
+    ):
+        self.stopped = False
+        self._model = model
+        self._log_dir = log_dir
+        self._every = every
+        self._actions = (on_break, on_nonfinite)
+        self._expected = expected
+        self._thresholds = thresholds
+        self._optimizer = optimizer
+        self._scalars = scalars
+        self._guard = self._logbook = None
+
+    @property
+    def report(self):
+        """The live `Report`: what is broken and each variable's gradient."""
+        return self._logbook.report if self._logbook is not None else Report()
+
+    def step(self):
+        """Writes what a compiled step has measured, and acts on it.
+
+        It may be called in each turn of the loop; when no record is due
+        there is next to nothing to do.
+
+        Raises:
+            GradientBreakError: If something is wrong and is to be raised.
+        """
+        if self._guard is not None:
+            self._guard.look()
+
+    def __enter__(self):
+        """Hooks the optimizers and looks at the first step."""
+        if self._guard is not None:
+            raise RuntimeError("this `watch` runs already; make another one")
+        self.stopped = False
+        with FaultBarrier().guarded():
+            is_chief = _is_chief(self._model)
+            writer = None
+            if self._log_dir and is_chief:
+                writer = SummaryWriter(self._log_dir, self._scalars)
+            self._logbook = TrainingLog(self._model, writer, optimizers=[])
+            self._guard = LoopMonitor(
+                self._model,
+                self._every,
+                self._logbook,
+                *self._actions,
+                self._expected,
+                self._symptoms,
+                is_silent=not is_chief,
+            )
+            optimizers = self._optimizer
+            if optimizers is None:
+                optimizers = live_optimizers(self._model)
+            elif not isinstance(optimizers, (list, tuple)):
+                optimizers = [optimizers]
+            self._guard.begin(optimizers)
+        return self
+
+    def __exit__(self, kind, error, traceback):
+        """Leaves everything as it was; the last records are written."""
+        guard, self._guard = self._guard, None
+        if guard is None:
+            return False
+        is_stopped = isinstance(error, LoopStopped)
+        try:
+            if error is None:
+                guard.look()
+            elif not is_stopped:
+                guard.see_exit(error)
+        except LoopStopped:
+            is_stopped = True
+        finally:
+            guard.finish(is_quiet=error is not None)
+        self.stopped = is_stopped
+        return is_stopped and isinstance(error, (LoopStopped, type(None)))
+
+    def _symptoms(self, hook):
+        return Symptoms(hook, self._logbook, self._thresholds, self._expected)
+
+
+def _is_chief(model):
+    """Returns whether this process is the one that writes.
+
+    Args:
+        model: A Keras model; of several machines that train it with
+            `MultiWorkerMirroredStrategy` one is the chief.
+    """
+    strategy = getattr(model, "distribute_strategy", None)
+    if strategy is None:
+        strategy = tf.distribute.get_strategy()
+    resolver = getattr(strategy, "cluster_resolver", None)
+    kind = getattr(resolver, "task_type", None)
+    if kind is None:
+        return True
+    cluster = resolver.cluster_spec().as_dict()
+    if "chief" in cluster:
+        return kind == "chief"
+    return kind == "worker" and resolver.task_id == 0

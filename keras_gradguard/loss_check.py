@@ -1,0 +1,175 @@
+"""One look at a loss alone, on one batch of targets and predictions."""
+
+import dataclasses
+
+import keras
+import numpy as np
+
+from keras_gradguard import backend
+from keras_gradguard.model.losses import inner_loss
+from keras_gradguard.records.report import Report
+
+if backend.unsupported() is None:
+    import tensorflow as tf
+
+    from keras_gradguard.backend.tensorflow.internals.batches import tensors_of
+    from keras_gradguard.backend.tensorflow.internals.randomness import (
+        random_state_kept,
+    )
+    from keras_gradguard.backend.tensorflow.tracing.failures import (
+        failure_finding,
+    )
+    from keras_gradguard.backend.tensorflow.tracing.loss_run import LossRun
+    from keras_gradguard.backend.tensorflow.tracing.recorder import record_loss
+    from keras_gradguard.backend.tensorflow.tracing.restore import (
+        examining,
+        state_kept,
+    )
+    from keras_gradguard.backend.tensorflow.tracing.step import trace_loss
+    from keras_gradguard.diagnosis.jumps import jumps_of
+    from keras_gradguard.diagnosis.nonfinite import nonfinite_findings
+    from keras_gradguard.diagnosis.questions import explain_loss
+    from keras_gradguard.diagnosis.wording import diagnoses_of
+    from keras_gradguard.diagnosis.wrong_gradient import wrong_findings
+    from keras_gradguard.graph.trace import LossFailed, NotAFunction
+    from keras_gradguard.model.losses import resolved_loss
+
+_ON_PURPOSE = ("straight_through", "identity")
+_LACKS_NOTE = "the gradient lacks this part of the slope of the loss"
+
+
+def check_loss(loss, y_true, y_pred):
+    """Takes one look at a loss alone.
+
+    Says where the gradient of `y_pred` is cut, where it is not finite, where
+    it is not the slope that finite differences show (in float64 where the
+    loss allows it), and where the loss jumps.
+
+    Args:
+        loss: A `keras.losses.Loss`, a function of `(y_true, y_pred)`, or
+            the name of a Keras loss such as `"mse"`.
+        y_true: One batch of targets: arrays or tensors, or a nest of them.
+        y_pred: Predictions for it, such as a model gives, alike.
+
+    Returns:
+        A `Report` without variables.
+
+    Raises:
+        ValueError: If an argument cannot be used. An exception of the loss
+            that is not about gradients passes.
+        UnsupportedBackendError: If Keras does not run on TensorFlow.
+
+    Example:
+    ```python
+    print(check_loss(my_loss, y_true, model.predict(x)))
+    ```
+    """
+    backend.require_supported()
+    inner = inner_loss(loss)
+    y_true = _tensors("y_true", y_true)
+    y_pred = _tensors("y_pred", y_pred)
+    loss = inner or resolved_loss(loss, y_true, y_pred)
+    with examining(), random_state_kept():
+        found = _findings(loss, y_true, y_pred)
+    diagnoses = []
+    for severity, findings in found:
+        diagnoses += diagnoses_of(findings, 0, severity)
+    return Report(diagnoses=tuple(diagnoses))
+
+
+def _findings(loss, y_true, y_pred):
+    """Returns `(severity, findings)` pairs."""
+    trace = trace_loss(loss, y_true, y_pred)
+    with state_kept(trace):
+        recording = record_loss(loss, y_true, y_pred)
+    error = recording.trace.error
+    if error is not None:
+        finding = failure_finding(error)
+        if finding is None:
+            raise error
+        return [("error", [finding])]
+    _, gradients = recording.applied[0]
+    cut = []
+    if any(gradient is None for gradient in gradients):
+        cut = explain_loss(loss, y_true, y_pred)
+    if all(gradient is None for gradient in gradients):
+        return [("error", cut)]
+    predictions = tensors_of(y_pred)
+    names = ["y_pred"] * len(predictions)
+    nonfinite = nonfinite_findings(recording, predictions, names)
+    if nonfinite:
+        return [("warning", cut), ("error", [_named(f) for f in nonfinite])]
+    wrong, jumps = _measured(loss, y_true, y_pred)
+    beside = [f for f in wrong if f.place.line is None]
+    refused = _refused(trace, beside) if beside else []
+    if refused:
+        wrong = [f for f in wrong if f not in beside]
+    return [
+        ("warning", cut + refused),
+        ("error", [f for f in wrong if f.cause not in _ON_PURPOSE]),
+        ("warning", jumps),
+        ("note", [f for f in wrong if f.cause in _ON_PURPOSE]),
+    ]
+
+
+def _named(finding):
+    """Calls the parts of the batch what they are to a loss."""
+    evidence = dict(finding.evidence)
+    if "data" in evidence:
+        names = {"x": "y_true", "y": "y_pred"}
+        evidence["data"] = [names[part] for part in evidence["data"]]
+    return dataclasses.replace(finding, variables=(), evidence=evidence)
+
+
+def _measured(loss, y_true, y_pred):
+    """What running the loss on other predictions shows."""
+    try:
+        subject = LossRun(loss, y_true, y_pred)
+    except (LossFailed, NotAFunction):
+        return [], []
+    return wrong_findings(subject, loss.name), jumps_of(subject, loss.name)
+
+
+def _refused(trace, beside):
+    """The line at which a part of the value has left TensorFlow."""
+    finding = failure_finding(trace.error) if trace.error is not None else None
+    if finding is None:
+        return []
+    notes = (*finding.notes, _LACKS_NOTE)
+    evidence = beside[0].evidence
+    return [dataclasses.replace(finding, notes=notes, evidence=evidence)]
+
+
+def _tensors(name, nest):
+    """Makes tensors as `Loss.__call__` does, and says what does not fit."""
+
+    def convert(value):
+        if isinstance(value, (tf.RaggedTensor, tf.SparseTensor)):
+            return value
+        if value is None:
+            raise ValueError(_expected(name, "None"))
+        if not tf.is_tensor(value) and not hasattr(value, "path"):
+            value = np.asarray(value)
+            if value.dtype.kind not in "fiub":
+                raise ValueError(_expected(name, f"dtype {value.dtype}"))
+        value = keras.ops.convert_to_tensor(value)
+        if 0 in value.shape:
+            raise ValueError(_expected(name, f"shape {tuple(value.shape)}"))
+        if name == "y_pred" or value.dtype == tf.float64:
+            value = tf.cast(value, keras.config.floatx())
+        return value
+
+    leaves = keras.tree.flatten(nest)
+    if not leaves:
+        raise ValueError(_expected(name, "nothing in it"))
+    if isinstance(nest, (list, tuple)) and all(map(np.isscalar, leaves)):
+        nest = np.asarray(nest)
+    return keras.tree.map_structure(convert, nest)
+
+
+def _expected(name, given):
+    return (
+        f"`{name}` must be one batch of numbers, at least one sample: an array "
+        "or a tensor, or for several outputs a list or dict of them, e.g. "
+        f"`model.predict(x)`. Received: {name} with {given}"
+    )

@@ -1,0 +1,1 @@
+"""From the numbers of a record to the health of each variable."""

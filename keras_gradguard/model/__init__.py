@@ -1,0 +1,1 @@
+"""What Keras knows of the user's model; does not import TensorFlow."""

@@ -1,0 +1,132 @@
+"""The private Keras internals, each once.
+
+`tests/diagnosis/test_internals.py` names what a new release has changed.
+"""
+
+import contextlib
+import os
+
+import keras
+import keras.src
+
+
+def layers_of(model):
+    """Returns a model and all layers in it, outer before inner."""
+    return list(model._flatten_layers())
+
+
+def state_of(model):
+    """Returns the variables that a step reads: weights and random seeds.
+
+    Args:
+        model: A Keras model; its metrics are left out.
+    """
+    metrics = {id(variable) for variable in model.metrics_variables}
+    own = [v for v in model.variables if id(v) not in metrics]
+    seeds = keras.src.backend.common.global_state.get_global_attribute(
+        "global_seed_generator"
+    )
+    return own if seeds is None else [*own, seeds.state]
+
+
+@contextlib.contextmanager
+def losses_kept(model):
+    """Keeps the `add_loss` terms of a model as they were."""
+    kept = [(layer, list(layer._losses)) for layer in layers_of(model)]
+    try:
+        yield
+    finally:
+        for layer, losses in kept:
+            layer._losses[:] = losses
+
+
+def has_extra_losses(model):
+    """Returns whether a regulariser or an `add_loss` adds to the loss."""
+    if any(v.regularizer is not None for v in model.trainable_variables):
+        return True
+    return any(layer._losses for layer in layers_of(model))
+
+
+def unbuilt_parts(model):
+    """Returns what builds the losses and metrics of `compile` in a step."""
+    made = (getattr(model, f"_compile_{n}", None) for n in ("loss", "metrics"))
+    return [one for one in made if one is not None and not one.built]
+
+
+def own_weights(layer):
+    """Returns the weights of a layer itself that may be trained."""
+    return layer._trainable_variables
+
+
+def functions_of(train_function):
+    """Returns the `tf.function`s in a train function, the outermost first."""
+    cells = getattr(train_function, "__closure__", None) or ()
+    # Keras 3.5 has the `tf.function` itself in its place.
+    known = [train_function, *(cell.cell_contents for cell in cells)]
+    counted = "experimental_get_tracing_count"
+    return [function for function in known if hasattr(function, counted)]
+
+
+def uses_float16(model):
+    """Returns whether some layer of a model computes in float16."""
+    return any(layer.compute_dtype == "float16" for layer in layers_of(model))
+
+
+def is_default_step(model):
+    """Returns whether `train_step` is the one that Keras brings."""
+    return type(model).train_step.__module__.startswith("keras.")
+
+
+def is_default_sum(model):
+    """Returns whether Keras itself adds up the losses of a model."""
+    return is_default_step(model) and type(
+        model
+    ).compute_loss.__module__.startswith("keras.")
+
+
+def accepts_training(model):
+    """Returns whether `call` of a model has a `training` argument."""
+    return model._call_has_training_arg
+
+
+def trainer_file():
+    """Returns the file of Keras' own training loop."""
+    return keras.Model.fit.__wrapped__.__code__.co_filename
+
+
+def functional_call(frames):
+    """Returns what a Functional model called, if that made an op.
+
+    Args:
+        frames: `(file, line, function)`s of the op, the outermost first.
+
+    Returns:
+        Names of the backend functions that ran, the outermost first; empty
+        if the op was not made by a Functional model's own graph.
+    """
+    folder = os.path.dirname(keras.src.__file__)
+    graph = os.path.join(folder, "ops", "function.py")
+    backend = os.path.join(folder, "backend", "tensorflow") + os.sep
+    if not any(file == graph for file, _, _ in frames):
+        return ()
+    return tuple(
+        function
+        for file, _, function in frames
+        if file.startswith(backend)
+        and not function.startswith("_")
+        and file != trainer_file()
+    )
+
+
+def runs_eagerly(model):
+    """Returns whether the training step of a model runs eagerly.
+
+    Args:
+        model: A Keras model. Where its step is not made yet, or not by Keras
+            itself, what it was compiled with counts.
+    """
+    step = model.train_function
+    if functions_of(step):
+        return False
+    module = getattr(step, "__module__", None) or ""
+    return module.startswith("keras.") or bool(model.run_eagerly)

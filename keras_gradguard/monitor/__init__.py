@@ -1,0 +1,1 @@
+"""Conducts one training, from the hook to the report."""

@@ -1,0 +1,164 @@
+"""Step 4: what is asked once, of the first batch of a training."""
+
+import dataclasses
+
+import keras
+import tensorflow as tf
+
+from keras_gradguard.backend.tensorflow.internals.variables import num_elements
+from keras_gradguard.backend.tensorflow.tracing.reruns import (
+    has_loops,
+    measured_reaches,
+)
+from keras_gradguard.diagnosis.hidden_losses import may_have_terms
+from keras_gradguard.diagnosis.questions import explain_dropped, explain_zero
+from keras_gradguard.model.layers import is_default_step, state_of
+
+_MOST_BYTES = 256 * 2**20
+# Of the norms of the loss's terms: their key in `Step.answers`, and how many
+# updates they hold for in a `fit` that begins later.
+_NORMS, _MOST_UPDATES = "norms", 100
+
+
+class FirstBatch:
+    """Looks for jumps, and at which loss reaches which variable.
+
+    Args:
+        response: The `Response` that findings are told to.
+        logbook: The `Logbook`.
+        connection: The `Connection`, which has looked before.
+    """
+
+    def __init__(self, response, logbook, connection):
+        self._response = response
+        self._logbook = logbook
+        self._connection = connection
+        self._has_begun = False
+        self._weights, self._number = (), None
+
+    def begin(self, hook):
+        """Keeps the state before the first step, if it is to be asked of.
+
+        Without it the terms of the loss are measured with the weights that
+        the step has left behind.
+
+        Args:
+            hook: The `Hook` of the model.
+        """
+        if self._has_begun:
+            return
+        self._has_begun = True
+        model = hook.model
+        if (
+            not model.built
+            or model.steps_per_execution > 1
+            or not may_have_terms(model)
+            or _size_of(model) > _MOST_BYTES
+        ):
+            return
+        self._number = self._logbook.now()
+        self._weights = tuple(
+            (variable, keras.ops.convert_to_numpy(variable))
+            for variable in state_of(model)
+        )
+
+    def look(self, hook, symptoms, step_of):
+        """Looks at the first batch, once it has run.
+
+        Args:
+            hook: The `Hook` of the model.
+            symptoms: The `Symptoms`.
+            step_of: Makes the `Step` of some variables.
+        """
+        self._measure(hook, step_of)
+        jumps = symptoms.jumps()
+        self._response.add(jumps, "warning")
+        # A measured jump says more of a Python `if` than that it is one.
+        lines = {(j.place.file, j.place.line) for j in jumps}
+        notes = [
+            note
+            for note in self._connection.notes
+            if (note.place.file, note.place.line) not in lines
+        ]
+        self._response.add(notes, "note")
+
+    def _measure(self, hook, step_of):
+        weights, self._weights = self._weights, ()
+        if hook.num_steps > hook.model.steps_per_execution:
+            # The first record is that of a later step.
+            weights = ()
+        known, batch, model = self._connection.reaches, hook.batch(), hook.model
+        if (
+            known is None
+            or batch is None
+            or not is_default_step(model)
+            or _size_of(model) > _MOST_BYTES
+        ):
+            return
+        number = self._number if weights else self._logbook.now()
+        known_step = step_of(model.trainable_variables)
+        step = dataclasses.replace(known_step, data=batch)
+        found = hook.answers.get(_NORMS)
+        if found is None or _is_old(found, number, model):
+            found = measured_reaches(step, known, weights, number)
+            hook.answers[_NORMS] = found
+        self._logbook.reach(step.paths, found)
+
+
+def _is_old(found, number, model):
+    """Whether what an earlier `fit` has measured is measured once more.
+
+    It takes as long as some ten steps, and a trace where the model has
+    loops: more than all of a short `fit`.
+    """
+    steps = [reach.step for reach in found if reach.step is not None]
+    return (
+        bool(steps)
+        and not has_loops(model)
+        and number - max(steps) >= _MOST_UPDATES
+    )
+
+
+def _size_of(model):
+    """Bytes of all that a forward pass reads."""
+    return sum(
+        num_elements(variable) * tf.as_dtype(variable.dtype).size
+        for variable in state_of(model)
+    )
+
+
+def hidden_cuts(step_of, measured, logbook, expected):
+    """Looks for cuts behind zeros, and behind variables that are left out.
+
+    Loops, branches and Python functions give zeros where they are cut; a
+    step of the user's own may drop the variables without a gradient.
+
+    Args:
+        step_of: Makes the `Step` of some variables.
+        measured: What `Probe.read` returns.
+        logbook: The `Logbook`.
+        expected: The `Expected` variables without a gradient.
+
+    Returns:
+        A list of `(findings, severity)`.
+    """
+    found = []
+    for variables, figures, *_ in measured:
+        zeros = [n for n, row in enumerate(figures) if row[1] == 0]
+        if zeros:
+            step = step_of(variables)
+            found_zero = step.answer(explain_zero, tuple(zeros))
+            findings = expected.strip(found_zero)
+            is_all = len(zeros) == len(step.variables)
+            found.append((findings, "error" if is_all else "warning"))
+    applied = {id(v) for variables, *_ in measured for v in variables}
+    known = step_of(()).model.trainable_variables
+    dropped = [v for v in known if id(v) not in applied]
+    if applied and dropped:
+        step = step_of(dropped)
+        findings = expected.strip(step.answer(explain_dropped))
+        for variable, path in zip(dropped, step.paths, strict=True):
+            if any(path in finding.variables for finding in findings):
+                logbook.lose(variable, path)
+        found.append((findings, "warning"))
+    return found

@@ -1,0 +1,215 @@
+"""Step 4: which gradients are missing, and why; each set is asked once."""
+
+import dataclasses
+import warnings
+from dataclasses import replace
+
+from keras_gradguard.backend.tensorflow.internals.graphs import new_graph
+from keras_gradguard.diagnosis.hidden_losses import explain_terms, reaches_of
+from keras_gradguard.diagnosis.nonfinite import nonfinite_findings
+from keras_gradguard.diagnosis.questions import explain_missing
+from keras_gradguard.graph.trace import Trace
+from keras_gradguard.measure.rows import unique_paths
+from keras_gradguard.records.finding import Finding
+
+# A step whose missing gradients differ from batch to batch is explained a
+# few times and then left alone.
+_MOST_EXPLANATIONS = 20
+
+
+class MissingGradients:
+    """Explains the missing gradients of one training.
+
+    Args:
+        response: The `Response` that findings are told to.
+        logbook: The `Logbook`, told which loss reaches which variable.
+        expected: The `Expected` variables without a gradient.
+
+    Attributes:
+        notes: Findings that break nothing, to be told once the first batch
+            has run.
+        reaches: A `LossReach` for each term of the loss, in the order of
+            the model's variables; empty if the step could not be traced,
+            `None` if the loss has one term, or was not looked at.
+    """
+
+    def __init__(self, response, logbook, expected):
+        self.notes = []
+        self.reaches = None
+        self._response = response
+        self._logbook = logbook
+        self._expected = expected
+        self._explained = {}
+        self._terms_checked = False
+
+    def explain(self, step, missing, all_lost, quiet):
+        """Returns the diagnoses of a step's missing gradients.
+
+        Args:
+            step: The `Step`.
+            missing: Numbers of the variables without a gradient, but for
+                the expected ones.
+            all_lost: Whether no variable has one.
+            quiet: Whether an exception is going to tell of them.
+        """
+        key = tuple(step.paths[number] for number in missing)
+        if key not in self._explained:
+            if len(self._explained) >= _MOST_EXPLANATIONS:
+                return ()
+            self._explained[key] = self._find(step, missing, all_lost, quiet)
+        return self._explained[key]
+
+    def _find(self, step, missing, all_lost, quiet):
+        findings, left_out = [], ()
+        if missing:
+            findings += step.answer(explain_missing, tuple(missing))
+        if not self._terms_checked and not all_lost:
+            self._terms_checked = True
+            # A loss may train nothing while another term hides it.
+            terms, reaches = step.answer(_terms_of)
+            self.notes += [n for n in terms.notes if not n.variables]
+            self.notes += self._expected.strip(terms.notes)
+            findings += self._expected.strip(terms.findings)
+            left_out = self._expected.strip(terms.left_out)
+            self._see_reaches(step, reaches)
+        lost = {path for finding in findings for path in finding.variables}
+        severity = "error" if len(lost) == len(step.paths) else "warning"
+        found = self._response.add_broken(findings, severity, quiet, all_lost)
+        return found + self._response.add_broken(left_out, "warning", quiet)
+
+    def _see_reaches(self, step, found):
+        if found is None:
+            return
+        if len(found) != 1:
+            self.reaches = found
+        variables = step.model.trainable_variables
+        self._logbook.reach(self._logbook.paths_of(variables), found)
+
+
+def _terms_of(step):
+    """Returns the `Terms` of a step and its reaches, `None` without trace."""
+    terms, variables = explain_terms(step), step.model.trainable_variables
+    if terms.trace is None:
+        return terms, None
+    whole = dataclasses.replace(
+        step, variables=tuple(variables), paths=unique_paths(variables)
+    )
+    is_whole = terms.trace.error is None
+    found = reaches_of(whole, terms.trace) if is_whole else []
+    # A trace takes as much room as the step itself.
+    return dataclasses.replace(terms, trace=None), found
+
+
+_UNSEEN = (
+    "this step ran as it was traced, or too late, to be looked at: enter "
+    "`watch` before the first call of the step to have the line"
+)
+_LATER = "a custom loop cannot be run once more, so the line is not known"
+_NOTHING = (
+    "watch({name}) has seen no update of the model's variables, so nothing "
+    "was measured and nothing was checked. {why}"
+)
+_TRACED = (
+    "A @tf.function that was called before the block runs as it was traced "
+    "then. Enter `watch` before the first call of the training step, or make "
+    "the step anew inside the block: `step = tf.function(step.python_function)`"
+)
+_NO_OPTIMIZER = (
+    "No Keras optimizer was found; pass yours: watch(model, optimizer=...)."
+)
+
+
+def nothing_seen():
+    """Returns a `Trace` that answers no question."""
+    graph = new_graph("gradguard_unseen")
+    return Trace(graph, error=LookupError())
+
+
+class LoopMissingGradients(MissingGradients):
+    """Explains missing gradients by what the loop has shown, if it has.
+
+    Args:
+        response: See `Connection`.
+        logbook: See `Connection`.
+        expected: See `Connection`.
+    """
+
+    def __init__(self, response, logbook, expected):
+        super().__init__(response, logbook, expected)
+        self._waiting = set()
+
+    def explain_live(self, step, missing, quiet, may_wait):
+        """Returns the diagnoses of a step's missing gradients.
+
+        Args:
+            step: The `Step`, its trace `None` if it was not looked at.
+            missing: See `explain`.
+            quiet: See `explain`.
+            may_wait: Whether another such step may show more.
+
+        Returns:
+            A tuple of `Diagnosis`, `None` if the next step is to be looked
+            at.
+        """
+        key = tuple(step.paths[number] for number in missing)
+        if step.trace is not None or key in self._explained:
+            # Loss terms are asked for only where Keras knows the losses.
+            return self.explain(step, missing, True, quiet)
+        if may_wait and key not in self._waiting:
+            self._waiting.add(key)
+            return None
+        finding = Finding(
+            kind="disconnected",
+            cause="unexplained",
+            variables=key,
+            notes=(_UNSEEN,),
+            certainty="suspected",
+        )
+        severity = "error" if len(key) == len(step.paths) else "warning"
+        return self._response.add_broken([finding], severity, quiet)
+
+
+def origins_of_nonfinite(step, measured, recording=None):
+    """Returns the `Finding`s of an update that is not finite.
+
+    Args:
+        step: The `Step`.
+        measured: `(variables, statistics)` of each optimizer.
+        recording: The `Recording` of the eager step, if it was looked at.
+    """
+    bad = {
+        id(variable)
+        for variables, figures in measured
+        for variable, row in zip(variables, figures, strict=True)
+        if row[-1] > 0
+    }
+    named = zip(step.variables, step.paths, strict=True)
+    paths = tuple(path for variable, path in named if id(variable) in bad)
+    if recording is not None and recording.ops:
+        found = nonfinite_findings(
+            recording, step.variables, step.paths, step.model
+        )
+        if found:
+            return [replace(finding, variables=paths) for finding in found]
+    return [
+        Finding(
+            kind="nonfinite",
+            cause="unexplained",
+            variables=paths,
+            notes=(_LATER,),
+            certainty="suspected",
+        )
+    ]
+
+
+def warn_of_nothing(model, has_optimizer):
+    """Warns that a block has seen no update, and says how to mend that.
+
+    Args:
+        model: The model that was watched.
+        has_optimizer: Whether there was any optimizer.
+    """
+    why = _TRACED if has_optimizer else _NO_OPTIMIZER
+    warnings.warn(
+        _NOTHING.format(name=model.name, why=why), UserWarning, stacklevel=4
+    )

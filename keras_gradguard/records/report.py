@@ -1,0 +1,185 @@
+"""The nouns that flow through the house: plain values, no TensorFlow.
+
+Every view (console, exception, JSON, TensorBoard, notebook) is made from
+these records and drops no field of them.
+"""
+
+import dataclasses
+import html
+import json
+import math
+
+from keras_gradguard.records.health import (
+    LossReach,
+    OptimizerHealth,
+    VariableHealth,
+)
+from keras_gradguard.records.kinds import SCHEMA
+from keras_gradguard.records.text import render, render_report
+
+
+@dataclasses.dataclass(frozen=True)
+class Help:
+    """One way to mend the code.
+
+    Args:
+        text: What to do, imperative, one line.
+        before: The code as it is, or `None`.
+        after: The code as it should be, or `None`.
+    """
+
+    text: str
+    before: str | None = None
+    after: str | None = None
+
+    def to_dict(self):
+        """Returns `{"text", "before", "after"}`."""
+        return dataclasses.asdict(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class Diagnosis:
+    """One broken gradient, explained. The fields are a contract (schema 1).
+
+    Args:
+        schema: Version of this record.
+        code: Code of the rule, e.g. `"GG104"`.
+        name: Name of the rule, e.g. `"argmax"`.
+        kind: One of `KINDS`.
+        severity: `"error"` (no trainable variable learns), `"warning"`
+            (some do not) or `"note"`.
+        message: One sentence that makes sense alone.
+        why: The general fact behind it, at most two sentences.
+        help: Ways to mend it, the safest first.
+        file: File of the user's line, or `None`.
+        line: Number of the user's line, or `None`.
+        function: Function that holds it, or `None`.
+        snippet: Source lines around it.
+        op: Type of the guilty op, or `None`.
+        layer: Keras path of the layer that it runs in, or `None`.
+        loss: Which loss, output or `add_loss` term is meant, or `None`.
+        variables: Keras paths of the trainable variables that are hit.
+        num_variables: Number of trainable variables in all.
+        path: Op types from the loss to the cut.
+        step: Training step, from 0, or `None`.
+        epoch: Epoch, from 0, or `None`.
+        evidence: The figures behind it; `"notes"` holds further facts and
+            `"snippet_start"` the number of the snippet's first line.
+        certainty: `"proved"` or `"suspected"`.
+    """
+
+    code: str
+    name: str
+    kind: str
+    severity: str
+    message: str
+    why: str
+    help: tuple[Help, ...] = ()
+    file: str | None = None
+    line: int | None = None
+    function: str | None = None
+    snippet: tuple[str, ...] = ()
+    op: str | None = None
+    layer: str | None = None
+    loss: str | None = None
+    variables: tuple[str, ...] = ()
+    num_variables: int = 0
+    path: tuple[str, ...] = ()
+    step: int | None = None
+    epoch: int | None = None
+    evidence: dict = dataclasses.field(default_factory=dict)
+    certainty: str = "proved"
+    schema: int = SCHEMA
+
+    @property
+    def key(self):
+        """What makes two diagnoses the same one, whatever the step."""
+        known = (self.code, self.file, self.line, self.loss)
+        return known if self.line is not None else (*known, self.variables)
+
+    def to_dict(self):
+        """Returns the record as JSON-ready values, every field of it."""
+        values = {"schema": self.schema}
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            values[field.name] = list(value) if type(value) is tuple else value
+        values["help"] = [item.to_dict() for item in self.help]
+        values["evidence"] = dict(self.evidence)
+        return values
+
+    def __str__(self):
+        return render(self)
+
+    def _repr_html_(self):
+        return f"<pre>{html.escape(str(self))}</pre>"
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """All that is known of a model's gradients at one moment.
+
+    Args:
+        diagnoses: What is broken, the widest cut first.
+        variables: One `VariableHealth` for each trainable variable, or for
+            each of its updates where a step makes several.
+        global_norm: L2 norm over all gradients, or `None`.
+        step: Step of the last measurement, or `None`.
+        optimizers: One `OptimizerHealth` for each that got gradients.
+        losses: One `LossReach` for each term of the loss, where the loss is
+            a sum of several; their columns are those of `variables`.
+        not_checked: Why gradients were not checked, or not all of them: one
+            sentence, or `None`.
+    """
+
+    diagnoses: tuple[Diagnosis, ...] = ()
+    variables: tuple[VariableHealth, ...] = ()
+    global_norm: float | None = None
+    step: int | None = None
+    optimizers: tuple[OptimizerHealth, ...] = ()
+    losses: tuple[LossReach, ...] = ()
+    not_checked: str | None = None
+
+    @property
+    def ok(self):
+        """Whether all was checked and nothing is broken, but for notes."""
+        is_broken = any(d.severity != "note" for d in self.diagnoses)
+        return self.not_checked is None and not is_broken
+
+    def to_dict(self):
+        """Returns the report as JSON-ready values."""
+        return {
+            "schema": SCHEMA,
+            "ok": self.ok,
+            "step": self.step,
+            "global_norm": self.global_norm,
+            "diagnoses": [d.to_dict() for d in self.diagnoses],
+            "variables": [v.to_dict() for v in self.variables],
+            "optimizers": [o.to_dict() for o in self.optimizers],
+            "losses": [loss.to_dict() for loss in self.losses],
+            "not_checked": self.not_checked,
+        }
+
+    def to_json(self, **kwargs):
+        """Returns `to_dict()` as a JSON text; NaN and Inf become strings.
+
+        Args:
+            **kwargs: Passed on to `json.dumps`, e.g. `indent=2`.
+        """
+        return json.dumps(finite(self.to_dict()), **kwargs)
+
+    def __str__(self):
+        return render_report(self)
+
+    def _repr_html_(self):
+        return f"<pre>{html.escape(str(self))}</pre>"
+
+
+def finite(value):
+    """Makes a value that strict JSON can hold."""
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value

@@ -1,0 +1,315 @@
+"""The one renderer for terminals, exceptions and logs."""
+
+import pathlib
+import textwrap
+
+from keras_gradguard.records.kinds import SCHEMA, SEVERITIES, STATUSES
+
+MOST_VARIABLES = 8
+SUSPECTED = "suspected, not proved: the most likely cause, not a measured one"
+
+
+def headline(diagnosis):
+    """Returns the line that makes sense alone."""
+    return (
+        f"{diagnosis.severity}[{diagnosis.code}] {diagnosis.name}: "
+        f"{diagnosis.message}"
+    )
+
+
+def place(diagnosis):
+    """Returns `file:line in function`, the file as seen from here."""
+    path = seen_from_here(diagnosis.file)
+    line = "" if diagnosis.line is None else f":{diagnosis.line}"
+    function = diagnosis.function
+    return f"{path}{line}" + (f" in {function}" if function else "")
+
+
+def seen_from_here(path):
+    """Returns a path relative to the present folder if it lies below it.
+
+    Args:
+        path: A path as text.
+    """
+    known, here = pathlib.Path(path), pathlib.Path.cwd()
+    if known.is_absolute() and known.is_relative_to(here):
+        return str(known.relative_to(here))
+    return str(known)
+
+
+def snippet_lines(diagnosis):
+    """Returns the numbered source lines, the guilty one marked with `>`."""
+    if diagnosis.file is None or diagnosis.line is None:
+        return []
+    first = diagnosis.evidence.get("snippet_start") or diagnosis.line
+    digits = max(2, len(str(first + len(diagnosis.snippet) - 1)))
+    lines = []
+    for number, source in enumerate(diagnosis.snippet, first):
+        mark = ">" if number == diagnosis.line else " "
+        lines.append(f"{mark}{number:>{digits}} | {source}".rstrip())
+    return lines
+
+
+def facts(diagnosis):
+    """Returns `(label, text)` pairs: all that is known beside the place."""
+    pairs = []
+    if diagnosis.path:
+        ops = " <- ".join(("loss", *diagnosis.path))
+        pairs.append(("path", f"{ops} <-X- (variables)"))
+    if diagnosis.variables:
+        pairs.append(("lost", _lost(diagnosis)))
+    pairs.append(("why", diagnosis.why))
+    pairs += [("note", note) for note in _notes(diagnosis)]
+    pairs.append(("data", _data(diagnosis)))
+    return pairs
+
+
+def count_lost(diagnosis):
+    """Returns `k of n trainable variables`."""
+    hit, known = len(diagnosis.variables), diagnosis.num_variables
+    return f"{hit} of {known} trainable variables"
+
+
+def change_lines(item):
+    """Returns the lines of a `Help`: `-` what goes, `+` what comes."""
+    before = (item.before or "").splitlines()
+    after = (item.after or "").splitlines()
+    return [f"- {line}" for line in before] + [f"+ {line}" for line in after]
+
+
+def more(diagnosis):
+    """Returns the command that says more."""
+    return f"python -m keras_gradguard explain {diagnosis.code}"
+
+
+def figure(value):
+    """Returns a measured value in few characters."""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(figure(item) for item in value) + "]"
+    return str(value)
+
+
+def _lost(diagnosis):
+    paths = _without_model(diagnosis)
+    names = ", ".join(paths[:MOST_VARIABLES])
+    if len(paths) > MOST_VARIABLES:
+        names += f", ... (+{len(paths) - MOST_VARIABLES} more)"
+    count = count_lost(diagnosis)
+    return f"{count}: {names}" if names else count
+
+
+def _without_model(diagnosis):
+    """Strips the model's name, which only the full set of paths tells."""
+    paths = diagnosis.variables
+    first = {path.partition("/")[0] for path in paths}
+    is_nested = all(path.count("/") >= 2 for path in paths)
+    is_all = len(paths) == diagnosis.num_variables
+    if len(first) == 1 and is_nested and is_all:
+        return [path.partition("/")[2] for path in paths]
+    return paths
+
+
+def _notes(diagnosis):
+    evidence = diagnosis.evidence
+    notes = list(evidence.get("notes", ()))
+    raised = [
+        evidence[key] for key in ("exception", "error") if key in evidence
+    ]
+    if raised:
+        notes.append(": ".join(map(str, raised)))
+    if diagnosis.certainty == "suspected":
+        notes.append(SUSPECTED)
+    return notes
+
+
+def _data(diagnosis):
+    """`key=value, ...` of what stands nowhere else in the message."""
+    values = {
+        "schema": None if diagnosis.schema == SCHEMA else diagnosis.schema,
+        "kind": diagnosis.kind,
+        "certainty": diagnosis.certainty,
+        "op": diagnosis.op,
+        "layer": diagnosis.layer,
+        "loss": diagnosis.loss,
+        "step": diagnosis.step,
+        "epoch": diagnosis.epoch,
+        "function": None if diagnosis.file else diagnosis.function,
+    }
+    values = {key: value for key, value in values.items() if value is not None}
+    said = ("notes", "snippet_start", "exception", "error")
+    for key, value in diagnosis.evidence.items():
+        if key not in said:
+            values[key] = value
+    return ", ".join(f"{key}={figure(value)}" for key, value in values.items())
+
+
+MOST_LOSSES = 6
+
+
+def render_matrix(report, most_rows):
+    """Returns the lines of a table, one row for each trainable variable.
+
+    Args:
+        report: A `Report`.
+        most_rows: Rows that are shown, those that no data reaches first.
+
+    Returns:
+        A list of lines, empty where the loss is not a sum.
+    """
+    losses = report.losses
+    if len(losses) < 2:
+        return []
+    rows = sorted(
+        range(len(report.variables)),
+        key=lambda number: any(
+            loss.reaches[number] and loss.kind != "regularizer"
+            for loss in losses
+        ),
+    )
+    shown = losses[:MOST_LOSSES]
+    table = [("variable", *(_head(loss) for loss in shown))]
+    for number in rows[:most_rows]:
+        path = report.variables[number].path
+        table.append((path, *(_cell(loss, number) for loss in shown)))
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    lines = [_title(losses)]
+    for row in table:
+        cells = [cell.ljust(n) for cell, n in zip(row, widths, strict=True)]
+        lines.append("  ".join(cells).rstrip())
+    hidden = (
+        (len(losses) - MOST_LOSSES, "losses"),
+        (len(rows) - most_rows, "variables"),
+    )
+    return lines + [f"(+{n} more {what})" for n, what in hidden if n > 0]
+
+
+def _title(losses):
+    step = next((one.step for one in losses if one.norms is not None), None)
+    is_measured = any(loss.norms is not None for loss in losses)
+    what = "norm of each loss's gradient" if is_measured else "which reaches it"
+    when = "" if step is None else f" at step {step}"
+    return f"losses: {what}{when}; - where no gradient leads"
+
+
+def _head(loss):
+    is_clear = loss.kind == "loss" or loss.kind in loss.name
+    return loss.name if is_clear else f"{loss.name} [{loss.kind}]"
+
+
+def _cell(loss, number):
+    if not loss.reaches[number]:
+        return "-"
+    return "yes" if loss.norms is None else figure(loss.norms[number])
+
+
+MOST_ROWS = 20
+
+
+def render(diagnosis, width=80):
+    """Returns the message of one diagnosis, ASCII but for the user's code.
+
+    Args:
+        diagnosis: A `Diagnosis`.
+        width: Columns to which prose is wrapped; source lines are not cut.
+    """
+    snippet = snippet_lines(diagnosis)
+    margin = " " * (snippet[0].index(" |") if snippet else 3)
+    lines = _wrap("", headline(diagnosis), width, hang=6)
+    if diagnosis.file is not None:
+        lines.append(f"{margin[1:]}--> {place(diagnosis)}")
+    if snippet:
+        lines += [f"{margin}|", *snippet, f"{margin}|"]
+    for label, text in facts(diagnosis):
+        lines += _wrap(f"{margin}= {label + ':':<5} ", text, width)
+    for item in diagnosis.help:
+        lines += _wrap("help: ", item.text, width)
+        lines += [f"{margin}{line}" for line in change_lines(item)]
+    lines.append(f"more: {more(diagnosis)}")
+    return "\n".join(lines)
+
+
+def render_report(report, width=80):
+    """Returns all diagnoses of a report, a summary and its tables.
+
+    Args:
+        report: A `Report`.
+        width: Columns to which prose is wrapped.
+    """
+    parts = [render(diagnosis, width) for diagnosis in report.diagnoses]
+    summary = _wrap("report: ", _summary(report), width)
+    if report.not_checked is not None:
+        summary += _wrap("   = why:  ", report.not_checked, width)
+    for optimizer in report.optimizers:
+        if len(report.optimizers) > 1 or optimizer.is_special:
+            summary += _wrap("optimizer ", str(optimizer), width, hang=3)
+    parts.append("\n".join(summary + _table(report.variables)))
+    if matrix := render_matrix(report, MOST_ROWS):
+        parts.append("\n".join(matrix))
+    return "\n\n".join(parts)
+
+
+def _summary(report):
+    """Counts of diagnoses and of variables, and when they were measured."""
+    severities = [diagnosis.severity for diagnosis in report.diagnoses]
+    statuses = [variable.status for variable in report.variables]
+    # Of a step that never called an optimizer nothing is known.
+    is_blind = bool(statuses) and {*statuses} == {"unknown"}
+    healthy = "no gradient was seen" if is_blind else "nothing broken"
+    found = _counts(severities, SEVERITIES)
+    if report.not_checked is not None:
+        healthy = "not checked"
+        found += ", the rest not checked" if found else ""
+    parts = [found or healthy]
+    states = _counts(statuses, STATUSES)
+    number = f"{len(statuses)} trainable variables"
+    if states or report.not_checked is None:
+        parts.append(f"{number}: {states}" if states else number)
+    if report.step is not None:
+        parts.append(f"step {report.step}")
+    if report.global_norm is not None:
+        parts.append(f"global norm {figure(report.global_norm)}")
+    return "; ".join(parts)
+
+
+def _counts(words, order):
+    """`2 missing, 4 ok`."""
+    counts = {word: words.count(word) for word in order}
+    return ", ".join(f"{n} {word}" for word, n in counts.items() if n)
+
+
+def _table(variables):
+    """One row for each variable, the broken ones first."""
+    if not variables:
+        return []
+
+    def rank(row):
+        return row.status == "ok", STATUSES.index(row.status)
+
+    rows = [("variable", "shape", "dtype", "status", "norm", "step")]
+    for row in sorted(variables, key=rank)[:MOST_ROWS]:
+        norm = "-" if row.norm is None else figure(row.norm)
+        step = "-" if row.step is None else str(row.step)
+        shape = str(tuple(row.shape))
+        rows.append((row.key, shape, row.dtype, row.status, norm, step))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for row in rows:
+        cells = [cell.ljust(n) for cell, n in zip(row, widths, strict=True)]
+        lines.append("  ".join(cells).rstrip())
+    hidden = len(variables) - MOST_ROWS
+    return lines + ([f"(+{hidden} more)"] if hidden > 0 else [])
+
+
+def _wrap(label, text, width, hang=None):
+    """Lines of at most `width` columns, the later ones hung in."""
+    lines = textwrap.wrap(
+        text,
+        width,
+        initial_indent=label,
+        subsequent_indent=" " * (len(label) if hang is None else hang),
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return lines or [label.rstrip()]

@@ -1,0 +1,131 @@
+"""Runs an incident once more: the model, its weights and one batch."""
+
+import dataclasses
+import importlib.util
+import os
+import sys
+
+import keras
+
+from keras_gradguard.backend.tensorflow.tracing.restore import state_restored
+from keras_gradguard.diagnosis.questions import explain_nonfinite
+from keras_gradguard.diagnosis.wording import diagnoses_of
+from keras_gradguard.graph.trace import Step
+from keras_gradguard.model.layers import state_of
+from keras_gradguard.records.report import Report
+from keras_gradguard.report.incident import read_incident, replay_note
+
+
+def replay_incident(folder, model):
+    """Runs the bad step of an incident once more.
+
+    Args:
+        folder: The folder of the incident.
+        model: `"FILE.py:FUNCTION"`; the function takes nothing and returns
+            the compiled model, made as it was for the training.
+
+    Returns:
+        A `Report` with the diagnoses of that step.
+
+    Raises:
+        ValueError: If the folder holds no incident, or the model is not
+            that of the incident.
+    """
+    incident = read_incident(folder)
+    if incident.batch is None or not incident.weights:
+        raise ValueError(
+            f"{folder!r} cannot be run again, as it lacks the batch or the "
+            f"weights. It says: {'; '.join(incident.notes) or 'not kept'}"
+        )
+    made = _model(model)
+    if not made.built:
+        _build(made, incident.batch)
+    variables = _matched(made, incident)
+    trained = tuple(made.trainable_variables)
+    if len(trained) != len(incident.paths):
+        raise ValueError(
+            f"`{model}` has {len(trained)} trainable variables, and that of "
+            f"the incident had {len(incident.paths)}: freeze the same layers"
+        )
+    step = Step(made, incident.batch, trained, incident.paths)
+    weights = zip(variables, incident.weights, strict=False)
+    found = explain_nonfinite(
+        step, incident.hit, tuple(weights), incident.mode == "xla"
+    )
+    notes = (*incident.notes, replay_note(folder))
+    found = [dataclasses.replace(f, notes=(*f.notes, *notes)) for f in found]
+    is_all = len(incident.hit) == len(incident.paths)
+    diagnoses = diagnoses_of(
+        found,
+        len(trained),
+        "error" if is_all else "warning",
+        step=incident.step,
+        epoch=incident.epoch,
+    )
+    return Report(diagnoses=diagnoses, step=incident.step)
+
+
+def _build(model, batch):
+    x = keras.utils.unpack_x_y_sample_weight(batch)[0]
+    with state_restored(model):
+        model(x)
+
+
+def _model(target):
+    """Loads the file and calls the function."""
+    file, _, function = target.rpartition(":")
+    if not file or not function:
+        raise ValueError(
+            "`--model` must be FILE.py:FUNCTION, a function that returns the "
+            f"compiled model. Received: {target!r}"
+        )
+    if not os.path.isfile(file):
+        raise ValueError(f"`--model` names the file {file!r}: there is none")
+    name = os.path.splitext(os.path.basename(file))[0]
+    folder = os.path.dirname(os.path.abspath(file))
+    sys.path.insert(0, folder)
+    try:
+        spec = importlib.util.spec_from_file_location(name, file)
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(folder)
+    made = getattr(module, function, None)
+    if not callable(made):
+        known = [n for n, v in vars(module).items() if callable(v)]
+        raise ValueError(
+            f"{file!r} has no function {function!r}. It has: "
+            f"{', '.join(known) or 'none'}"
+        )
+    model = made()
+    if not isinstance(model, keras.Model) or not model.compiled:
+        raise ValueError(
+            f"`{function}` must return a compiled Keras model. It returned: "
+            f"{model!r}"
+        )
+    return model
+
+
+def _matched(model, incident):
+    """The variables of the model, in the order of the incident's weights."""
+    variables = state_of(model)[: len(incident.weights)]
+    known = list(incident.names[: len(incident.weights)])
+    shapes = [tuple(variable.shape) for variable in variables]
+    expected = [shape for _, shape in known]
+    # A random seed of Keras itself may come after those of the model.
+    if len(shapes) < len(expected) and expected[len(shapes) :] == [(2,)]:
+        expected = expected[: len(shapes)]
+    if shapes != expected:
+        pairs = zip(shapes, expected, strict=False)
+        number = next(
+            (n for n, (a, b) in enumerate(pairs) if a != b),
+            min(len(shapes), len(expected)),
+        )
+        was = known[number] if number < len(known) else "nothing more"
+        now = shapes[number] if number < len(shapes) else "nothing more"
+        raise ValueError(
+            "the model is not that of the incident: variable "
+            f"{number} was {was}, and here its shape is {now}"
+        )
+    return variables

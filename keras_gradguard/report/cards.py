@@ -1,0 +1,111 @@
+"""The diagnosis as a card for TensorBoard's Text tab."""
+
+import pathlib
+import re
+
+from keras_gradguard.records.text import (
+    change_lines,
+    count_lost,
+    facts,
+    headline,
+    more,
+    place,
+    snippet_lines,
+)
+from keras_gradguard.report.scalars import RUN
+
+
+def logged_cards(folder):
+    """Returns the cards of a log folder as text, in the order of writing.
+
+    Args:
+        folder: Folder that was given as `log_dir`, or one above it.
+
+    Returns:
+        A text: each card in Markdown, below its run and step.
+
+    Raises:
+        ValueError: If nothing was logged there.
+    """
+    folder = pathlib.Path(folder)
+    files = sorted(
+        folder.rglob("events.out.tfevents.*gradguard"),
+        key=lambda file: (file.parent, file.stat().st_mtime),
+    )
+    if not files:
+        raise ValueError(
+            f"no log of GradHealthCallback below {str(folder)!r}. Expected "
+            "the folder that was given as `log_dir`"
+        )
+    cards = [card for file in files for card in _cards(file)]
+    return "\n\n".join(cards) or f"no diagnosis below {folder}"
+
+
+def _cards(file):
+    # Slow to import, and a stored report does not need it.
+    from tensorboard.backend.event_processing import event_file_loader
+
+    for event in event_file_loader.EventFileLoader(str(file)).Load():
+        for value in event.summary.value:
+            if value.tag.startswith(f"{RUN}/diagnoses/"):
+                text = value.tensor.string_val[0].decode()
+                yield f"{file.parent}, step {event.step}:\n\n{text}"
+
+
+# Emphasis, code and links; an underscore inside a word is none of them.
+_MARKS = re.compile(r"[\\`*]|(?<![^\W_])_|_(?![^\W_])|\](?=[(\[])")
+
+
+def render_markdown(diagnosis):
+    """Returns one diagnosis as Markdown.
+
+    Args:
+        diagnosis: A `Diagnosis`.
+    """
+    parts = [f"### {_prose(headline(diagnosis))}"]
+    if diagnosis.file is not None:
+        parts.append(_code(place(diagnosis)))
+    if snippet := snippet_lines(diagnosis):
+        parts.append(_block(snippet))
+    for label, text in facts(diagnosis):
+        if label == "lost":
+            parts.append(f"**lost:** {count_lost(diagnosis)}")
+            paths = [f"- {_code(path)}" for path in diagnosis.variables]
+            parts.append("\n".join(paths))
+        elif label in ("path", "data"):
+            parts.append(f"**{label}:** {_code(text)}")
+        else:
+            parts.append(f"**{label}:** {_prose(text)}")
+    for item in diagnosis.help:
+        parts.append(f"**help:** {_prose(item.text)}")
+        if change := change_lines(item):
+            parts.append(_block(change))
+    parts.append(f"**more:** {_code(more(diagnosis))}")
+    return "\n\n".join(filter(None, parts))
+
+
+def _prose(text):
+    """Keeps Markdown from reading `__init__` or `[x](y)` in plain words."""
+    parts = re.split(r"(`[^`]*`)", " ".join(text.split()))
+    for index in range(0, len(parts), 2):
+        parts[index] = _MARKS.sub(r"\\\g<0>", parts[index])
+    return "".join(parts)
+
+
+def _code(text):
+    """Inline code, whatever backticks or line breaks the text holds."""
+    text = " ".join(text.split())
+    longest = _longest_run(text)
+    fence = "`" * (longest + 1)
+    return f"{fence} {text} {fence}" if longest else f"`{text}`"
+
+
+def _block(lines):
+    """A code block that no backticks in its lines can close."""
+    text = "\n".join(lines)
+    fence = "`" * max(3, _longest_run(text) + 1)
+    return f"{fence}\n{text}\n{fence}"
+
+
+def _longest_run(text):
+    return max(map(len, re.findall("`+", text)), default=0)

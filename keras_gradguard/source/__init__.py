@@ -1,0 +1,1 @@
+"""From a frame or a layer to the user's line."""

@@ -1,0 +1,303 @@
+"""Where the user's code declares a layer that Keras calls for them.
+
+Keras keeps no creation traceback, so the line is looked for in the sources:
+the assignment to the attribute that holds the layer, or the one place that
+may have made it. Where two fit there is no answer.
+"""
+
+import ast
+import functools
+import inspect
+import re
+
+import keras
+
+from keras_gradguard.model.layers import functional_call, layers_of
+from keras_gradguard.source.frames import frames_of, is_users, place_at
+from keras_gradguard.source.reachable import ReachableCode, called, loaded_files
+from keras_gradguard.source.syntax import tree_of
+
+
+def may_make(call, layer):
+    """Returns whether nothing that a call says contradicts a layer.
+
+    Args:
+        call: An `ast.Call`.
+        layer: A Keras layer; its configuration is compared with what the
+            call gives in plain values, and with the defaults of the rest.
+    """
+    try:
+        config = layer.get_config()
+        parameters = inspect.signature(type(layer).__init__).parameters
+    except (NotImplementedError, TypeError, ValueError):
+        return True
+    names = [name for name in parameters if name != "self"]
+    if any(isinstance(argument, ast.Starred) for argument in call.args):
+        return True
+    given = dict(zip(names, call.args, strict=False))
+    given |= {keyword.arg: keyword.value for keyword in call.keywords}
+    # An older name of an argument takes the place of another's default.
+    is_known = {*config, *parameters}.issuperset(given)
+    for name, value in config.items():
+        if name in given:
+            node = given[name]
+            if isinstance(node, ast.Constant) and _differ(
+                name, node.value, value
+            ):
+                return False
+        elif is_known and name in parameters:
+            default = parameters[name].default
+            if name != "name" and _differ(name, default, value):
+                return False
+    return True
+
+
+def may_name(call, layer):
+    """Returns whether a call may have given a layer its name.
+
+    Args:
+        call: An `ast.Call` of the class of the layer.
+        layer: A Keras layer.
+    """
+    given = {keyword.arg: keyword.value for keyword in call.keywords}
+    if "name" not in given:
+        own = keras.utils.get_registered_name(type(layer)).split(">")[-1]
+        pattern = rf"{_bare(own)}\d*"
+        is_automatic = re.fullmatch(pattern, _bare(layer.name)) is not None
+        return None in given or is_automatic
+    written = given["name"]
+    if isinstance(written, ast.Constant) and written.value is not None:
+        return written.value == layer.name
+    return True
+
+
+def _differ(name, written, configured):
+    """Whether a plain value is surely not what the configuration holds."""
+    if isinstance(configured, dict):
+        known = configured.get("class_name")
+        if known is None or "dtype" in name:
+            return False
+        if written is not None and not isinstance(written, str):
+            return False
+        made = _class_of(written, configured.get("module"))
+        return made not in (None, _bare(known))
+    if written is None:
+        # What `None` stands for is the layer's affair, but for an activation.
+        linear = keras.activations.linear
+        return _activation(configured) not in (None, linear)
+    plain = (bool, int, float, str)
+    if not isinstance(written, plain) or not isinstance(configured, plain):
+        return False
+    if isinstance(written, str) or isinstance(configured, str):
+        own, other = _activation(written), _activation(configured)
+        if own is not None and other is not None:
+            return own is not other
+        return _bare(written) != _bare(configured)
+    return written != configured
+
+
+def _class_of(name, module):
+    """The class that `"uniform"` and the like, or `None`, stands for, bare."""
+    kind = getattr(keras, str(module).rpartition("keras.")[2], None)
+    try:
+        return _bare(type(kind.get(name)).__name__)
+    except (AttributeError, ValueError):
+        return None if name is None else _bare(name)
+
+
+def _activation(name):
+    """The activation that a name stands for, `None` if it is none."""
+    try:
+        return keras.activations.get(name) if isinstance(name, str) else None
+    except ValueError:
+        return None
+
+
+def _bare(text):
+    return str(text).replace("_", "").lower()
+
+
+# The language's own names; those of what is called are Keras'.
+_METHODS = {
+    ast.Add: ("add",),
+    ast.Sub: ("sub",),
+    ast.Mult: ("mul",),
+    ast.Div: ("truediv",),
+    ast.FloorDiv: ("floordiv",),
+    ast.Mod: ("mod",),
+    ast.Pow: ("pow",),
+    ast.MatMult: ("matmul",),
+    ast.BitAnd: ("and",),
+    ast.BitOr: ("or",),
+    ast.BitXor: ("xor",),
+    ast.USub: ("neg",),
+    ast.Invert: ("invert",),
+    ast.Eq: ("eq",),
+    ast.NotEq: ("ne",),
+    # Python asks the other side if the one it asks first does not know.
+    ast.Gt: ("gt", "lt"),
+    ast.Lt: ("lt", "gt"),
+    ast.GtE: ("ge", "le"),
+    ast.LtE: ("le", "ge"),
+}
+_BUILTINS = {"abs": ("abs",), "round": ("round",)}
+
+
+def may_call(node, names):
+    """Returns whether an operator may call one of some functions of Keras.
+
+    Args:
+        node: An `ast` node.
+        names: Names of functions, such as `"greater_equal"`.
+    """
+    kinds = [getattr(node, "op", None), *getattr(node, "ops", ())]
+    methods = [m for kind in kinds for m in _METHODS.get(type(kind), ())]
+    if isinstance(node, ast.Call):
+        methods += _BUILTINS.get(getattr(node.func, "id", None), ())
+    return any(not _called_by(method).isdisjoint(names) for method in methods)
+
+
+@functools.cache
+def _called_by(method):
+    """Names of what a `KerasTensor` calls for one operator."""
+    function = getattr(keras.KerasTensor, f"__{method}__", None)
+    code = getattr(function, "__code__", None)
+    classes = () if code is None else code.co_names
+    return {re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower() for name in classes}
+
+
+def declared_place(model, layer_path, op=None, variable=None):
+    """Finds the line that declares a layer, or the op of a Keras function.
+
+    Args:
+        model: The model that holds the layer.
+        layer_path: Keras path of the layer, or `None`.
+        op: An op that runs in it, or `None`.
+        variable: A variable that the layer owns, or `None`.
+
+    Returns:
+        A `Place`, or `None`.
+    """
+    if variable is not None:
+        layer = owner_of(model, variable)
+    else:
+        layer = _layer_at(model, layer_path)
+    found = assigned_place(model, layer) if layer is not None else None
+    if found is not None:
+        return found
+    if layer is not None and layer is not model:
+        return _only(op, (type(layer).__name__,), layer)
+    names = ()
+    if op is not None:
+        names = functional_call(frames_of(op))
+    return _only(op, names) if names else None
+
+
+def owner_of(model, variable):
+    """Returns the innermost layer that a variable belongs to, or `None`."""
+    found = None
+    for layer in layers_of(model):
+        if any(variable is own for own in layer.trainable_variables):
+            found = layer
+    return found
+
+
+def _layer_at(model, path):
+    found = None
+    for layer in layers_of(model):
+        if path is not None and path in (layer.path, layer.name):
+            found = layer
+    return found
+
+
+def assigned_place(model, value):
+    """Finds the `self.name = ...` in a class of the user that made `value`.
+
+    Args:
+        model: The model whose layers may hold `value` as an attribute.
+        value: A layer or a variable.
+
+    Returns:
+        A `Place`, or `None`.
+    """
+    for owner in layers_of(model):
+        names = [k for k, v in vars(owner).items() if v is value]
+        file = _class_file(type(owner)) if names else None
+        if file is None or not is_users(file):
+            continue
+        for node in ast.walk(tree_of(file)):
+            if not isinstance(node, ast.ClassDef):
+                continue
+            if node.name == type(owner).__name__:
+                lines = _assignments(node, names)
+                if len(lines) == 1:
+                    return _place(file, lines[0])
+    return None
+
+
+def _assignments(node, names):
+    return [
+        assignment.lineno
+        for assignment in ast.walk(node)
+        if isinstance(assignment, ast.Assign)
+        for target in assignment.targets
+        if isinstance(target, ast.Attribute) and target.attr in names
+    ]
+
+
+def _class_file(owner_class):
+    for member in vars(owner_class).values():
+        code = getattr(inspect.unwrap(member), "__code__", None)
+        if code is not None:
+            return code.co_filename
+    return None
+
+
+def _only(op, names, layer=None):
+    """The one place that may have called something, by its names."""
+    if op is not None:
+        stack = [(file, name) for file, _, name in frames_of(op)]
+    else:
+        frames = inspect.stack(context=0)
+        stack = [(frame.filename, frame.function) for frame in frames]
+    files = loaded_files(file for file, _ in stack)
+    reached = ReachableCode(files, set(stack))
+    named = {file: reached.aliases(file, names) for file in files}
+    nodes = list(reached.nodes())
+    found = {
+        (file, node.lineno)
+        for file, node in nodes
+        if _may_call(node, named[file], names, layer)
+        and not (isinstance(node, ast.Call) and reached.is_foreign(file, node))
+    }
+    if len(found) != 1 or (layer is None and _is_handed_on(nodes, named)):
+        return None
+    return _place(*found.pop())
+
+
+def _may_call(node, own, names, layer):
+    if isinstance(node, ast.Call) and called(node) in own:
+        return layer is None or (
+            may_make(node, layer) and may_name(node, layer)
+        )
+    return layer is None and may_call(node, names)
+
+
+def _is_handed_on(nodes, named):
+    """Whether a function is given a name of which nobody knows who calls it."""
+    calls = {id(n.func) for _, n in nodes if isinstance(n, ast.Call)}
+    return any(
+        id(node) not in calls
+        and isinstance(node, (ast.Name, ast.Attribute))
+        and getattr(node, "attr", getattr(node, "id", None)) in named[file]
+        for file, node in nodes
+    )
+
+
+def _place(file, line):
+    inside = "<module>"
+    for node in ast.walk(tree_of(file)):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            if node.lineno <= line <= node.end_lineno:
+                inside = node.name
+    return place_at(file, line, inside)

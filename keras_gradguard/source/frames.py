@@ -1,0 +1,194 @@
+"""Step 4b: from an op or an exception to the user's source line."""
+
+import functools
+import linecache
+import os
+import sys
+import sysconfig
+import traceback
+import types
+
+from keras_gradguard.backend.tensorflow.internals.variables import (
+    variable_inside,
+)
+from keras_gradguard.model.layers import trainer_file
+from keras_gradguard.records.finding import Place
+
+
+def translated_frames(error):
+    """Returns AutoGraph's view of a failure's frames, the innermost first.
+
+    Args:
+        error: An exception that may have passed through converted code.
+
+    Returns:
+        A list of `(file, line, function)`; empty without AutoGraph.
+    """
+    metadata = getattr(error, "ag_error_metadata", None)
+    stack = getattr(metadata, "translated_stack", ())
+    return [(f.filename, f.lineno, f.function_name) for f in stack]
+
+
+PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+FRAMEWORKS = (
+    "keras",
+    "tensorflow",
+    "keras_gradguard",
+    "tf_keras",
+    "tensorflow_probability",
+    "keras_hub",
+    "keras_nlp",
+    "keras_cv",
+)
+_CONTEXT_LINES = 1
+
+
+def frames_of(op):
+    """Returns the `(file, line, function)`s that made an op, outermost first.
+
+    AutoGraph's generated code is already mapped back by TensorFlow.
+    """
+    stack = op.traceback or ()
+    return [(frame.filename, frame.lineno, frame.name) for frame in stack]
+
+
+def frames_of_error(error):
+    """Returns the `(file, line, function)`s of an exception, outermost first.
+
+    Frames of AutoGraph's generated code are replaced by the user's.
+    """
+    frames = [
+        (frame.f_code.co_filename, line, frame.f_code.co_name)
+        for frame, line in traceback.walk_tb(error.__traceback__)
+    ]
+    translated = translated_frames(error)
+    return frames + [frame for frame in reversed(translated)]
+
+
+def inside_step(frames):
+    """Drops the frames that lead to the training step.
+
+    These end with this package's own, or else with Keras' training loop.
+    """
+    files = [file for file, _, _ in frames]
+    own = [
+        number
+        for number, (file, _, function) in enumerate(frames)
+        if _is_below(file, PACKAGE) and function != variable_inside.__name__
+    ]
+    trainer = trainer_file()
+    keras_own = [n for n, file in enumerate(files) if file == trainer]
+    last = own or keras_own or [-1]
+    return frames[last[-1] + 1 :]
+
+
+def user_place(frames):
+    """Returns the innermost user line of some frames as a `Place`.
+
+    Args:
+        frames: `(file, line, function)`s, the outermost first.
+
+    Returns:
+        The `Place`, empty where no frame is the user's.
+    """
+    found = [f for f in inside_step(frames) if is_users(f[0])]
+    return place_at(*found[-1]) if found else Place()
+
+
+def library_calls(frames):
+    """Returns the names of the functions that the user's line called."""
+    names = []
+    for file, _, function in inside_step(frames):
+        if is_users(file):
+            names = []
+        elif function not in names:
+            names.append(function)
+    return tuple(names)
+
+
+def place_at(file, line, function):
+    """Returns a `Place` with the source lines around it."""
+    lines = linecache.getlines(file)
+    start = max(1, line - _CONTEXT_LINES)
+    snippet = tuple(
+        text.rstrip("\n") for text in lines[start - 1 : line + _CONTEXT_LINES]
+    )
+    if line > len(lines):
+        snippet, start = (), None
+    return Place(file, line, function or "<lambda>", snippet, start)
+
+
+def op_place(op):
+    """Returns the user's line that made `op`, an empty `Place` if none."""
+    return user_place(frames_of(op))
+
+
+@functools.lru_cache(maxsize=4096)
+def is_users(file):
+    """Returns whether a source file is the user's own.
+
+    A file is the user's unless it lies in the folder of a framework, of the
+    standard library, or of an installed package that is not written against
+    TensorFlow or Keras (such as NumPy or scikit-learn).
+
+    Args:
+        file: File name as a code object has it.
+    """
+    if file.startswith("<"):
+        return not file.startswith(("<frozen", "<__array_function__"))
+    if "__autograph_generated_file" in os.path.basename(file):
+        return False
+    if any(_is_below(file, folder) for folder in _framework_folders()):
+        return False
+    package = installed_package(file)
+    if package is not None:
+        return _uses_tensorflow(package)
+    return not _is_below(file, sysconfig.get_path("stdlib"))
+
+
+@functools.cache
+def _framework_folders():
+    folders = [PACKAGE]
+    for name in FRAMEWORKS:
+        module = sys.modules.get(name)
+        folders += [os.path.abspath(p) for p in getattr(module, "__path__", ())]
+        file = getattr(module, "__file__", None)
+        if file:
+            folders.append(os.path.dirname(os.path.abspath(file)))
+    return tuple(folders)
+
+
+def installed_package(file):
+    """Returns the installed package that a file belongs to, or `None`."""
+    for key in ("purelib", "platlib"):
+        folder = sysconfig.get_path(key)
+        if _is_below(file, folder):
+            name = os.path.relpath(file, folder).split(os.sep)[0]
+            return name.removesuffix(".py")
+    return None
+
+
+def _uses_tensorflow(package):
+    if package in FRAMEWORKS:
+        return False
+    for name, module in list(sys.modules.items()):
+        if name.split(".")[0] != package:
+            continue
+        for value in list(getattr(module, "__dict__", {}).values()):
+            if isinstance(value, types.ModuleType):
+                origin = value.__name__
+            else:
+                origin = getattr(value, "__module__", None) or ""
+            if str(origin).split(".")[0] in ("keras", "tensorflow"):
+                return True
+    return False
+
+
+def _is_below(file, folder):
+    """A step has as many frames as ops, and a few files."""
+    if os.path.isabs(file):
+        return _normal(file).startswith(folder + os.sep)
+    return os.path.abspath(file).startswith(folder + os.sep)
+
+
+_normal = functools.lru_cache(maxsize=4096)(os.path.normpath)

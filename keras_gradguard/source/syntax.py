@@ -1,0 +1,152 @@
+"""A line as syntax."""
+
+import ast
+import linecache
+
+_REBUILDERS = ("constant", "convert_to_tensor", "Variable")
+
+
+def rebuilds(place):
+    """Returns whether a line makes a tensor of what its arguments give.
+
+    Args:
+        place: The user's line.
+    """
+    return any(
+        call.lineno == place.line and call.args and _name(call) in _REBUILDERS
+        for call in _call_nodes(place.file or "")
+    )
+
+
+def _name(call):
+    return getattr(call.func, "attr", None)
+
+
+def _call_nodes(file):
+    try:
+        tree = ast.parse("".join(linecache.getlines(file)))
+    except SyntaxError:
+        return []
+    return [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+
+
+def tree_of(file):
+    """Returns the syntax tree of a file, an empty one if it has none."""
+    try:
+        return ast.parse("".join(linecache.getlines(file)))
+    except (SyntaxError, ValueError):
+        return ast.Module([], [])
+
+
+def names_on(place):
+    """Returns the names that the statement on a line uses, a set.
+
+    Args:
+        place: The user's line.
+    """
+    return {
+        node.id
+        for statement in _statements(place)
+        for node in ast.walk(statement)
+        if isinstance(node, ast.Name)
+    }
+
+
+def feeds_result(place):
+    """Returns whether the value of a line is used for more than a call.
+
+    `print(float(x))` and `history.append(v)` throw their value away, unless
+    `history` is used further on; what is returned, tested or computed with
+    is used. Without source it is.
+
+    Args:
+        place: The user's line.
+    """
+    statements = _statements(place)
+    if not statements:
+        return True
+    statement = statements[-1]
+    if not isinstance(statement, (ast.Expr, ast.Assign, ast.AnnAssign)):
+        return True
+    names = _holders(statement)
+    if not names:
+        return not isinstance(statement, ast.Expr)
+    later = list(_later_statements(place))
+    waiting = list(names)
+    while waiting:
+        name = waiting.pop()
+        for statement in later:
+            if not _loads(statement, name):
+                continue
+            if not isinstance(statement, ast.Expr):
+                return True
+            more = _holders(statement) - names
+            names |= more
+            waiting += more
+    return False
+
+
+def _holders(statement):
+    """The names that hold what a statement makes: `x = v`, `x.append(v)`."""
+    if not isinstance(statement, ast.Expr):
+        return {
+            node.id
+            for node in ast.walk(statement)
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+        }
+    held = getattr(statement.value, "func", None)
+    if not isinstance(held, ast.Attribute):
+        return set()
+    while isinstance(held, (ast.Attribute, ast.Subscript)):
+        held = held.value
+    return {held.id} if isinstance(held, ast.Name) else set()
+
+
+def _loads(statement, name):
+    return any(
+        isinstance(node, ast.Name)
+        and node.id == name
+        and isinstance(node.ctx, ast.Load)
+        for node in ast.walk(statement)
+    )
+
+
+def _tree(place):
+    try:
+        return ast.parse("".join(linecache.getlines(place.file or "")))
+    except (SyntaxError, ValueError):
+        return ast.Module([], [])
+
+
+def _simple(place):
+    """The statements that hold no other statement, and headers of others."""
+    for node in ast.walk(_tree(place)):
+        if isinstance(node, ast.stmt) and not hasattr(node, "body"):
+            yield node
+
+
+def _statements(place):
+    return [
+        node
+        for node in _simple(place)
+        if node.lineno <= (place.line or 0) <= node.end_lineno
+    ]
+
+
+def _later_statements(place):
+    """The simple statements and tests after the line, in its function."""
+    around = [
+        node
+        for node in ast.walk(_tree(place))
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+        and node.lineno <= place.line <= node.end_lineno
+    ]
+    body = around[-1] if around else _tree(place)
+    for node in ast.walk(body):
+        if getattr(node, "lineno", 0) <= place.line:
+            continue
+        if isinstance(node, ast.stmt) and not hasattr(node, "body"):
+            yield node
+        for name in ("test", "iter"):
+            if isinstance(node, ast.stmt) and hasattr(node, name):
+                yield getattr(node, name)

@@ -1,0 +1,95 @@
+"""What a custom loop shows: each private name, and a step as a graph."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_gradguard.backend.tensorflow.tracing.recorder import LiveRecorder
+from keras_gradguard.errors import FaultBarrier
+from tests.looping import X, network
+
+
+class Looking:
+    """A `Sight` that is open for a block."""
+
+    def __init__(self, model):
+        self.functions, self.optimizers = [], []
+        self.sight = LiveRecorder(
+            model,
+            FaultBarrier(),
+            lambda: self.functions.append(1),
+            self.optimizers.append,
+        )
+
+    def __enter__(self):
+        self.sight.open()
+        return self
+
+    def __exit__(self, *_):
+        self.sight.close()
+
+
+def test_functions_and_optimizers_are_seen():
+    """`Function.__call__` and `TFOptimizer.__init__` still run as Python."""
+
+    @tf.function
+    def doubled(x):
+        return 2.0 * x
+
+    with Looking(network()) as looking:
+        doubled(X)
+        optimizer = keras.optimizers.Adam()
+    doubled(X)
+    assert [1] == looking.functions
+    assert any(optimizer is found for found in looking.optimizers)
+
+
+@pytest.mark.parametrize(
+    ("read", "cause"),
+    [
+        (lambda t: t.numpy(), "python_value"),
+        (lambda t: float(t[0, 0]), "python_value"),
+        (lambda t: bool(t[0, 0] > 0), "tensor_as_bool"),
+        (lambda t: np.exp(t), "numpy"),
+        (lambda t: np.mean(t), "numpy"),
+        (lambda t: np.array(t), "numpy"),
+        (lambda t: np.asarray(2.0 * t), "numpy"),
+        (lambda t: keras.ops.convert_to_numpy(t), "numpy"),
+        (lambda t: tf.Variable(t), "rebuilt_constant"),
+    ],
+)
+def test_read_outs_are_seen(read, cause):
+    """At the line of the user's that asked, and not after the block."""
+    with Looking(network()) as looking:
+        t = 2.0 * X
+        read(t)
+        count = len(looking.sight.recording.trace.read)
+    read(t)
+    seen = looking.sight.recording.trace.read
+    assert count == len(seen)
+    assert cause in {found.cause for found in seen}
+    assert {__file__} == {found.place.file for found in seen}
+
+
+def test_a_recorded_step_is_a_graph():
+    """Ops, captured variables and who uses what; nothing without a tape."""
+    model = network()
+    with Looking(model) as looking:
+        assert looking.sight.trace_of(model.trainable_variables) is None
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(tf.round(model(X)))
+        tape.gradient(loss, model.trainable_variables)
+        trace = looking.sight.trace_of(model.trainable_variables)
+    types = [op.type for op in trace.graph.get_operations()]
+    assert 2 == types.count("MatMul")
+    (rounded,) = [o for o in trace.graph.get_operations() if o.type == "Round"]
+    assert (False,) == rounded.passes(0)[0]
+    assert ["Sum"] == [op.type for op in rounded.outputs[0].consumers()]
+    outer = {id(tensor) for tensor, _ in trace.graph.captures}
+    assert id(model.layers[0].kernel.value.handle) in outer
+    number = types.index("MatMul")
+    op = trace.graph.get_operations()[number]
+    assert "net/hidden" == trace.layer_of(op, number)
+    looking.sight.forget()
+    assert looking.sight.trace_of(model.trainable_variables) is None
