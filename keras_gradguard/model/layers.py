@@ -1,6 +1,6 @@
 """The private Keras internals, each once.
 
-`tests/diagnosis/test_internals.py` names what a new release has changed.
+`tests/internals/test_graphs.py` names what a new release has changed.
 """
 
 import contextlib

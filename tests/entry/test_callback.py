@@ -238,7 +238,7 @@ def test_interrupt_in_the_step(eager):
 def test_healthy_step_is_not_traced_again(monkeypatch):
     """Thorough work waits until something is broken."""
     traced = []
-    for name in ("examine", "terms", "failed"):
+    for name in ("questions", "hidden_losses", "failures"):
         monkeypatch.setattr(
             f"keras_gradguard.diagnosis.{name}.trace_step",
             lambda *args: traced.append(args),

@@ -1,6 +1,6 @@
 """The README keeps step with the rules, the extras and `.ci/run`.
 
-`python tests/test_readme.py` writes the table of codes anew.
+`python -m tests.project.test_readme` writes the table of codes anew.
 """
 
 import configparser
@@ -36,7 +36,7 @@ def commands():
 def test_table_of_codes_is_the_rules():
     _, table, _ = split_at_markers(README.read_text(encoding="utf-8"))
     assert table_of_rules() == table, (
-        "the rules changed: run `python tests/test_readme.py`"
+        "the rules changed: run `python -m tests.project.test_readme`"
     )
 
 

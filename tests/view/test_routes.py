@@ -18,7 +18,7 @@ from keras_gradguard.records.text import (
     place,
     seen_from_here,
 )
-from keras_gradguard.view import plugin as assets
+from keras_gradguard.view import plugin
 from keras_gradguard.view.plugin import asset_names
 from keras_gradguard.view.store import Store
 from tests.view.served import Served
@@ -208,7 +208,7 @@ def test_only_our_files(served):
 
 def test_missing_files_are_told(trained, tmp_path, monkeypatch):
     """TensorBoard and its other pages work without our page."""
-    monkeypatch.setattr(assets, "FOLDER", tmp_path / "none")
+    monkeypatch.setattr(plugin, "FOLDER", tmp_path / "none")
     served = Served(trained[0])
     assert "index.js" in served.refused("index.js", 404)
     assert served.get("/data/plugins_listing").status_code == 200

@@ -1,6 +1,6 @@
 """The private TensorFlow internals of eager execution, each once.
 
-`tests/diagnosis/test_eager_internals.py` names what a release has changed.
+`tests/internals/test_eager.py` names what a release has changed.
 """
 
 import contextlib
