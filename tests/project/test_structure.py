@@ -107,7 +107,6 @@ EXCEPTIONS = {
     "monitor.monitor -> backend.tensorflow.tracing.failures",
     "monitor.symptoms -> backend.tensorflow.internals.batches",
     "monitor.symptoms -> tensorflow",
-    "report.event_file -> tensorflow",
     "report.incident -> backend.tensorflow.internals.batches",
     "report.incident -> keras",
     "report.incident -> tensorflow",
