@@ -107,9 +107,6 @@ EXCEPTIONS = {
     "monitor.monitor -> backend.tensorflow.tracing.failures",
     "monitor.symptoms -> backend.tensorflow.internals.batches",
     "monitor.symptoms -> tensorflow",
-    "report.incident -> backend.tensorflow.internals.batches",
-    "report.incident -> keras",
-    "report.incident -> tensorflow",
     "source.frames -> backend.tensorflow.internals.variables",
 }
 ENTRIES = {"callback", "loop", "loss", "model_check", "loss_check", "replay"}
