@@ -1,10 +1,9 @@
-"""Step 3 of 5: the figures of one record, a column for each."""
+"""The figures of one record, a column for each."""
 
 import dataclasses
 
 import numpy as np
 
-from keras_gradguard.model.optimizers import is_overwritten
 from keras_gradguard.records.norms import UNMEASURED
 
 UNKNOWN = -1
@@ -88,9 +87,15 @@ def _size(norm):
 
 
 class OverwrittenFigures:
-    """Takes overwritten variables out of records."""
+    """Takes overwritten variables out of records.
 
-    def __init__(self):
+    Args:
+        is_overwritten: Returns whether an optimizer writes the gradient of
+            a variable over the variable.
+    """
+
+    def __init__(self, is_overwritten):
+        self._is_overwritten = is_overwritten
         self._known, self._kept = None, None
 
     def of(self, figures, named):
@@ -109,7 +114,7 @@ class OverwrittenFigures:
                 [
                     number
                     for number, path in enumerate(figures.paths)
-                    if not is_overwritten(named.get(path))
+                    if not self._is_overwritten(named.get(path))
                 ],
             )
         if len(self._kept) == len(figures):

@@ -26,6 +26,7 @@ from keras_gradguard.graph.trace import Step
 from keras_gradguard.measure.figures import OverwrittenFigures
 from keras_gradguard.measure.trends import Trends
 from keras_gradguard.model.layers import runs_eagerly, state_of
+from keras_gradguard.model.optimizers import is_overwritten
 from keras_gradguard.records.finding import Finding, Place
 from keras_gradguard.records.norms import UNMEASURED
 from keras_gradguard.report.incident import (
@@ -63,7 +64,7 @@ class Symptoms:
         self._expected = expected
         self._log_dir = log_dir
         self._trends = Trends(thresholds)
-        self._steered = OverwrittenFigures()
+        self._steered = OverwrittenFigures(is_overwritten)
         self._underflow = Underflow(hook, thresholds)
         self._patience = thresholds.patience
         self._num_bad, self._num_records, self._num_replays = 0, 0, 0

@@ -93,7 +93,6 @@ EXCEPTIONS = {
     "loop -> tensorflow",
     "loss -> tensorflow",
     "loss_check -> tensorflow",
-    "measure.figures -> model.optimizers",
     "model_check -> tensorflow",
     "monitor.first_batch -> backend.tensorflow.internals.variables",
     "monitor.first_batch -> backend.tensorflow.tracing.reruns",
