@@ -5,6 +5,7 @@ import warnings
 import keras
 
 from keras_gradguard.backend.tensorflow.hook.running import num_replicas
+from keras_gradguard.backend.tensorflow.internals.variables import num_updates
 from keras_gradguard.errors import ACTIONS, FaultBarrier, checked_action
 from keras_gradguard.expected import Expected
 from keras_gradguard.monitor.log import TrainingLog
@@ -127,7 +128,7 @@ class GradHealthCallback(keras.callbacks.Callback):
         self._num_steps = 0
         self._is_due, self._has_looked = False, False
         with FaultBarrier().guarded():
-            self._logbook = TrainingLog(self.model, writer)
+            self._logbook = TrainingLog(self.model, num_updates, writer)
             self._guard = Monitor(
                 self.model,
                 self._logbook,

@@ -3,6 +3,7 @@
 import tensorflow as tf
 
 from keras_gradguard.backend.tensorflow.hook.loop import live_optimizers
+from keras_gradguard.backend.tensorflow.internals.variables import num_updates
 from keras_gradguard.errors import (
     ACTIONS,
     FaultBarrier,
@@ -171,7 +172,9 @@ class Watch:
             writer = None
             if self._log_dir and is_chief:
                 writer = SummaryWriter(self._log_dir, self._scalars)
-            self._logbook = TrainingLog(self._model, writer, optimizers=[])
+            self._logbook = TrainingLog(
+                self._model, num_updates, writer, optimizers=[]
+            )
             self._guard = LoopMonitor(
                 self._model,
                 self._every,

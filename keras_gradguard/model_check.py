@@ -15,6 +15,7 @@ from keras_gradguard.backend.tensorflow.capture.statistics import (
 from keras_gradguard.backend.tensorflow.internals.functions import Functions
 from keras_gradguard.backend.tensorflow.internals.graphs import guard_variables
 from keras_gradguard.backend.tensorflow.internals.patch import replaced
+from keras_gradguard.backend.tensorflow.internals.variables import num_updates
 from keras_gradguard.backend.tensorflow.tracing.reruns import measured_reaches
 from keras_gradguard.backend.tensorflow.tracing.restore import state_restored
 from keras_gradguard.backend.tensorflow.tracing.step import trace_step
@@ -73,7 +74,7 @@ def diagnose(model, x, y=None, sample_weight=None):
     )
     if not model.built:
         model(data[0] if isinstance(data, tuple) else data)
-    logbook = TrainingLog(model)
+    logbook = TrainingLog(model, num_updates)
     applied, error = _run(model, data)
     if error is not None and not applied:
         step = _step(model, data, model.trainable_variables, logbook)

@@ -4,7 +4,6 @@ import dataclasses
 
 import numpy as np
 
-from keras_gradguard.backend.tensorflow.internals.variables import num_updates
 from keras_gradguard.diagnosis.wording import diagnoses_of
 from keras_gradguard.measure.figures import figures_of, merged
 from keras_gradguard.measure.rows import (
@@ -26,12 +25,13 @@ class UpdateCount:
 
     Args:
         model: The Keras model that trains.
+        num_updates: Returns how many updates an optimizer has made.
         optimizers: The optimizers whose updates count, a list that may grow;
             by default those that the model holds.
     """
 
-    def __init__(self, model, optimizers=None):
-        self._model = model
+    def __init__(self, model, num_updates, optimizers=None):
+        self._model, self._num_updates = model, num_updates
         # Those that are hooked are the ones that it holds now.
         self._optimizers = optimizers
         if optimizers is None:
@@ -51,7 +51,7 @@ class UpdateCount:
         return max(moved, default=counts.get(id(own), first))
 
     def _counts(self):
-        return {id(o): num_updates(o) for o in self._optimizers}
+        return {id(o): self._num_updates(o) for o in self._optimizers}
 
 
 class TrainingLog:
@@ -59,6 +59,7 @@ class TrainingLog:
 
     Args:
         model: The Keras model that trains.
+        num_updates: See `UpdateCount`.
         writer: A `SummaryWriter`, or `None` to write nothing.
         optimizers: See `UpdateCount`.
 
@@ -66,7 +67,7 @@ class TrainingLog:
         outbox: The `Outbox`.
     """
 
-    def __init__(self, model, writer=None, optimizers=None):
+    def __init__(self, model, num_updates, writer=None, optimizers=None):
         self.epoch = None
         self.optimizers = optimizers
         self._model = model
@@ -76,7 +77,7 @@ class TrainingLog:
         self._paths, self._health = {}, {}
         self._losses, self._optimizers = (), ()
         self._global_norm = self._step = None
-        self._count = UpdateCount(model, optimizers)
+        self._count = UpdateCount(model, num_updates, optimizers)
         self.paths_of(())
 
     @property

@@ -97,7 +97,6 @@ EXCEPTIONS = {
     "monitor.first_batch -> backend.tensorflow.internals.variables",
     "monitor.first_batch -> backend.tensorflow.tracing.reruns",
     "monitor.first_batch -> tensorflow",
-    "monitor.log -> backend.tensorflow.internals.variables",
     "monitor.loop -> backend.tensorflow.hook.loop",
     "monitor.loop -> backend.tensorflow.tracing.recorder",
     "monitor.loop -> tensorflow",
