@@ -29,6 +29,7 @@ from keras_gradguard.graph.flow import flows_to
 from keras_gradguard.graph.trace import Step
 from keras_gradguard.measure.rows import unique_paths
 from keras_gradguard.model.losses import inner_loss, resolved_loss, with_logits
+from keras_gradguard.records.kinds import severity_of
 from keras_gradguard.records.report import Report
 
 # An eager loss is called every step: it is checked at the first call and
@@ -134,7 +135,7 @@ class GradGuardLoss(keras.losses.Loss):
             return diagnoses_of(findings, 0, "error")
         findings = explain_loss_of_step(step, inner.name)
         lost = {path for f in findings for path in f.variables}
-        severity = "error" if len(lost) == len(step.paths) else "warning"
+        severity = severity_of(len(lost), len(step.paths))
         return diagnoses_of(findings, len(step.paths), severity)
 
     def _explain_error(self, error):

@@ -36,6 +36,7 @@ from keras_gradguard.graph.trace import Step
 from keras_gradguard.model.layers import is_default_step
 from keras_gradguard.model.optimizers import named_optimizers, variables_of
 from keras_gradguard.monitor.log import TrainingLog
+from keras_gradguard.records.kinds import severity_of
 from keras_gradguard.records.norms import MISSING, UNMEASURED
 
 _ALWAYS_ZERO = ("sign", "one_unit_softmax", "loss_weight", "constant_loss")
@@ -96,7 +97,7 @@ def diagnose(model, x, y=None, sample_weight=None):
         step = _step(model, data, model.trainable_variables, logbook)
         logbook.add(
             explain_nonfinite(step, bad),
-            "error" if len(bad) == len(rows) else "warning",
+            severity_of(len(bad), len(rows)),
         )
     elif zero and not logbook.report.diagnoses:
         step = _step(model, data, model.trainable_variables, logbook)
@@ -118,8 +119,7 @@ def _add_zeros(findings, logbook, num_variables):
     for finding in findings:
         severity = "note"
         if finding.cause in _ALWAYS_ZERO:
-            is_all = len(finding.variables) == num_variables
-            severity = "error" if is_all else "warning"
+            severity = severity_of(len(finding.variables), num_variables)
         else:
             notes = (*finding.notes, _ONE_BATCH)
             finding = dataclasses.replace(finding, notes=notes)
@@ -140,8 +140,7 @@ def _look(step, figures, logbook):
     )
     findings += terms.findings
     lost = {path for finding in findings for path in finding.variables}
-    is_all = len(lost) == len(step.paths)
-    logbook.add(findings, "error" if is_all else "warning")
+    logbook.add(findings, severity_of(len(lost), len(step.paths)))
     logbook.add(terms.left_out, "warning")
     logbook.add(terms.notes, "note")
 

@@ -16,6 +16,7 @@ from keras_gradguard.diagnosis.questions import explain_nonfinite
 from keras_gradguard.diagnosis.wording import diagnoses_of
 from keras_gradguard.graph.trace import Step
 from keras_gradguard.model.layers import state_of
+from keras_gradguard.records.kinds import severity_of
 from keras_gradguard.records.report import Report
 from keras_gradguard.report import incident as stored
 from keras_gradguard.report.incident import broken_records, replay_note
@@ -59,11 +60,10 @@ def replay_incident(folder, model):
     )
     notes = (*incident.notes, replay_note(folder))
     found = [dataclasses.replace(f, notes=(*f.notes, *notes)) for f in found]
-    is_all = len(incident.hit) == len(incident.paths)
     diagnoses = diagnoses_of(
         found,
         len(trained),
-        "error" if is_all else "warning",
+        severity_of(len(incident.hit), len(incident.paths)),
         step=incident.step,
         epoch=incident.epoch,
     )

@@ -10,6 +10,7 @@ from keras_gradguard.backend.tensorflow.tracing.reruns import measured_reaches
 from keras_gradguard.diagnosis.hidden_losses import may_have_terms
 from keras_gradguard.diagnosis.questions import explain_dropped, explain_zero
 from keras_gradguard.model.layers import is_default_step, state_of
+from keras_gradguard.records.kinds import severity_of
 
 _MOST_BYTES = 256 * 2**20
 
@@ -125,8 +126,8 @@ def hidden_cuts(step_of, measured, logbook, expected):
         if zeros:
             step = step_of(variables)
             findings = expected.strip(explain_zero(step, zeros))
-            is_all = len(zeros) == len(step.variables)
-            found.append((findings, "error" if is_all else "warning"))
+            severity = severity_of(len(zeros), len(step.variables))
+            found.append((findings, severity))
     applied = {id(v) for variables, *_ in measured for v in variables}
     known = step_of(()).model.trainable_variables
     dropped = [v for v in known if id(v) not in applied]

@@ -10,6 +10,7 @@ from keras_gradguard.diagnosis.nonfinite import nonfinite_findings
 from keras_gradguard.diagnosis.questions import explain_missing
 from keras_gradguard.graph.trace import Trace
 from keras_gradguard.records.finding import Finding
+from keras_gradguard.records.kinds import severity_of
 
 # A step whose missing gradients differ from batch to batch is explained a
 # few times and then left alone.
@@ -71,7 +72,7 @@ class MissingGradients:
             left_out = self._expected.strip(terms.left_out)
             self._see_reaches(step, terms.trace)
         lost = {path for finding in findings for path in finding.variables}
-        severity = "error" if len(lost) == len(step.paths) else "warning"
+        severity = severity_of(len(lost), len(step.paths))
         found = self._response.add_broken(findings, severity, quiet, all_lost)
         return found + self._response.add_broken(left_out, "warning", quiet)
 
@@ -152,7 +153,7 @@ class LoopMissingGradients(MissingGradients):
             notes=(_UNSEEN,),
             certainty="suspected",
         )
-        severity = "error" if len(key) == len(step.paths) else "warning"
+        severity = severity_of(len(key), len(step.paths))
         return self._response.add_broken([finding], severity, quiet)
 
 

@@ -12,6 +12,7 @@ from keras_gradguard.graph.trace import Step
 from keras_gradguard.monitor.first_batch import FirstBatch, hidden_cuts
 from keras_gradguard.monitor.missing import MissingGradients
 from keras_gradguard.monitor.response import Response, add_notes
+from keras_gradguard.records.kinds import severity_of
 
 LEFT_OUT = {"warn": None, "skip": "bad", "stop": "after", "raise": "after"}
 
@@ -230,10 +231,10 @@ class Monitor:
                     )
             for finding in self._symptoms.of_record(figures):
                 everything = self._model.trainable_variables
-                is_all = len(finding.variables) == len(everything)
-                # Between the steps that it skips a model still learns.
-                is_all = is_all and finding.cause != "falling_scale"
-                severity = "error" if is_all else "warning"
+                severity = severity_of(len(finding.variables), len(everything))
+                if finding.cause == "falling_scale":
+                    # Between the steps that it skips a model still learns.
+                    severity = "warning"
                 self._response.act(
                     self._response.add_broken([finding], severity)
                 )

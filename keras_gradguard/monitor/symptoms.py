@@ -28,6 +28,7 @@ from keras_gradguard.measure.trends import Trends
 from keras_gradguard.model.layers import runs_eagerly, state_of
 from keras_gradguard.model.optimizers import is_overwritten
 from keras_gradguard.records.finding import Finding, Place
+from keras_gradguard.records.kinds import severity_of
 from keras_gradguard.records.norms import UNMEASURED
 from keras_gradguard.report.incident import (
     MOST,
@@ -92,7 +93,7 @@ class Symptoms:
         else:
             is_xla = self._mode() == "xla"
             found = explain_nonfinite(asked, hit, weights, is_xla)
-        severity = "error" if len(hit) == len(asked.paths) else "warning"
+        severity = severity_of(len(hit), len(asked.paths))
         if self._log_dir is not None:
             known = self._incident(step, asked, weights, hit)
             found = self._keep(known, found, severity)

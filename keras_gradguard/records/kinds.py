@@ -19,3 +19,13 @@ KINDS = (
     "wrong",
 )
 SEVERITIES = ("error", "warning", "note")
+
+
+def severity_of(num_hit, num_variables):
+    """Returns how bad a finding is: an error where no variable learns.
+
+    Args:
+        num_hit: How many trainable variables it hits.
+        num_variables: How many there are.
+    """
+    return "error" if num_hit == num_variables else "warning"
