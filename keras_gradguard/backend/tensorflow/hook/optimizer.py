@@ -11,9 +11,9 @@ from keras_gradguard.backend.tensorflow.tracing.restore import is_examining
 from keras_gradguard.model.optimizers import (
     REDUCE,
     UPDATE,
+    applied_variables,
     unknown_to,
     updating,
-    variables_of,
 )
 
 
@@ -127,10 +127,7 @@ class OptimizerHook:
         @functools.wraps(original)
         def apply(grads, trainable_variables=None):
             gradients = list(grads)
-            variables = trainable_variables
-            if variables is None:
-                variables = variables_of(self._optimizer)
-            variables = list(variables)
+            variables = applied_variables(self._optimizer, trainable_variables)
             unknown = unknown_to(self._optimizer, variables)
             if unknown and hook.is_stale:
                 # As the step that is at hand already: it knows none of them.
