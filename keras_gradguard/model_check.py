@@ -14,10 +14,12 @@ from keras_gradguard.backend.tensorflow.capture.statistics import (
 )
 from keras_gradguard.backend.tensorflow.internals.functions import Functions
 from keras_gradguard.backend.tensorflow.internals.graphs import guard_variables
-from keras_gradguard.backend.tensorflow.internals.patch import replaced
 from keras_gradguard.backend.tensorflow.internals.variables import num_updates
 from keras_gradguard.backend.tensorflow.tracing.reruns import measured_reaches
-from keras_gradguard.backend.tensorflow.tracing.restore import state_restored
+from keras_gradguard.backend.tensorflow.tracing.restore import (
+    state_restored,
+    updates_caught,
+)
 from keras_gradguard.backend.tensorflow.tracing.step import trace_step
 from keras_gradguard.diagnosis.failures import explain_error
 from keras_gradguard.diagnosis.hidden_losses import (
@@ -34,7 +36,7 @@ from keras_gradguard.diagnosis.questions import (
 )
 from keras_gradguard.graph.trace import Step
 from keras_gradguard.model.layers import is_default_step
-from keras_gradguard.model.optimizers import named_optimizers, variables_of
+from keras_gradguard.model.optimizers import named_optimizers
 from keras_gradguard.monitor.log import TrainingLog
 from keras_gradguard.records.kinds import severity_of
 from keras_gradguard.records.norms import MISSING, UNMEASURED
@@ -167,29 +169,23 @@ def _run(model, data):
     """
     called, lost, frames = [], [], {}
     optimizers = named_optimizers(model)
+    names = {id(optimizer): name for name, optimizer in optimizers}
     is_own = not is_default_step(model)
     apart = Functions().apart() if is_own else contextlib.nullcontext()
 
-    def instead_of(name, optimizer):
-        @tf.autograph.experimental.do_not_convert
-        def apply(grads, trainable_variables=None):
-            variables = trainable_variables
-            if variables is None:
-                variables = variables_of(optimizer)
-            scale = optimizer.scale_loss(tf.constant(1.0))
-            variables, grads = list(variables), list(grads)
-            if grads and all(gradient is None for gradient in grads):
-                lost.append((variables, name))
-            measured = statistics(grads, variables, tf.cast(scale, tf.float32))
-            with guard_variables():
-                # Out of a function no tensor leads.
-                shape = [len(variables), len(COLUMNS)]
-                empty = tf.fill(shape, UNMEASURED)
-                figures = tf.Variable(empty, trainable=False)
-            figures.assign(measured)
-            called.append((variables, figures, name))
-
-        return apply
+    def catch(optimizer, variables, gradients):
+        name = names[id(optimizer)]
+        scale = tf.cast(optimizer.scale_loss(tf.constant(1.0)), tf.float32)
+        if gradients and all(gradient is None for gradient in gradients):
+            lost.append((variables, name))
+        measured = statistics(gradients, variables, scale)
+        with guard_variables():
+            # Out of a function no tensor leads.
+            shape = [len(variables), len(COLUMNS)]
+            empty = tf.fill(shape, UNMEASURED)
+            figures = tf.Variable(empty, trainable=False)
+        figures.assign(measured)
+        called.append((variables, figures, name))
 
     def run():
         called.clear()
@@ -200,11 +196,8 @@ def _run(model, data):
             raise
 
     run = run if model.run_eagerly else tf.function(run, autograph=False)
-    with state_restored(model), apart, contextlib.ExitStack() as stack:
-        for name, optimizer in optimizers:
-            instead = instead_of(name, optimizer)
-            instead = replaced(optimizer, "apply", instead)
-            stack.enter_context(instead)
+    caught = updates_caught([held for _, held in optimizers], catch)
+    with state_restored(model), apart, caught:
         try:
             run()
         except Exception as error:  # noqa: BLE001
