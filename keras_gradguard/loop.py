@@ -9,7 +9,6 @@ from keras_gradguard.errors import (
     FaultBarrier,
     LoopStopped,
     checked_action,
-    checked_every,
 )
 from keras_gradguard.expected import Expected
 from keras_gradguard.monitor.log import TrainingLog
@@ -18,6 +17,7 @@ from keras_gradguard.monitor.symptoms import Symptoms
 from keras_gradguard.records.report import Report
 from keras_gradguard.report.scalars import checked_level
 from keras_gradguard.report.writer import SummaryWriter
+from keras_gradguard.schedule import checked_every
 from keras_gradguard.thresholds import thresholds_of
 
 

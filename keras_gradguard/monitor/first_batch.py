@@ -10,9 +10,7 @@ from keras_gradguard.backend.tensorflow.tracing.reruns import measured_reaches
 from keras_gradguard.diagnosis.hidden_losses import may_have_terms
 from keras_gradguard.diagnosis.questions import explain_dropped, explain_zero
 from keras_gradguard.model.layers import is_default_step, state_of
-from keras_gradguard.records.kinds import severity_of
-
-_MOST_BYTES = 256 * 2**20
+from keras_gradguard.records.kinds import MOST_BYTES, severity_of
 
 
 class FirstBatch:
@@ -48,7 +46,7 @@ class FirstBatch:
             not model.built
             or model.steps_per_execution > 1
             or not may_have_terms(model)
-            or _size_of(model) > _MOST_BYTES
+            or _size_of(model) > MOST_BYTES
         ):
             return
         self._number = self._logbook.now()
@@ -87,7 +85,7 @@ class FirstBatch:
             known is None
             or batch is None
             or not is_default_step(model)
-            or _size_of(model) > _MOST_BYTES
+            or _size_of(model) > MOST_BYTES
         ):
             return
         number = self._number if weights else self._logbook.now()

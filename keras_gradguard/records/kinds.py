@@ -20,6 +20,10 @@ KINDS = (
 )
 SEVERITIES = ("error", "warning", "note")
 
+# A copy of weights or of a batch takes no more than this, in memory or on
+# disk.
+MOST_BYTES = 256 * 2**20
+
 
 def severity_of(num_hit, num_variables):
     """Returns how bad a finding is: an error where no variable learns.

@@ -15,7 +15,7 @@ import sys
 
 import numpy as np
 
-from keras_gradguard.records.kinds import SCHEMA
+from keras_gradguard.records.kinds import MOST_BYTES, SCHEMA
 from keras_gradguard.records.report import finite
 from keras_gradguard.records.text import seen_from_here
 from keras_gradguard.report.files import (
@@ -27,7 +27,6 @@ from keras_gradguard.report.files import (
 
 FOLDER = "incidents"
 MOST = 3
-MOST_BYTES = 256 * 2**20
 _RECORD, _ARRAYS = "incident.json", "arrays.npz"
 # Those that are loaded are named with their versions.
 _PACKAGES = ("tensorflow", "keras", "numpy", "jax")

@@ -21,6 +21,7 @@ from keras_gradguard.backend.tensorflow.internals.variables import (
     read,
 )
 from keras_gradguard.model.layers import state_of
+from keras_gradguard.records.kinds import MOST_BYTES
 
 # Key of the batch among a step's logs, on its way out.
 CHANNEL = "gradguard"
@@ -94,10 +95,6 @@ def _room(dtype):
     return tf.Variable(empty, shape=shape, trainable=False)
 
 
-# XLA needs the room beforehand: as much as an incident may take on disk.
-_MOST_BYTES_XLA = 256 * 2**20
-
-
 class Snapshot:
     """Keeps one step's weights and batch until they have been read.
 
@@ -125,7 +122,8 @@ class Snapshot:
         for variable in self._variables:
             sizes[tf.as_dtype(variable.dtype)] += num_elements(variable)
         size = sum(dtype.size * number for dtype, number in sizes.items())
-        self.is_possible = not self._is_planned or size <= _MOST_BYTES_XLA
+        # XLA needs the room beforehand.
+        self.is_possible = not self._is_planned or size <= MOST_BYTES
         if self.is_possible:
             # One for all: each room is one more input of the step.
             self._weights = {
