@@ -1,4 +1,4 @@
-"""Door 2: the callback that decides when the guard looks and records."""
+"""The callback that decides at which steps the guard looks and records."""
 
 import warnings
 

@@ -1,4 +1,4 @@
-"""Door 3: the context manager that watches a custom training loop."""
+"""The context manager that watches a custom training loop."""
 
 import tensorflow as tf
 

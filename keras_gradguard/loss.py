@@ -1,4 +1,4 @@
-"""Door 1: a loss around a loss, that checks it once per trace."""
+"""A loss around a loss, which checks it once per trace."""
 
 import contextlib
 import sys

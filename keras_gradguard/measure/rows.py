@@ -1,4 +1,4 @@
-"""Step 3 of 5: the rows of a report, made when somebody asks for them."""
+"""The rows of a report, made when somebody asks for them."""
 
 import collections
 import dataclasses

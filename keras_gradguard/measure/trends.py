@@ -1,4 +1,4 @@
-"""Step 3 of 5: what the records of several steps show.
+"""What the records of several steps show.
 
 Each record is taken in as arrays and counted: how long has a variable been
 zero, still, small? Only what lasts is looked at one by one.

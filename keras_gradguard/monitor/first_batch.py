@@ -1,4 +1,4 @@
-"""Step 4: what is asked once, of the first batch of a training."""
+"""What is asked once, of the first batch of a training."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""Step 4: which gradients are missing, and why; each set is asked once."""
+"""Which gradients are missing, and why; each set is explained once."""
 
 import dataclasses
 import warnings

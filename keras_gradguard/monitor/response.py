@@ -1,4 +1,4 @@
-"""Step 5: what a finding does: it is kept, warned of, raised, or stops."""
+"""What a finding does: it is logged, warned of, raised, or it stops."""
 
 import dataclasses
 

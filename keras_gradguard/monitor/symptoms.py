@@ -1,4 +1,4 @@
-"""Steps 3 and 4: what the numbers of the steps show, and why."""
+"""What the numbers of the steps show, and why."""
 
 import dataclasses
 import warnings

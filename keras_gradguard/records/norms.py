@@ -1,4 +1,4 @@
-"""What one number of a record says of one variable, and the worst of several.
+"""What one norm value says of one variable, and the worst of several.
 
 A cell is the L2 norm of a gradient, not below 0; `MISSING` where there is no
 gradient, `UNMEASURED` where the step did not measure it; NaN and Inf are

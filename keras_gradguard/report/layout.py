@@ -1,4 +1,4 @@
-"""Step 5 of 5: what the Gradients tab reads, see `keras_gradguard.view`.
+"""The tags and vectors that the Gradients tab reads.
 
 TensorBoard keeps no NaN apart from Inf in a chart and draws one curve a tag;
 the tab wants all variables of a step, so each record is one vector.

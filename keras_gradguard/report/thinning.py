@@ -1,4 +1,4 @@
-"""Step 5 of 5: fewer records as a training gets long, and no spike lost."""
+"""Fewer records as a training gets long, and no spike lost."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""Step 5 of 5, TensorBoard: numbers, text cards and what the tab reads."""
+"""Writes records, diagnoses and incidents for TensorBoard."""
 
 import os
 import secrets

@@ -1,4 +1,4 @@
-"""Step 6 of 6: what the trainings of a run have told beside numbers.
+"""The diagnoses, losses and incidents of a run.
 
 A training that begins where another one was before makes void what that one
 has told from there on: the code has been mended, and the run is made anew. One

@@ -1,4 +1,4 @@
-"""Step 6 of 6: the entry point `tensorboard_plugins`.
+"""The entry point `tensorboard_plugins`.
 
 An exception in here would keep TensorBoard from starting, so it imports
 nothing but what TensorBoard has imported itself.

@@ -1,4 +1,4 @@
-"""Step 2 of 5: the weights and the batch of the first bad step, kept.
+"""The weights and the batch of the first bad step, kept until read.
 
 They are copied in the graph, and only when a step is bad; until then they
 take no memory, except under XLA, whose memory is planned before.

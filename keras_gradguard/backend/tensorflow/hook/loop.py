@@ -1,4 +1,4 @@
-"""Step 1 of 5: hook the optimizers that train a model in a custom loop.
+"""Hooks the optimizers that train a model in a custom loop.
 
 Only `optimizer.apply` of each instance is replaced, while the block runs.
 """

@@ -1,4 +1,4 @@
-"""Step 1 of 5: hook one optimizer, where the gradients of a step pass."""
+"""Hooks one optimizer, where the gradients of a step pass."""
 
 import functools
 import weakref
