@@ -18,8 +18,8 @@ class FirstBatch:
 
     Args:
         response: The `Response` that findings are told to.
-        logbook: The `Logbook`.
-        connection: The `Connection`, which has looked before.
+        logbook: The `TrainingLog`.
+        connection: The `MissingGradients`, which has looked before.
     """
 
     def __init__(self, response, logbook, connection):
@@ -36,7 +36,7 @@ class FirstBatch:
         the step has left behind.
 
         Args:
-            hook: The `Hook` of the model.
+            hook: The hook of the model.
         """
         if self._has_begun:
             return
@@ -59,7 +59,7 @@ class FirstBatch:
         """Looks at the first batch, once it has run.
 
         Args:
-            hook: The `Hook` of the model.
+            hook: The hook of the model.
             symptoms: The `Symptoms`.
             step_of: Makes the `Step` of some variables.
         """
@@ -112,7 +112,7 @@ def hidden_cuts(step_of, measured, logbook, expected):
     Args:
         step_of: Makes the `Step` of some variables.
         measured: What `Probe.read` returns.
-        logbook: The `Logbook`.
+        logbook: The `TrainingLog`.
         expected: The `Expected` variables without a gradient.
 
     Returns:

@@ -26,7 +26,7 @@ class LoopRecords:
 
     Args:
         hook: The `LoopHook`.
-        logbook: The `Logbook` to fill.
+        logbook: The `TrainingLog` to fill.
     """
 
     def __init__(self, hook, logbook):
@@ -61,7 +61,7 @@ class LoopMonitor(Monitor):
     Args:
         model: The Keras model; it need not be compiled.
         every: Updates between two records.
-        logbook: The `Logbook` to fill.
+        logbook: The `TrainingLog` to fill.
         on_break: `"warn"`, `"raise"` or `"stop"`.
         on_nonfinite: The same, or `"skip"`.
         expected: The `Expected` variables without a gradient.

@@ -22,7 +22,7 @@ class MissingGradients:
 
     Args:
         response: The `Response` that findings are told to.
-        logbook: The `Logbook`, told which loss reaches which variable.
+        logbook: The `TrainingLog`, told which loss reaches which variable.
         expected: The `Expected` variables without a gradient.
 
     Attributes:
@@ -117,9 +117,9 @@ class LoopMissingGradients(MissingGradients):
     """Explains missing gradients by what the loop has shown, if it has.
 
     Args:
-        response: See `Connection`.
-        logbook: See `Connection`.
-        expected: See `Connection`.
+        response: See `MissingGradients`.
+        logbook: See `MissingGradients`.
+        expected: See `MissingGradients`.
     """
 
     def __init__(self, response, logbook, expected):

@@ -22,11 +22,11 @@ class Monitor:
 
     Args:
         model: A compiled Keras model whose `train_function` is made.
-        logbook: The `Logbook` to fill.
+        logbook: The `TrainingLog` to fill.
         on_break: `"warn"`, `"raise"` or `"stop"`.
         on_nonfinite: The same, or `"skip"`.
         expected: The `Expected` variables without a gradient and breaks.
-        symptoms: Makes the `Symptoms` of a `Hook`.
+        symptoms: Makes the `Symptoms` of a hook.
     """
 
     _hook_of = staticmethod(hook_of)

@@ -10,7 +10,7 @@ class Response:
 
     Args:
         model: The model that trains.
-        logbook: The `Logbook` to fill.
+        logbook: The `TrainingLog` to fill.
         on_break: `"warn"`, `"raise"` or `"stop"`.
         expected: The `Expected` breaks, which are kept without a warning.
 

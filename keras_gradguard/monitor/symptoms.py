@@ -51,8 +51,8 @@ class Symptoms:
     """Follows the numbers of one training.
 
     Args:
-        hook: The `Hook` of the model.
-        logbook: The `Logbook`.
+        hook: The hook of the model.
+        logbook: The `TrainingLog`.
         thresholds: The `Thresholds`.
         expected: The `Expected` variables without a gradient.
         log_dir: Folder for incidents, or `None` to write none.

@@ -1,8 +1,8 @@
 """The diagnoses, losses and incidents of a run.
 
 A training that begins where another one was before makes void what that one
-has told from there on: the code has been mended, and the run is made anew. One
-that goes on behind it leaves it as it is.
+has written from there on: the code has been changed, and the run is made
+anew. One that goes on behind it leaves it as it is.
 """
 
 from keras_gradguard.records.reading import diagnosis_of
@@ -61,8 +61,8 @@ class Details:
 
     Attributes:
         diagnoses: What `Diagnosis.to_dict` returned, of all trainings.
-        incidents: What `incident.told` returned, of all.
-        losses: What `tab.losses_record` returned of the last, or `None`.
+        incidents: What `incident_summary` returned, of all.
+        losses: What `layout.losses_record` returned of the last, or `None`.
 
     Raises:
         ReadError: If a record cannot be read.

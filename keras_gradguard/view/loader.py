@@ -7,7 +7,7 @@ nothing but what TensorBoard has imported itself.
 from tensorboard.plugins import base_plugin
 
 PLUGIN = "keras_gradguard"
-# More than a run ever has, see `report.window`: TensorBoard would leave out
+# More than a run ever has, see `report.thinning`: TensorBoard would leave out
 # records by chance, and with them the spike of one step.
 MOST_RECORDS = 20_000
 
