@@ -2,7 +2,7 @@
 
 import pathlib
 
-from benchmarks.contenders import EVERY_STEP, GUARDED
+from benchmarks.compared.contenders import EVERY_STEP, GUARDED
 
 IMAGE = pathlib.Path(__file__).parents[1] / "docs" / "images" / "cost.png"
 GROWTH = ("variables", "parameters", "operations")

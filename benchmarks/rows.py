@@ -3,10 +3,18 @@
 import dataclasses
 import functools
 
-from benchmarks import copies, cut, first_fit, growth, memory, size, starts
-from benchmarks.cases import CASES
-from benchmarks.contenders import CONTENDERS
-from benchmarks.rounds import step_costs
+from benchmarks.compared.cases import CASES
+from benchmarks.compared.contenders import CONTENDERS
+from benchmarks.measures import (
+    copies,
+    cut,
+    first_fit,
+    growth,
+    memory,
+    size,
+    starts,
+)
+from benchmarks.timing.rounds import step_costs
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Door 2: the callback that decides when the guard looks and records."""
+"""The callback that decides at which steps the guard looks and records."""
 
 import warnings
 
@@ -14,6 +14,9 @@ from keras_gradguard.thresholds import thresholds_of
 
 if backend.unsupported() is None:
     from keras_gradguard.backend.tensorflow.hook.running import num_replicas
+    from keras_gradguard.backend.tensorflow.internals.variables import (
+        num_updates,
+    )
     from keras_gradguard.monitor.log import TrainingLog
     from keras_gradguard.monitor.monitor import Monitor
     from keras_gradguard.monitor.symptoms import Symptoms
@@ -140,7 +143,7 @@ class GradHealthCallback(keras.callbacks.Callback):
         self._num_steps = 0
         self._is_due, self._has_looked = False, False
         with FaultBarrier().guarded():
-            self._logbook = TrainingLog(self.model, writer)
+            self._logbook = TrainingLog(self.model, num_updates, writer)
             self._guard = Monitor(
                 self.model,
                 self._logbook,

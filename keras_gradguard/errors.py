@@ -78,21 +78,6 @@ def checked_action(name, value, actions=ACTIONS):
     return value
 
 
-def checked_every(every):
-    """Returns the steps between two records, or raises ValueError.
-
-    Args:
-        every: What was given for it.
-    """
-    is_count = isinstance(every, int) and not isinstance(every, bool)
-    if not is_count or every < 1:
-        raise ValueError(
-            "`every` must be an integer of at least 1, the number of "
-            f"steps between two written records. Received: every={every!r}"
-        )
-    return every
-
-
 STRICT = "KERAS_GRADGUARD_STRICT"
 
 

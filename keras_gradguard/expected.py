@@ -1,4 +1,4 @@
-"""Step 4: variables that are meant to get no gradient; accepted breaks."""
+"""Variables that are meant to get no gradient; accepted breaks."""
 
 import dataclasses
 import ntpath

@@ -1,4 +1,4 @@
-"""Door 3: the context manager that watches a custom training loop."""
+"""The context manager that watches a custom training loop."""
 
 from keras_gradguard import backend
 from keras_gradguard.errors import (
@@ -6,17 +6,20 @@ from keras_gradguard.errors import (
     FaultBarrier,
     LoopStopped,
     checked_action,
-    checked_every,
 )
 from keras_gradguard.expected import Expected
 from keras_gradguard.records.report import Report
 from keras_gradguard.report.scalars import checked_level
+from keras_gradguard.schedule import checked_every
 from keras_gradguard.thresholds import thresholds_of
 
 if backend.unsupported() is None:
     import tensorflow as tf
 
     from keras_gradguard.backend.tensorflow.hook.loop import live_optimizers
+    from keras_gradguard.backend.tensorflow.internals.variables import (
+        num_updates,
+    )
     from keras_gradguard.monitor.log import TrainingLog
     from keras_gradguard.monitor.loop import LoopMonitor
     from keras_gradguard.monitor.symptoms import Symptoms
@@ -176,7 +179,9 @@ class Watch:
             writer = None
             if self._log_dir and is_chief:
                 writer = SummaryWriter(self._log_dir, self._scalars)
-            self._logbook = TrainingLog(self._model, writer, optimizers=[])
+            self._logbook = TrainingLog(
+                self._model, num_updates, writer, optimizers=[]
+            )
             self._guard = LoopMonitor(
                 self._model,
                 self._every,

@@ -1,4 +1,4 @@
-"""Door 1: a loss around a loss, that checks it once per trace."""
+"""A loss around a loss, which checks it once per trace."""
 
 import contextlib
 import functools
@@ -15,6 +15,7 @@ from keras_gradguard.errors import (
     warn_of,
 )
 from keras_gradguard.model.losses import inner_loss, resolved_loss, with_logits
+from keras_gradguard.records.kinds import severity_of
 from keras_gradguard.records.report import Report
 
 if backend.unsupported() is None:
@@ -151,7 +152,7 @@ class GradGuardLoss(keras.losses.Loss):
             return diagnoses_of(findings, 0, "error")
         findings = explain_loss_of_step(step, inner.name)
         lost = {path for f in findings for path in f.variables}
-        severity = "error" if len(lost) == len(step.paths) else "warning"
+        severity = severity_of(len(lost), len(step.paths))
         return diagnoses_of(findings, len(step.paths), severity)
 
     def _explain_error(self, error):

@@ -20,12 +20,15 @@ if backend.unsupported() is None:
     from keras_gradguard.backend.tensorflow.internals.graphs import (
         guard_variables,
     )
-    from keras_gradguard.backend.tensorflow.internals.patch import replaced
+    from keras_gradguard.backend.tensorflow.internals.variables import (
+        num_updates,
+    )
     from keras_gradguard.backend.tensorflow.tracing.reruns import (
         measured_reaches,
     )
     from keras_gradguard.backend.tensorflow.tracing.restore import (
         state_restored,
+        updates_caught,
     )
     from keras_gradguard.backend.tensorflow.tracing.step import trace_step
     from keras_gradguard.diagnosis.failures import explain_error
@@ -43,8 +46,9 @@ if backend.unsupported() is None:
     )
     from keras_gradguard.graph.trace import Step
     from keras_gradguard.model.layers import is_default_step
-    from keras_gradguard.model.optimizers import named_optimizers, variables_of
+    from keras_gradguard.model.optimizers import named_optimizers
     from keras_gradguard.monitor.log import TrainingLog
+    from keras_gradguard.records.kinds import severity_of
     from keras_gradguard.records.norms import MISSING, UNMEASURED
 
 _ALWAYS_ZERO = ("sign", "one_unit_softmax", "loss_weight", "constant_loss")
@@ -85,7 +89,7 @@ def diagnose(model, x, y=None, sample_weight=None):
     )
     if not model.built:
         model(data[0] if isinstance(data, tuple) else data)
-    logbook = TrainingLog(model)
+    logbook = TrainingLog(model, num_updates)
     applied, error = _run(model, data)
     if error is not None and not applied:
         step = _step(model, data, model.trainable_variables, logbook)
@@ -107,7 +111,7 @@ def diagnose(model, x, y=None, sample_weight=None):
         step = _step(model, data, model.trainable_variables, logbook)
         logbook.add(
             explain_nonfinite(step, bad),
-            "error" if len(bad) == len(rows) else "warning",
+            severity_of(len(bad), len(rows)),
         )
     elif zero and not logbook.report.diagnoses:
         step = _step(model, data, model.trainable_variables, logbook)
@@ -129,8 +133,7 @@ def _add_zeros(findings, logbook, num_variables):
     for finding in findings:
         severity = "note"
         if finding.cause in _ALWAYS_ZERO:
-            is_all = len(finding.variables) == num_variables
-            severity = "error" if is_all else "warning"
+            severity = severity_of(len(finding.variables), num_variables)
         else:
             notes = (*finding.notes, _ONE_BATCH)
             finding = dataclasses.replace(finding, notes=notes)
@@ -151,8 +154,7 @@ def _look(step, figures, logbook):
     )
     findings += terms.findings
     lost = {path for finding in findings for path in finding.variables}
-    is_all = len(lost) == len(step.paths)
-    logbook.add(findings, "error" if is_all else "warning")
+    logbook.add(findings, severity_of(len(lost), len(step.paths)))
     logbook.add(terms.left_out, "warning")
     logbook.add(terms.notes, "note")
 
@@ -179,29 +181,23 @@ def _run(model, data):
     """
     called, lost, frames = [], [], {}
     optimizers = named_optimizers(model)
+    names = {id(optimizer): name for name, optimizer in optimizers}
     is_own = not is_default_step(model)
     apart = Functions().apart() if is_own else contextlib.nullcontext()
 
-    def instead_of(name, optimizer):
-        @tf.autograph.experimental.do_not_convert
-        def apply(grads, trainable_variables=None):
-            variables = trainable_variables
-            if variables is None:
-                variables = variables_of(optimizer)
-            scale = optimizer.scale_loss(tf.constant(1.0))
-            variables, grads = list(variables), list(grads)
-            if grads and all(gradient is None for gradient in grads):
-                lost.append((variables, name))
-            measured = statistics(grads, variables, tf.cast(scale, tf.float32))
-            with guard_variables():
-                # Out of a function no tensor leads.
-                shape = [len(variables), len(COLUMNS)]
-                empty = tf.fill(shape, UNMEASURED)
-                figures = tf.Variable(empty, trainable=False)
-            figures.assign(measured)
-            called.append((variables, figures, name))
-
-        return apply
+    def catch(optimizer, variables, gradients):
+        name = names[id(optimizer)]
+        scale = tf.cast(optimizer.scale_loss(tf.constant(1.0)), tf.float32)
+        if gradients and all(gradient is None for gradient in gradients):
+            lost.append((variables, name))
+        measured = statistics(gradients, variables, scale)
+        with guard_variables():
+            # Out of a function no tensor leads.
+            shape = [len(variables), len(COLUMNS)]
+            empty = tf.fill(shape, UNMEASURED)
+            figures = tf.Variable(empty, trainable=False)
+        figures.assign(measured)
+        called.append((variables, figures, name))
 
     def run():
         called.clear()
@@ -212,11 +208,8 @@ def _run(model, data):
             raise
 
     run = run if model.run_eagerly else tf.function(run, autograph=False)
-    with state_restored(model), apart, contextlib.ExitStack() as stack:
-        for name, optimizer in optimizers:
-            instead = instead_of(name, optimizer)
-            instead = replaced(optimizer, "apply", instead)
-            stack.enter_context(instead)
+    caught = updates_caught([held for _, held in optimizers], catch)
+    with state_restored(model), apart, caught:
         try:
             run()
         except Exception as error:  # noqa: BLE001

@@ -7,13 +7,19 @@ import sys
 
 import keras
 
+from keras_gradguard.backend.tensorflow.internals.batches import (
+    loaded,
+    unpacked,
+)
 from keras_gradguard.backend.tensorflow.tracing.restore import state_restored
 from keras_gradguard.diagnosis.questions import explain_nonfinite
 from keras_gradguard.diagnosis.wording import diagnoses_of
 from keras_gradguard.graph.trace import Step
 from keras_gradguard.model.layers import state_of
+from keras_gradguard.records.kinds import severity_of
 from keras_gradguard.records.report import Report
-from keras_gradguard.report.incident import read_incident, replay_note
+from keras_gradguard.report import incident as stored
+from keras_gradguard.report.incident import broken_records, replay_note
 
 
 def replay_incident(folder, model):
@@ -54,15 +60,37 @@ def replay_incident(folder, model):
     )
     notes = (*incident.notes, replay_note(folder))
     found = [dataclasses.replace(f, notes=(*f.notes, *notes)) for f in found]
-    is_all = len(incident.hit) == len(incident.paths)
     diagnoses = diagnoses_of(
         found,
         len(trained),
-        "error" if is_all else "warning",
+        severity_of(len(incident.hit), len(incident.paths)),
         step=incident.step,
         epoch=incident.epoch,
     )
     return Report(diagnoses=diagnoses, step=incident.step)
+
+
+def read_incident(folder):
+    """Reads an incident, with its batch and weights as they were.
+
+    Args:
+        folder: The folder of the incident.
+
+    Returns:
+        An `Incident` whose `batch` is that which `train_step` got, of
+        tensors, and whose `weights` are arrays.
+
+    Raises:
+        ValueError: If the folder holds no incident, or a newer or broken
+            one.
+    """
+    kept = stored.read_incident(folder)
+    with broken_records(folder):
+        batch, arrays = kept.batch, kept.arrays
+        if batch is not None:
+            batch = unpacked(batch, arrays)
+        weights = tuple(loaded(item, arrays) for item in kept.weights)
+    return dataclasses.replace(kept, batch=batch, weights=weights)
 
 
 def _build(model, batch):

@@ -1,4 +1,4 @@
-"""Step 1: at which steps of a training a record is due."""
+"""At which steps of a training a record is due."""
 
 import inspect
 
@@ -22,8 +22,7 @@ class Schedule:
     """
 
     def __init__(self, every):
-        is_count = isinstance(every, int) and not isinstance(every, bool)
-        if is_count and every >= 1:
+        if _is_count(every):
             self._function = None
         elif callable(every):
             _check_arguments(every)
@@ -63,6 +62,20 @@ class Schedule:
         return bool(answer)
 
 
+def checked_every(every):
+    """Returns the steps between two records, or raises ValueError.
+
+    Args:
+        every: What was given for it.
+    """
+    if not _is_count(every):
+        raise ValueError(
+            "`every` must be an integer of at least 1, the number of "
+            f"steps between two written records. Received: every={every!r}"
+        )
+    return every
+
+
 def thinning(step):
     """A ready-made schedule for long trainings: `every=thinning`.
 
@@ -76,6 +89,12 @@ def thinning(step):
         Whether the step is to be recorded.
     """
     return step % 10 ** max(0, len(str(step)) - 2) == 0
+
+
+def _is_count(every):
+    """Whether it is a number of steps; `True` is none."""
+    is_number = isinstance(every, int) and not isinstance(every, bool)
+    return is_number and every >= 1
 
 
 def _check_arguments(function):

@@ -1,4 +1,4 @@
-"""Step 3: from which figure on a gradient is too small or too large.
+"""From which figure on a gradient is too small or too large.
 
 The figures and their sources:
 

@@ -1,10 +1,9 @@
-"""Step 3 of 5: the figures of one record, a column for each."""
+"""The figures of one record, a column for each."""
 
 import dataclasses
 
 import numpy as np
 
-from keras_gradguard.model.optimizers import is_overwritten
 from keras_gradguard.records.norms import UNMEASURED
 
 UNKNOWN = -1
@@ -38,8 +37,8 @@ def figures_of(paths, statistics, updates=None):
 
     Args:
         paths: Paths of the variables.
-        statistics: Float array, see `statistics.statistics`.
-        updates: Float array, see `UpdateCapture.value`, or `None`.
+        statistics: Float array, see `capture.statistics`.
+        updates: Float array, see `capture.movement`, or `None`.
     """
     moved = np.full(len(paths), UNKNOWN)
     if updates is not None:
@@ -50,18 +49,18 @@ def figures_of(paths, statistics, updates=None):
     return Figures(tuple(paths), norm, largest, mean, moved)
 
 
-def merged(several, ledger):
+def merged(several, rows):
     """Returns the `Figures` of several optimizers as one.
 
     Args:
         several: A `Figures` of each, at least one.
-        ledger: The `Ledger`, which knows the order of the model.
+        rows: The `HealthRows`, which know the order of the model.
 
     Returns:
         A `Figures` in model order; of a variable with several updates it
         has the largest norm, and it has moved if one of them moved it.
     """
-    if len(several) == 1 and ledger.has_in_order(several[0].paths):
+    if len(several) == 1 and rows.is_in_row_order(several[0].paths):
         return several[0]
     paths = tuple(path for one in several for path in one.paths)
     norm, largest, mean, moved = (
@@ -77,7 +76,7 @@ def merged(several, ledger):
         moved[number] = moved[known] = max(moved[number], moved[known])
         if _size(norm[number]) > _size(norm[known]):
             chosen[path] = number
-    kept = sorted(chosen, key=ledger.order.get)
+    kept = sorted(chosen, key=rows.order.get)
     places = [chosen[path] for path in kept]
     columns = (norm, largest, mean, moved)
     return Figures(tuple(kept), *(column[places] for column in columns))
@@ -88,9 +87,15 @@ def _size(norm):
 
 
 class OverwrittenFigures:
-    """Takes overwritten variables out of records."""
+    """Takes overwritten variables out of records.
 
-    def __init__(self):
+    Args:
+        is_overwritten: Returns whether an optimizer writes the gradient of
+            a variable over the variable.
+    """
+
+    def __init__(self, is_overwritten):
+        self._is_overwritten = is_overwritten
         self._known, self._kept = None, None
 
     def of(self, figures, named):
@@ -109,7 +114,7 @@ class OverwrittenFigures:
                 [
                     number
                     for number, path in enumerate(figures.paths)
-                    if not is_overwritten(named.get(path))
+                    if not self._is_overwritten(named.get(path))
                 ],
             )
         if len(self._kept) == len(figures):

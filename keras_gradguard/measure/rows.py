@@ -1,4 +1,4 @@
-"""Step 3 of 5: the rows of a report, made when somebody asks for them."""
+"""The rows of a report, made when somebody asks for them."""
 
 import collections
 import dataclasses
@@ -56,7 +56,7 @@ def variable_health(variable, path, figures=None, step=None, ratio=None):
     Args:
         variable: The Keras variable.
         path: Its unique path.
-        figures: A row of `statistics.statistics`, `capture.MISSING` for no
+        figures: A row of `capture.statistics`, `MISSING` for no
             gradient, `None` if it was not measured.
         step: Step of the measurement.
         ratio: Norm of the update over that of the weight, or `None`.
@@ -159,7 +159,7 @@ def _dtype_name(variable):
 
 
 @dataclasses.dataclass
-class _Taken:
+class _LastRecord:
     """What one optimizer's last record has shown, and whether it is rows."""
 
     variables: tuple
@@ -181,7 +181,7 @@ class HealthRows:
     def __init__(self):
         # By path, then by the name of the update; `None` for one by itself.
         self._rows = {}
-        self._taken, self._laid = {}, {}
+        self._last, self._known_paths = {}, {}
         self._places = self._sorted = None
 
     @property
@@ -190,17 +190,17 @@ class HealthRows:
         return self._layout()[1]
 
     @property
-    def layout(self):
+    def version(self):
         """What stays the same object as long as the rows are those of it."""
         return self._layout()[0]
 
-    def has_in_order(self, paths):
+    def is_in_row_order(self, paths):
         """Returns whether paths are in the order of the rows.
 
         Args:
             paths: A tuple; the same object is looked at once.
         """
-        known = (paths, self.layout)
+        known = (paths, self.version)
         if self._sorted is None or any(
             a is not b for a, b in zip(known, self._sorted, strict=True)
         ):
@@ -210,40 +210,42 @@ class HealthRows:
             self._sorted = known
         return True
 
-    def expect(self, variable, path):
+    def add(self, variable, path):
         """Has a row for a variable that may not be measured yet."""
         if path not in self._rows:
             self._rows[path] = {None: variable_health(variable, path)}
             self._places = None
 
-    def lose(self, variable, path, step):
+    def add_missing(self, variable, path, step):
         """Notes that a variable gets no gradient."""
         self._fill()
         row = variable_health(variable, path, MISSING, step)
         self._rows[path] = {None: row}
         # It takes the place of the rows of its variable.
-        self._laid.clear()
+        self._known_paths.clear()
         self._places = None
 
-    def take(self, name, variables, paths, statistics, updates, step):
+    def add_record(self, name, variables, paths, statistics, updates, step):
         """Takes in what one optimizer's record has shown.
 
         Args:
             name: Its name, see `VariableHealth.optimizer`.
             variables: The variables that were measured.
             paths: Their paths.
-            statistics: See `statistics.statistics`.
-            updates: See `UpdateCapture.value`, or `None`.
+            statistics: See `capture.statistics`.
+            updates: See `capture.movement`, or `None`.
             step: The step.
         """
-        if self._laid.get(name) is not paths:
+        if self._known_paths.get(name) is not paths:
             self._fill()
-            self._lay(name, paths)
-        self._taken[name] = _Taken(variables, paths, statistics, updates, step)
+            self._make_room(name, paths)
+        self._last[name] = _LastRecord(
+            variables, paths, statistics, updates, step
+        )
 
-    def _lay(self, name, paths):
+    def _make_room(self, name, paths):
         """Makes room for the rows of one optimizer."""
-        self._laid[name] = paths
+        self._known_paths[name] = paths
         for path in paths:
             rows = self._rows.setdefault(path, {})
             if name not in rows:
@@ -260,7 +262,7 @@ class HealthRows:
             for n, row in rows.items()
         )
 
-    def cells(self, step):
+    def norm_values(self, step):
         """Returns the norms and the update ratios of one step, two arrays.
 
         Their elements are in the order of the rows, `UNMEASURED` where that
@@ -272,13 +274,13 @@ class HealthRows:
         places = self._layout()[2]
         norms = np.full(len(places), UNMEASURED, np.float32)
         ratios = norms.copy()
-        for name, taken in self._taken.items():
-            if taken.step == step:
-                own = [places[path, name] for path in taken.paths]
-                norms[own] = taken.statistics[:, 0]
-                if taken.updates is not None:
-                    is_there = taken.statistics[:, 0] != MISSING
-                    found = taken.updates[:, 0]
+        for name, last in self._last.items():
+            if last.step == step:
+                own = [places[path, name] for path in last.paths]
+                norms[own] = last.statistics[:, 0]
+                if last.updates is not None:
+                    is_there = last.statistics[:, 0] != MISSING
+                    found = last.updates[:, 0]
                     ratios[own] = np.where(is_there, found, UNMEASURED)
         return norms, ratios
 
@@ -291,17 +293,17 @@ class HealthRows:
         return self._places
 
     def _fill(self):
-        """Makes rows of what was taken."""
-        for name, taken in self._taken.items():
-            if taken.is_done:
+        """Makes rows of the last records."""
+        for name, last in self._last.items():
+            if last.is_done:
                 continue
-            taken.is_done = True
-            for number, path in enumerate(taken.paths):
-                ratio = taken.updates
+            last.is_done = True
+            for number, path in enumerate(last.paths):
+                ratio = last.updates
                 self._rows[path][name] = variable_health(
-                    taken.variables[number],
+                    last.variables[number],
                     path,
-                    taken.statistics[number],
-                    taken.step,
+                    last.statistics[number],
+                    last.step,
                     None if ratio is None else ratio[number][0],
                 )

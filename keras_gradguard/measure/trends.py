@@ -1,4 +1,4 @@
-"""Step 3 of 5: what the records of several steps show.
+"""What the records of several steps show.
 
 Each record is taken in as arrays and counted: how long has a variable been
 zero, still, small? Only what lasts is looked at one by one.
@@ -33,7 +33,7 @@ class Symptom:
 
 
 def vanishing(records, limits):
-    """Returns the `Sign` of layers that get too little, if there are any.
+    """Returns the `Symptom` of layers that get too little, if there are any.
 
     Every variable of a layer must: a bias alone, before a normalisation or
     in the keys of attention, may have no effect by design.
@@ -104,7 +104,7 @@ def _faded_from_the_first(record, limits):
 
 
 def exploding(records, limits):
-    """Returns the `Sign` of gradients that are too large, if there are any.
+    """Returns the `Symptom` of gradients that are too large, if there are any.
 
     Args:
         records: The last records, the oldest first.
@@ -294,7 +294,7 @@ class Trends:
         return float(self._past[-1].largest.max())
 
     def signs(self):
-        """Returns the `Sign`s of vanishing and exploding gradients."""
+        """Returns the `Symptom`s of vanishing and exploding gradients."""
         is_any = self._are_any[_SEEN]
         if not is_any or self._counts[_SEEN].min() < self._window:
             return []

@@ -20,6 +20,18 @@ def variables_of(optimizer):
     return optimizer._trainable_variables
 
 
+def applied_variables(optimizer, variables=None):
+    """Returns the variables that a call of `apply` trains, a list.
+
+    Args:
+        optimizer: The optimizer, built if it is given none.
+        variables: Those that the call was given, or `None`.
+    """
+    if variables is None:
+        variables = variables_of(optimizer)
+    return list(variables)
+
+
 def updating(optimizer):
     """Returns the optimizer that makes the update: an inner one's if any.
 

@@ -1,4 +1,4 @@
-"""Step 4: what is asked once, of the first batch of a training."""
+"""What is asked once, of the first batch of a training."""
 
 import dataclasses
 
@@ -13,8 +13,8 @@ from keras_gradguard.backend.tensorflow.tracing.reruns import (
 from keras_gradguard.diagnosis.hidden_losses import may_have_terms
 from keras_gradguard.diagnosis.questions import explain_dropped, explain_zero
 from keras_gradguard.model.layers import is_default_step, state_of
+from keras_gradguard.records.kinds import MOST_BYTES, severity_of
 
-_MOST_BYTES = 256 * 2**20
 # Of the norms of the loss's terms: their key in `Step.answers`, and how many
 # updates they hold for in a `fit` that begins later.
 _NORMS, _MOST_UPDATES = "norms", 100
@@ -25,8 +25,8 @@ class FirstBatch:
 
     Args:
         response: The `Response` that findings are told to.
-        logbook: The `Logbook`.
-        connection: The `Connection`, which has looked before.
+        logbook: The `TrainingLog`.
+        connection: The `MissingGradients`, which has looked before.
     """
 
     def __init__(self, response, logbook, connection):
@@ -43,7 +43,7 @@ class FirstBatch:
         the step has left behind.
 
         Args:
-            hook: The `Hook` of the model.
+            hook: The hook of the model.
         """
         if self._has_begun:
             return
@@ -53,7 +53,7 @@ class FirstBatch:
             not model.built
             or model.steps_per_execution > 1
             or not may_have_terms(model)
-            or _size_of(model) > _MOST_BYTES
+            or _size_of(model) > MOST_BYTES
         ):
             return
         self._number = self._logbook.now()
@@ -66,7 +66,7 @@ class FirstBatch:
         """Looks at the first batch, once it has run.
 
         Args:
-            hook: The `Hook` of the model.
+            hook: The hook of the model.
             symptoms: The `Symptoms`.
             step_of: Makes the `Step` of some variables.
         """
@@ -92,7 +92,7 @@ class FirstBatch:
             known is None
             or batch is None
             or not is_default_step(model)
-            or _size_of(model) > _MOST_BYTES
+            or _size_of(model) > MOST_BYTES
         ):
             return
         number = self._number if weights else self._logbook.now()
@@ -136,7 +136,7 @@ def hidden_cuts(step_of, measured, logbook, expected):
     Args:
         step_of: Makes the `Step` of some variables.
         measured: What `Probe.read` returns.
-        logbook: The `Logbook`.
+        logbook: The `TrainingLog`.
         expected: The `Expected` variables without a gradient.
 
     Returns:
@@ -149,8 +149,8 @@ def hidden_cuts(step_of, measured, logbook, expected):
             step = step_of(variables)
             found_zero = step.answer(explain_zero, tuple(zeros))
             findings = expected.strip(found_zero)
-            is_all = len(zeros) == len(step.variables)
-            found.append((findings, "error" if is_all else "warning"))
+            severity = severity_of(len(zeros), len(step.variables))
+            found.append((findings, severity))
     applied = {id(v) for variables, *_ in measured for v in variables}
     known = step_of(()).model.trainable_variables
     dropped = [v for v in known if id(v) not in applied]

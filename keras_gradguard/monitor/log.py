@@ -4,7 +4,6 @@ import dataclasses
 
 import numpy as np
 
-from keras_gradguard.backend.tensorflow.internals.variables import num_updates
 from keras_gradguard.diagnosis.wording import diagnoses_of
 from keras_gradguard.measure.figures import figures_of, merged
 from keras_gradguard.measure.rows import (
@@ -26,12 +25,13 @@ class UpdateCount:
 
     Args:
         model: The Keras model that trains.
+        num_updates: Returns how many updates an optimizer has made.
         optimizers: The optimizers whose updates count, a list that may grow;
             by default those that the model holds.
     """
 
-    def __init__(self, model, optimizers=None):
-        self._model = model
+    def __init__(self, model, num_updates, optimizers=None):
+        self._model, self._num_updates = model, num_updates
         # Those that are hooked are the ones that it holds now.
         self._optimizers = optimizers
         if optimizers is None:
@@ -51,7 +51,7 @@ class UpdateCount:
         return max(moved, default=counts.get(id(own), first))
 
     def _counts(self):
-        return {id(o): num_updates(o) for o in self._optimizers}
+        return {id(o): self._num_updates(o) for o in self._optimizers}
 
 
 class TrainingLog:
@@ -59,24 +59,25 @@ class TrainingLog:
 
     Args:
         model: The Keras model that trains.
+        num_updates: See `UpdateCount`.
         writer: A `SummaryWriter`, or `None` to write nothing.
         optimizers: See `UpdateCount`.
 
     Attributes:
-        outbox: The `Outbox`.
+        outbox: The `EventOutput`.
     """
 
-    def __init__(self, model, writer=None, optimizers=None):
+    def __init__(self, model, num_updates, writer=None, optimizers=None):
         self.epoch = None
         self.optimizers = optimizers
         self._model = model
         self.outbox = EventOutput(writer)
         self._diagnoses = {}
-        self._ledger = HealthRows()
+        self._rows = HealthRows()
         self._paths, self._health = {}, {}
         self._losses, self._optimizers = (), ()
         self._global_norm = self._step = None
-        self._count = UpdateCount(model, optimizers)
+        self._count = UpdateCount(model, num_updates, optimizers)
         self.paths_of(())
 
     @property
@@ -84,7 +85,7 @@ class TrainingLog:
         """All that is known, as a `Report`."""
         return Report(
             diagnoses=tuple(self._diagnoses.values()),
-            variables=self._ledger.rows(),
+            variables=self._rows.rows(),
             global_norm=self._global_norm,
             step=self._step,
             optimizers=self._optimizers,
@@ -92,7 +93,7 @@ class TrainingLog:
         )
 
     def _losses_in_row_order(self):
-        wanted = [row.path for row in self._ledger.rows()]
+        wanted = [row.path for row in self._rows.rows()]
         return tuple(r.in_order(paths, wanted) for paths, r in self._losses)
 
     def see_optimizers(self, captures, num_replicas=1):
@@ -135,7 +136,7 @@ class TrainingLog:
         paths = unique_paths(known)
         names = dict(zip(map(id, known), paths, strict=True))
         for variable in known:
-            self._ledger.expect(variable, names[id(variable)])
+            self._rows.add(variable, names[id(variable)])
         own = unique_paths(variables)
         return tuple(
             names.get(id(variable), path)
@@ -184,7 +185,7 @@ class TrainingLog:
         return tuple(map(self._in_model_order, found))
 
     def _in_model_order(self, diagnosis):
-        order = self._ledger.order
+        order = self._rows.order
         paths = sorted(diagnosis.variables, key=lambda p: order.get(p, -1))
         return dataclasses.replace(diagnosis, variables=tuple(paths))
 
@@ -214,7 +215,7 @@ class TrainingLog:
 
     def lose(self, variable, path):
         """Notes that a variable gets no gradient."""
-        self._ledger.lose(variable, path, self.now())
+        self._rows.add_missing(variable, path, self.now())
 
     def measure(self, measured, step=None):
         """Takes in the statistics of a step.
@@ -239,7 +240,7 @@ class TrainingLog:
                 paths = tuple(paths[n] for n in places)
                 statistics = statistics[places]
                 updates = None if updates is None else updates[places]
-            self._ledger.take(
+            self._rows.add_record(
                 name, variables, paths, statistics, updates, self._step
             )
             found.append(figures_of(paths, statistics, updates))
@@ -248,7 +249,7 @@ class TrainingLog:
             return None
         norms = np.concatenate(norms)
         self._global_norm = global_norm(norms[norms != MISSING])
-        return merged(found, self._ledger)
+        return merged(found, self._rows)
 
     def record(self, measured, step=None):
         """Takes in the statistics of a step and writes them as one record.
@@ -263,7 +264,7 @@ class TrainingLog:
         figures = self.measure(measured, step)
         if figures is not None and self.outbox.is_open:
             self.outbox.record(
-                self._ledger,
+                self._rows,
                 self._step,
                 self._global_norm,
                 optimizer_numbers(self._optimizers),

@@ -18,6 +18,7 @@ from keras_gradguard.monitor.missing import (
 )
 from keras_gradguard.monitor.monitor import LEFT_OUT, Monitor
 from keras_gradguard.monitor.response import add_notes
+from keras_gradguard.records.kinds import severity_of
 
 
 class LoopRecords:
@@ -25,7 +26,7 @@ class LoopRecords:
 
     Args:
         hook: The `LoopHook`.
-        logbook: The `Logbook` to fill.
+        logbook: The `TrainingLog` to fill.
     """
 
     def __init__(self, hook, logbook):
@@ -60,7 +61,7 @@ class LoopMonitor(Monitor):
     Args:
         model: The Keras model; it need not be compiled.
         every: Updates between two records.
-        logbook: The `Logbook` to fill.
+        logbook: The `TrainingLog` to fill.
         on_break: `"warn"`, `"raise"` or `"stop"`.
         on_nonfinite: The same, or `"skip"`.
         expected: The `Expected` variables without a gradient.
@@ -243,8 +244,8 @@ class LoopMonitor(Monitor):
             for figures in self._records.written():
                 for finding in self._symptoms.of_record(figures):
                     number = len(self._model.trainable_variables)
-                    is_all = len(finding.variables) == number
-                    self._tell([finding], "error" if is_all else "warning")
+                    severity = severity_of(len(finding.variables), number)
+                    self._tell([finding], severity)
             self._look_for_bad_step()
 
     def _look_for_bad_step(self):
@@ -254,8 +255,7 @@ class LoopMonitor(Monitor):
         step = self._step(self._model.trainable_variables)
         measured = self._hook.probe.take_bad()
         found = origins_of_nonfinite(step, measured, self._sight.recording)
-        is_all = len(found[0].variables) == len(step.paths)
-        severity = "error" if is_all else "warning"
+        severity = severity_of(len(found[0].variables), len(step.paths))
         quiet = self._on_nonfinite == "raise"
         found = self._response.add(found, severity, quiet, first)
         self._is_latched = self._on_nonfinite != "skip"

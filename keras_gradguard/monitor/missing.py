@@ -1,4 +1,4 @@
-"""Step 4: which gradients are missing, and why; each set is asked once."""
+"""Which gradients are missing, and why; each set is explained once."""
 
 import dataclasses
 import warnings
@@ -11,6 +11,7 @@ from keras_gradguard.diagnosis.questions import explain_missing
 from keras_gradguard.graph.trace import Trace
 from keras_gradguard.measure.rows import unique_paths
 from keras_gradguard.records.finding import Finding
+from keras_gradguard.records.kinds import severity_of
 
 # A step whose missing gradients differ from batch to batch is explained a
 # few times and then left alone.
@@ -22,7 +23,7 @@ class MissingGradients:
 
     Args:
         response: The `Response` that findings are told to.
-        logbook: The `Logbook`, told which loss reaches which variable.
+        logbook: The `TrainingLog`, told which loss reaches which variable.
         expected: The `Expected` variables without a gradient.
 
     Attributes:
@@ -73,7 +74,7 @@ class MissingGradients:
             left_out = self._expected.strip(terms.left_out)
             self._see_reaches(step, reaches)
         lost = {path for finding in findings for path in finding.variables}
-        severity = "error" if len(lost) == len(step.paths) else "warning"
+        severity = severity_of(len(lost), len(step.paths))
         found = self._response.add_broken(findings, severity, quiet, all_lost)
         return found + self._response.add_broken(left_out, "warning", quiet)
 
@@ -129,9 +130,9 @@ class LoopMissingGradients(MissingGradients):
     """Explains missing gradients by what the loop has shown, if it has.
 
     Args:
-        response: See `Connection`.
-        logbook: See `Connection`.
-        expected: See `Connection`.
+        response: See `MissingGradients`.
+        logbook: See `MissingGradients`.
+        expected: See `MissingGradients`.
     """
 
     def __init__(self, response, logbook, expected):
@@ -165,7 +166,7 @@ class LoopMissingGradients(MissingGradients):
             notes=(_UNSEEN,),
             certainty="suspected",
         )
-        severity = "error" if len(key) == len(step.paths) else "warning"
+        severity = severity_of(len(key), len(step.paths))
         return self._response.add_broken([finding], severity, quiet)
 
 

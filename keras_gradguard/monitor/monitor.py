@@ -12,6 +12,7 @@ from keras_gradguard.graph.trace import Step
 from keras_gradguard.monitor.first_batch import FirstBatch, hidden_cuts
 from keras_gradguard.monitor.missing import MissingGradients
 from keras_gradguard.monitor.response import Response, add_notes
+from keras_gradguard.records.kinds import severity_of
 
 LEFT_OUT = {"warn": None, "skip": "bad", "stop": "after", "raise": "after"}
 
@@ -21,11 +22,11 @@ class Monitor:
 
     Args:
         model: A compiled Keras model whose `train_function` is made.
-        logbook: The `Logbook` to fill.
+        logbook: The `TrainingLog` to fill.
         on_break: `"warn"`, `"raise"` or `"stop"`.
         on_nonfinite: The same, or `"skip"`.
         expected: The `Expected` variables without a gradient and breaks.
-        symptoms: Makes the `Symptoms` of a `Hook`.
+        symptoms: Makes the `Symptoms` of a hook.
     """
 
     _hook_of = staticmethod(hook_of)
@@ -229,10 +230,10 @@ class Monitor:
                     )
             for finding in self._symptoms.of_record(figures):
                 everything = self._model.trainable_variables
-                is_all = len(finding.variables) == len(everything)
-                # Between the steps that it skips a model still learns.
-                is_all = is_all and finding.cause != "falling_scale"
-                severity = "error" if is_all else "warning"
+                severity = severity_of(len(finding.variables), len(everything))
+                if finding.cause == "falling_scale":
+                    # Between the steps that it skips a model still learns.
+                    severity = "warning"
                 self._response.act(
                     self._response.add_broken([finding], severity)
                 )

@@ -1,4 +1,4 @@
-"""Step 5: what a finding does: it is kept, warned of, raised, or stops."""
+"""What a finding does: it is logged, warned of, raised, or it stops."""
 
 import dataclasses
 
@@ -10,7 +10,7 @@ class Response:
 
     Args:
         model: The model that trains.
-        logbook: The `Logbook` to fill.
+        logbook: The `TrainingLog` to fill.
         on_break: `"warn"`, `"raise"` or `"stop"`.
         expected: The `Expected` breaks, which are kept without a warning.
 

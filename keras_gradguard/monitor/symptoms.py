@@ -1,11 +1,16 @@
-"""Steps 3 and 4: what the numbers of the steps show, and why."""
+"""What the numbers of the steps show, and why."""
 
 import dataclasses
 import warnings
 
+import keras
 import tensorflow as tf
 
-from keras_gradguard.backend.tensorflow.internals.batches import packed_batch
+from keras_gradguard.backend.tensorflow.internals.batches import (
+    packed,
+    packed_batch,
+    stored,
+)
 from keras_gradguard.diagnosis.not_applied import (
     dropped_findings,
     still_findings,
@@ -21,7 +26,9 @@ from keras_gradguard.graph.trace import Step
 from keras_gradguard.measure.figures import OverwrittenFigures
 from keras_gradguard.measure.trends import Trends
 from keras_gradguard.model.layers import runs_eagerly, state_of
+from keras_gradguard.model.optimizers import is_overwritten
 from keras_gradguard.records.finding import Finding, Place
+from keras_gradguard.records.kinds import severity_of
 from keras_gradguard.records.norms import UNMEASURED
 from keras_gradguard.report.incident import (
     MOST,
@@ -44,8 +51,8 @@ class Symptoms:
     """Follows the numbers of one training.
 
     Args:
-        hook: The `Hook` of the model.
-        logbook: The `Logbook`.
+        hook: The hook of the model.
+        logbook: The `TrainingLog`.
         thresholds: The `Thresholds`.
         expected: The `Expected` variables without a gradient.
         log_dir: Folder for incidents, or `None` to write none.
@@ -58,7 +65,7 @@ class Symptoms:
         self._expected = expected
         self._log_dir = log_dir
         self._trends = Trends(thresholds)
-        self._steered = OverwrittenFigures()
+        self._steered = OverwrittenFigures(is_overwritten)
         self._underflow = Underflow(hook, thresholds)
         self._patience = thresholds.patience
         self._num_bad, self._num_records, self._num_replays = 0, 0, 0
@@ -81,13 +88,14 @@ class Symptoms:
             batch = None if tensors is None else packed_batch(known, tensors)
         hit = self._hit(measured)
         asked = self._step(batch)
-        known = self._incident(step, asked, weights, hit)
         if batch is None:
             found = [unexplained(hit, _NO_BATCH)]
         else:
-            found = explain_nonfinite(asked, hit, weights, known.mode == "xla")
-        severity = "error" if len(hit) == len(asked.paths) else "warning"
+            is_xla = self._mode() == "xla"
+            found = explain_nonfinite(asked, hit, weights, is_xla)
+        severity = severity_of(len(hit), len(asked.paths))
         if self._log_dir is not None:
+            known = self._incident(step, asked, weights, hit)
             found = self._keep(known, found, severity)
         fresh = [f for f in found if _cause(f) not in self._told]
         self._told |= set(map(_cause, found))
@@ -105,18 +113,28 @@ class Symptoms:
         return hit
 
     def _incident(self, step, asked, weights, hit):
-        mode = "xla" if self._model.jit_compile else "graph"
         variables = state_of(self._model)
+        arrays, data = {}, asked.data
         return Incident(
             step=step,
             epoch=self._logbook.epoch,
-            batch=asked.data,
-            weights=tuple(value.numpy() for _, value in weights),
+            batch=None if data is None else packed(data, arrays),
+            weights=tuple(
+                tuple(stored(f"w{number}", value.numpy(), arrays))
+                for number, (_, value) in enumerate(weights)
+            ),
             names=tuple((v.path, tuple(v.shape)) for v in variables),
             paths=asked.paths,
             hit=tuple(path for path in asked.paths if path in hit),
-            mode="eager" if runs_eagerly(self._model) else mode,
+            mode=self._mode(),
+            arrays=arrays,
+            dtype_policy=keras.config.dtype_policy().name,
         )
+
+    def _mode(self):
+        if runs_eagerly(self._model):
+            return "eager"
+        return "xla" if self._model.jit_compile else "graph"
 
     def _keep(self, known, found, severity):
         """Writes an incident; the findings tell how to run it again."""

@@ -19,3 +19,17 @@ KINDS = (
     "wrong",
 )
 SEVERITIES = ("error", "warning", "note")
+
+# A copy of weights or of a batch takes no more than this, in memory or on
+# disk.
+MOST_BYTES = 256 * 2**20
+
+
+def severity_of(num_hit, num_variables):
+    """Returns how bad a finding is: an error where no variable learns.
+
+    Args:
+        num_hit: How many trainable variables it hits.
+        num_variables: How many there are.
+    """
+    return "error" if num_hit == num_variables else "warning"

@@ -1,6 +1,6 @@
-"""What one number of a record says of one variable, and the worst of several.
+"""What one norm value says of one variable, and the worst of several.
 
-A cell is the L2 norm of a gradient, not below 0; `MISSING` where there is no
+It is the L2 norm of a gradient, not below 0; `MISSING` where there is no
 gradient, `UNMEASURED` where the step did not measure it; NaN and Inf are
 themselves.
 """
@@ -13,29 +13,29 @@ UNMEASURED = -2.0
 _RANKS = ((MISSING, 1e300), (np.inf, 2e300), (np.nan, 3e300))
 
 
-def worst(cells, starts=None):
-    """Returns the worst cell of each window: a spike of one step survives.
+def worst(values, starts=None):
+    """Returns the worst value of each window: a spike of one step survives.
 
     NaN is worse than Inf, Inf than a missing gradient, and that than any
     norm; of norms the largest is.
 
     Args:
-        cells: Float array `[records, ...]`.
+        values: Float array `[records, ...]`.
         starts: Index of the first record of each window, ascending from 0;
             by default one window holds them all.
 
     Returns:
         A float32 array `[windows, ...]`.
     """
-    cells = np.asarray(cells, np.float32)
+    values = np.asarray(values, np.float32)
     starts = [0] if starts is None else starts
-    if np.isfinite(cells).all() and not (cells == MISSING).any():
-        return np.maximum.reduceat(cells, starts)
-    ranked = cells.astype(np.float64)
-    for value, rank in _RANKS:
-        is_it = np.isnan(ranked) if np.isnan(value) else ranked == value
+    if np.isfinite(values).all() and not (values == MISSING).any():
+        return np.maximum.reduceat(values, starts)
+    ranked = values.astype(np.float64)
+    for known, rank in _RANKS:
+        is_it = np.isnan(ranked) if np.isnan(known) else ranked == known
         ranked[is_it] = rank
     found = np.maximum.reduceat(ranked, starts)
-    for value, rank in _RANKS:
-        found[found == rank] = value
+    for known, rank in _RANKS:
+        found[found == rank] = known
     return found.astype(np.float32)

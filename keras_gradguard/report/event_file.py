@@ -1,15 +1,20 @@
-"""Step 5 of 5: one event file, written from Python without TensorFlow ops.
+"""One event file, written from Python without an op.
 
 So a write is safe while a `tf.function` is being traced, and needs no thread.
 """
 
-import contextlib
 import itertools
 import os
 import socket
 import time
 
 from tensorboard.compat.proto import event_pb2
+
+from keras_gradguard.report.files import (
+    disk_errors,
+    make_folder,
+    open_records,
+)
 
 _file_numbers = itertools.count()
 
@@ -50,13 +55,14 @@ class EventFile:
         """
         self.open()
         event.wall_time = time.time()
-        with _disk_errors(self.folder):
-            self._records.write(event.SerializeToString())
+        content = event.SerializeToString()
+        with self._disk_errors():
+            self._records.write(content)
 
     def flush(self):
         """Puts everything that was written on disk."""
         if self.is_open:
-            with _disk_errors(self.folder):
+            with self._disk_errors():
                 self._records.flush()
 
     def close(self):
@@ -64,12 +70,10 @@ class EventFile:
         records, self._records = self._records, None
         if records is None:
             return
-        with _disk_errors(self.folder):
+        with self._disk_errors():
             records.close()
 
     def _open(self):
-        import tensorflow as tf
-
         name = ".".join(
             (
                 "events.out.tfevents",
@@ -80,22 +84,13 @@ class EventFile:
                 "gradguard",
             )
         )
-        with _disk_errors(self.folder):
-            tf.io.gfile.makedirs(self.folder)
-            path = os.path.join(self.folder, name)
-            self._records = tf.io.TFRecordWriter(path)
+        with self._disk_errors():
+            make_folder(self.folder)
+            self._records = open_records(os.path.join(self.folder, name))
         self.number += 1
         self.write(event_pb2.Event(file_version="brain.Event:2"))
 
-
-@contextlib.contextmanager
-def _disk_errors(folder):
-    """Turns what TensorFlow says of a file system into an `OSError`."""
-    import tensorflow as tf
-
-    try:
-        yield
-    except tf.errors.OpError as error:
-        raise OSError(
-            f"cannot write TensorBoard summaries to {folder!r}: {error.message}"
-        ) from error
+    def _disk_errors(self):
+        return disk_errors(
+            f"cannot write TensorBoard summaries to {self.folder!r}"
+        )

@@ -1,122 +1,35 @@
-"""Step 5: a bad step on disk, so that it can be run once more later.
+"""A bad step on disk, so that it can be run again later.
 
 A folder holds `incident.json` and `arrays.npz`: plain values and arrays.
-Reading it runs no code of its own: nothing is unpickled.
+Reading it runs no code of its own: nothing is unpickled. What the arrays
+stand for, tensors of a batch and values of variables, the backend knows.
 """
 
+import contextlib
 import dataclasses
 import io
 import json
 import os
 import platform
+import sys
 
-import keras
 import numpy as np
-import tensorflow as tf
 
-from keras_gradguard.backend.tensorflow.internals.batches import flat_tensors
-from keras_gradguard.records.kinds import SCHEMA
+from keras_gradguard.records.kinds import MOST_BYTES, SCHEMA
 from keras_gradguard.records.report import finite
 from keras_gradguard.records.text import seen_from_here
-
-
-def packed(nest, arrays):
-    """Returns a batch as JSON-ready values; its tensors go into `arrays`.
-
-    Args:
-        nest: Dicts, lists and tuples of tensors (also ragged and sparse).
-        arrays: Dict to put NumPy arrays in.
-    """
-    if nest is None:
-        return {"none": True}
-    if isinstance(nest, dict):
-        items = [[key, packed(value, arrays)] for key, value in nest.items()]
-        return {"dict": items}
-    if isinstance(nest, (list, tuple)):
-        name = "list" if isinstance(nest, list) else "tuple"
-        return {name: [packed(value, arrays) for value in nest]}
-    if isinstance(nest, tf.RaggedTensor):
-        parts = [nest.flat_values, *nest.nested_row_splits]
-        return {"ragged": [packed(part, arrays) for part in parts]}
-    if isinstance(nest, tf.SparseTensor):
-        parts = [nest.indices, nest.values, nest.dense_shape]
-        return {"sparse": [packed(part, arrays) for part in parts]}
-    return {"tensor": stored(f"b{len(arrays)}", nest.numpy(), arrays)}
-
-
-def unpacked(tree, arrays):
-    """Returns the batch that `packed` has packed.
-
-    Args:
-        tree: What it returned.
-        arrays: What it put its arrays in.
-    """
-    ((kind, value),) = tree.items()
-    if kind == "none":
-        return None
-    if kind == "dict":
-        return {key: unpacked(item, arrays) for key, item in value}
-    if kind == "tensor":
-        return tf.convert_to_tensor(loaded(value, arrays))
-    parts = [unpacked(item, arrays) for item in value]
-    if kind == "ragged":
-        return tf.RaggedTensor.from_nested_row_splits(parts[0], parts[1:])
-    if kind == "sparse":
-        return tf.SparseTensor(*parts)
-    return parts if kind == "list" else tuple(parts)
-
-
-def stored(name, value, arrays):
-    """Puts one array away in a form that needs no pickle.
-
-    Args:
-        name: Name of the array.
-        value: The array; of numbers, or of texts as bytes.
-        arrays: Dict to put it in.
-
-    Returns:
-        What `loaded` takes.
-    """
-    value = np.asarray(value)
-    dtype = tf.as_dtype(value.dtype).name
-    if dtype == "string":
-        texts = [item for item in value.ravel()]
-        value = np.array([len(text) for text in texts], np.int64).reshape(
-            value.shape
-        )
-        arrays[f"{name}_bytes"] = np.frombuffer(b"".join(texts), np.uint8)
-    elif dtype == "bfloat16" or dtype.startswith("float8"):
-        value = value.view(np.uint8 if value.itemsize == 1 else np.uint16)
-    arrays[name] = value
-    return [name, dtype]
-
-
-def loaded(item, arrays):
-    """Returns the array that `stored` has put away.
-
-    Args:
-        item: What it returned.
-        arrays: What it put the array in.
-    """
-    name, dtype = item
-    value = arrays[name]
-    if dtype == "string":
-        ends = np.cumsum(value.ravel())
-        whole = arrays[f"{name}_bytes"].tobytes()
-        texts = [
-            whole[end - length : end]
-            for end, length in zip(ends, value.ravel(), strict=True)
-        ]
-        return np.array(texts, object).reshape(value.shape)
-    if value.dtype != tf.as_dtype(dtype).as_numpy_dtype:
-        return value.view(tf.as_dtype(dtype).as_numpy_dtype)
-    return value
-
+from keras_gradguard.report.files import (
+    disk_errors,
+    exists,
+    make_folder,
+    open_file,
+)
 
 FOLDER = "incidents"
 MOST = 3
-MOST_BYTES = 256 * 2**20
 _RECORD, _ARRAYS = "incident.json", "arrays.npz"
+# Those that are loaded are named with their versions.
+_PACKAGES = ("tensorflow", "keras", "numpy", "jax")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,14 +39,17 @@ class Incident:
     Args:
         step: Number of updates before it.
         epoch: Epoch, or `None`.
-        batch: The batch as `train_step` got it, tensors; `None` if it was
-            not kept.
-        weights: Values of the model's variables before the step, arrays in
-            the order of the model; empty if they were not kept.
+        batch: How the batch that `train_step` got is made of `arrays`, as
+            JSON-ready values; `None` if it was not kept.
+        weights: A `[name, dtype]` for the value of each variable of the
+            model before the step, in the order of the model; empty if they
+            were not kept.
         names: `(path, shape)` of each variable of the model.
         paths: Paths of the trainable variables.
         hit: Paths of those whose gradient was not finite.
         mode: `"eager"`, `"graph"` or `"xla"`.
+        arrays: Arrays that need no pickle, by name.
+        dtype_policy: Name of the dtype policy of Keras, or `None`.
         notes: What was left out, and why.
         diagnoses: The diagnoses as `Diagnosis.to_dict` gives them.
     """
@@ -146,8 +62,36 @@ class Incident:
     paths: tuple[str, ...]
     hit: tuple[str, ...]
     mode: str
+    arrays: dict
+    dtype_policy: str | None = None
     notes: tuple[str, ...] = ()
     diagnoses: tuple[dict, ...] = ()
+
+    @property
+    def batch_arrays(self):
+        """Those of `arrays` that hold the batch."""
+        of_weights = {name for name, _ in self.weights}
+        return {n: a for n, a in self.arrays.items() if n not in of_weights}
+
+    @property
+    def batch_size(self):
+        """Number of rows of the batch, `None` if that is not known."""
+        names = [] if self.batch is None else _names(self.batch)
+        shapes = [self.arrays[name].shape for name in names]
+        return next((shape[0] for shape in shapes if shape), None)
+
+
+def _names(tree):
+    """Yields the names of the arrays that a batch is made of, in order."""
+    ((kind, value),) = tree.items()
+    if kind == "tensor":
+        yield value[0]
+    elif kind == "dict":
+        for _, item in value:
+            yield from _names(item)
+    elif kind != "none":
+        for item in value:
+            yield from _names(item)
 
 
 def bounded(incident):
@@ -156,21 +100,28 @@ def bounded(incident):
     Args:
         incident: The `Incident`.
     """
-    arrays, notes = {}, list(incident.notes)
-    batch, weights = incident.batch, incident.weights
-    if batch is not None:
-        packed(batch, arrays)
-    size = sum(array.nbytes for array in arrays.values())
+    notes, weights = list(incident.notes), incident.weights
+    batch, of_batch = incident.batch, incident.batch_arrays
+    of_weights = {name: incident.arrays[name] for name, _ in weights}
+    size = _size(of_batch)
     if size > MOST_BYTES:
         notes.append(_too_large("the batch", size))
-        batch, size = None, 0
-    size += sum(np.asarray(value).nbytes for value in weights)
+        batch, of_batch, size = None, {}, 0
+    size += _size(of_weights)
     if size > MOST_BYTES:
         notes.append(_too_large("the weights", size))
-        weights = ()
+        weights, of_weights = (), {}
     return dataclasses.replace(
-        incident, batch=batch, weights=weights, notes=tuple(notes)
+        incident,
+        batch=batch,
+        weights=weights,
+        arrays={**of_batch, **of_weights},
+        notes=tuple(notes),
     )
+
+
+def _size(arrays):
+    return sum(array.nbytes for array in arrays.values())
 
 
 def write_incident(folder, incident):
@@ -183,41 +134,37 @@ def write_incident(folder, incident):
     Raises:
         OSError: If the folder cannot be written.
     """
-    arrays = {}
-    batch = incident.batch
     record = {
         "schema": SCHEMA,
         "step": incident.step,
         "epoch": incident.epoch,
         "mode": incident.mode,
-        "batch": None if batch is None else packed(batch, arrays),
-        "weights": [
-            stored(f"w{number}", value, arrays)
-            for number, value in enumerate(incident.weights)
-        ],
+        "batch": incident.batch,
+        "weights": [list(item) for item in incident.weights],
         "names": [[path, list(shape)] for path, shape in incident.names],
         "paths": list(incident.paths),
         "hit": list(incident.hit),
         "notes": list(incident.notes),
-        "dtype_policy": keras.config.dtype_policy().name,
+        "dtype_policy": incident.dtype_policy,
         "versions": {
             "python": platform.python_version(),
-            "tensorflow": tf.__version__,
-            "keras": keras.__version__,
-            "numpy": np.__version__,
+            **{
+                name: sys.modules[name].__version__
+                for name in _PACKAGES
+                if name in sys.modules
+            },
         },
         "diagnoses": finite(list(incident.diagnoses)),
     }
     content = io.BytesIO()
-    np.savez(content, **arrays)
-    try:
-        tf.io.gfile.makedirs(folder)
-        with tf.io.gfile.GFile(os.path.join(folder, _ARRAYS), "wb") as file:
+    np.savez(content, **incident.arrays)
+    text = json.dumps(record, indent=1)
+    with disk_errors(f"cannot write {folder!r}"):
+        make_folder(folder)
+        with open_file(os.path.join(folder, _ARRAYS), "wb") as file:
             file.write(content.getvalue())
-        with tf.io.gfile.GFile(os.path.join(folder, _RECORD), "w") as file:
-            file.write(json.dumps(record, indent=1))
-    except tf.errors.OpError as error:
-        raise OSError(f"cannot write {folder!r}: {error.message}") from error
+        with open_file(os.path.join(folder, _RECORD), "w") as file:
+            file.write(text)
 
 
 def _too_large(what, size):
@@ -237,7 +184,7 @@ def new_folder(log_dir, step):
     parent = os.path.join(os.fspath(log_dir), FOLDER)
     name, number = os.path.join(parent, f"step_{step}"), 1
     folder = name
-    while tf.io.gfile.exists(folder):
+    while exists(folder):
         number += 1
         folder = f"{name}_{number}"
     return folder
@@ -257,10 +204,18 @@ def read_incident(folder):
             one.
     """
     try:
-        with tf.io.gfile.GFile(os.path.join(folder, _RECORD)) as file:
-            record = json.loads(file.read())
-        with tf.io.gfile.GFile(os.path.join(folder, _ARRAYS), "rb") as file:
-            content = io.BytesIO(file.read())
+        with disk_errors(f"cannot read {folder!r}"):
+            with open_file(os.path.join(folder, _RECORD)) as file:
+                text = file.read()
+            with open_file(os.path.join(folder, _ARRAYS), "rb") as file:
+                content = io.BytesIO(file.read())
+    except OSError as error:
+        raise ValueError(
+            f"{folder!r} is no folder of an incident, such as "
+            f"logs/{FOLDER}/step_12: it has no readable {_RECORD} and {_ARRAYS}"
+        ) from error
+    with broken_records(folder):
+        record = json.loads(text)
         with np.load(content, allow_pickle=False) as kept:
             arrays = {name: kept[name] for name in kept.files}
         known = record["schema"]
@@ -269,24 +224,34 @@ def read_incident(folder):
                 f"{folder!r} was written with schema {known}, and this "
                 f"version reads schema {SCHEMA}: use the version that wrote it"
             )
-        batch = record["batch"]
         return Incident(
             step=record["step"],
             epoch=record["epoch"],
-            batch=None if batch is None else unpacked(batch, arrays),
-            weights=tuple(loaded(item, arrays) for item in record["weights"]),
+            batch=record["batch"],
+            weights=tuple(map(tuple, record["weights"])),
             names=tuple((p, tuple(s)) for p, s in record["names"]),
             paths=tuple(record["paths"]),
             hit=tuple(record["hit"]),
             diagnoses=tuple(record["diagnoses"]),
             mode=record["mode"],
+            arrays=arrays,
+            dtype_policy=record.get("dtype_policy"),
             notes=tuple(record["notes"]),
         )
-    except (tf.errors.OpError, OSError) as error:
-        raise ValueError(
-            f"{folder!r} is no folder of an incident, such as "
-            f"logs/{FOLDER}/step_12: it has no readable {_RECORD} and {_ARRAYS}"
-        ) from error
+
+
+@contextlib.contextmanager
+def broken_records(folder):
+    """Says of a folder that what is read of it is broken.
+
+    Args:
+        folder: The folder.
+
+    Raises:
+        ValueError: If the block fails for what was read.
+    """
+    try:
+        yield
     except (KeyError, TypeError, json.JSONDecodeError) as error:
         raise ValueError(f"{folder!r} is broken: {error!r}") from error
 
@@ -320,7 +285,6 @@ def incident_summary(folder, incident):
     folder = seen_from_here(folder)
     evidence = [known["evidence"] for known in incident.diagnoses]
     samples = next((e for e in evidence if "samples" in e), {})
-    shapes = [tuple(tensor.shape) for tensor in flat_tensors(incident.batch)]
     return {
         "step": incident.step,
         "epoch": incident.epoch,
@@ -328,7 +292,7 @@ def incident_summary(folder, incident):
         "command": _command(folder),
         "samples": samples.get("samples"),
         "num_samples": samples.get("num_samples"),
-        "batch_size": next((shape[0] for shape in shapes if shape), None),
+        "batch_size": incident.batch_size,
         "variables": list(incident.hit),
         "message": next((d["message"] for d in incident.diagnoses), None),
         "notes": list(incident.notes),

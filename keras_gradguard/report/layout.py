@@ -1,4 +1,4 @@
-"""Step 5 of 5: what the Gradients tab reads, see `keras_gradguard.view`.
+"""The tags and vectors that the Gradients tab reads.
 
 TensorBoard keeps no NaN apart from Inf in a chart and draws one curve a tag;
 the tab wants all variables of a step, so each record is one vector.
@@ -118,8 +118,8 @@ def add_record(summary, schema, record):
         record: A `Record`.
     """
     tag, *window = vector_tags(schema, record)
-    cells = np.array([record.norms, record.updates], "<f4")
-    _add_numbers(summary, tag, cells, types_pb2.DT_FLOAT)
+    numbers = np.array([record.norms, record.updates], "<f4")
+    _add_numbers(summary, tag, numbers, types_pb2.DT_FLOAT)
     if window:
         whole = (record.first_step, record.number, record.global_norm)
         numbers = np.array(whole, "<f8")

@@ -1,4 +1,4 @@
-"""Step 5 of 5: what everyone sees of a record, without our own tab."""
+"""Curves and histograms for TensorBoard's own pages."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Step 5 of 5: fewer records as a training gets long, and no spike lost."""
+"""Fewer records as a training gets long, and no spike lost."""
 
 import dataclasses
 
@@ -19,10 +19,10 @@ class Record:
     Args:
         first_step: The first of the steps.
         step: The last of them.
-        norms: Float array `[variables]` of cells, see `cells`.
+        norms: Float array `[variables]` of norm values, see `records.norms`.
         updates: Float array `[variables]`: norm of the update over that of
             the weight, or `UNMEASURED`.
-        global_norm: Norm over all gradients, a cell.
+        global_norm: Norm over all gradients, a norm value.
         number: How many recorded steps it holds.
     """
 

@@ -1,4 +1,4 @@
-"""Step 5 of 5, TensorBoard: numbers, text cards and what the tab reads."""
+"""Writes records, diagnoses and incidents for TensorBoard."""
 
 import os
 import secrets
@@ -46,26 +46,26 @@ class EventOutput:
 
     def __init__(self, writer=None):
         self._writer = writer
-        self._schema = self._layout = None
+        self._schema = self._version = None
 
     @property
     def is_open(self):
         """Whether anything is written."""
         return self._writer is not None
 
-    def record(self, ledger, step, global_norm, numbers):
+    def record(self, health, step, global_norm, numbers):
         """Writes the numbers of a step.
 
         Args:
-            ledger: The `Ledger` of the variables.
+            health: The `HealthRows` of the variables.
             step: The step.
             global_norm: Norm over all gradients, or `None`.
             numbers: Further numbers by name.
         """
-        if ledger.layout is not self._layout:
-            self._schema_of(ledger.rows())
-            self._layout = ledger.layout
-        norms, ratios = ledger.cells(step)
+        if health.version is not self._version:
+            self._schema_of(health.rows())
+            self._version = health.version
+        norms, ratios = health.norm_values(step)
         record = Record(
             first_step=step,
             step=step,
@@ -94,7 +94,7 @@ class EventOutput:
 
         Args:
             step: The step.
-            histograms: See `distribution.keyed`.
+            histograms: See `measure.rows.keyed`.
         """
         self._write("write_histograms", step, histograms)
 
@@ -113,7 +113,7 @@ class EventOutput:
 
         Args:
             step: The step.
-            incident: JSON-ready dict, see `incident.told`.
+            incident: JSON-ready dict, see `incident_summary`.
         """
         self._write("write_incident", step, incident)
 
@@ -183,7 +183,7 @@ class RecordEvent:
 
 
 class TrainingMark:
-    """Signs what is told, so that a later training can be told apart.
+    """Signs what a training writes, so that a later one can be told apart.
 
     Args:
         begin: Number of updates that were made before it.
@@ -300,7 +300,7 @@ class SummaryWriter:
         Args:
             step: Training step.
             histograms: By the key of each variable, see
-                `distribution.keyed`.
+                `measure.rows.keyed`.
         """
         event = event_pb2.Event(step=step)
         add_histograms(event.summary, histograms)
@@ -324,7 +324,7 @@ class SummaryWriter:
 
         Args:
             step: Training step.
-            incident: What is told of it, JSON-ready, see `incident.told`.
+            incident: JSON-ready dict, see `incident_summary`.
         """
         self._begin(step)
         self._incidents.append(incident)

@@ -1,8 +1,8 @@
-"""Step 6 of 6: what the trainings of a run have told beside numbers.
+"""The diagnoses, losses and incidents of a run.
 
 A training that begins where another one was before makes void what that one
-has told from there on: the code has been mended, and the run is made anew. One
-that goes on behind it leaves it as it is.
+has written from there on: the code has been changed, and the run is made
+anew. One that goes on behind it leaves it as it is.
 """
 
 from keras_gradguard.records.text import (
@@ -50,8 +50,8 @@ class Details:
 
     Attributes:
         diagnoses: The `Diagnosis`es of all trainings.
-        incidents: What `incident.told` returned, of all.
-        losses: What `tab.losses_record` returned of the last, or `None`.
+        incidents: What `incident_summary` returned, of all.
+        losses: What `layout.losses_record` returned of the last, or `None`.
 
     Raises:
         ReadError: If a record cannot be read.

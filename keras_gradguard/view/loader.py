@@ -1,4 +1,4 @@
-"""Step 6 of 6: the entry point `tensorboard_plugins`.
+"""The entry point `tensorboard_plugins`.
 
 An exception in here would keep TensorBoard from starting, so it imports
 nothing but what TensorBoard has imported itself.
@@ -7,7 +7,7 @@ nothing but what TensorBoard has imported itself.
 from tensorboard.plugins import base_plugin
 
 PLUGIN = "keras_gradguard"
-# More than a run ever has, see `report.window`: TensorBoard would leave out
+# More than a run ever has, see `report.thinning`: TensorBoard would leave out
 # records by chance, and with them the spike of one step.
 MOST_RECORDS = 20_000
 

@@ -1,4 +1,4 @@
-"""Step 6 of 6: the plugin and its routes."""
+"""The TensorBoard plugin and its routes."""
 
 import base64
 import functools

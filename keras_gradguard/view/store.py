@@ -1,4 +1,4 @@
-"""Step 6 of 6: what a run holds, out of TensorBoard's data provider."""
+"""What a run holds, out of TensorBoard's data provider."""
 
 from tensorboard.data import provider
 

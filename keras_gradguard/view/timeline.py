@@ -1,4 +1,4 @@
-"""Step 6 of 6: the records of a run as a table, variables x steps."""
+"""The records of a run as a table, variables x steps."""
 
 import dataclasses
 

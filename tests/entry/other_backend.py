@@ -2,8 +2,8 @@
 
 A program that checks itself, in a process of its own: `KERAS_BACKEND=jax
 python -m tests.entry.other_backend` where JAX is installed; TensorFlow need
-not be. Where Keras runs on TensorFlow it says "jax" when it is asked, and no module of
-this package can import TensorFlow.
+not be. Where Keras runs on TensorFlow it says "jax" when it is asked, and no
+module of this package can import TensorFlow.
 """
 
 import builtins

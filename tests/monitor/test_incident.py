@@ -13,9 +13,12 @@ import pytest
 import tensorflow as tf
 
 from keras_gradguard import GradHealthCallback
-from keras_gradguard.replay import replay_incident
+from keras_gradguard.backend.tensorflow.internals.batches import (
+    packed,
+    unpacked,
+)
+from keras_gradguard.replay import read_incident, replay_incident
 from keras_gradguard.report import incident
-from keras_gradguard.report.incident import packed, read_incident, unpacked
 from tests.fitting import X, Y
 
 MODEL = """\

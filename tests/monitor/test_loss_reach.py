@@ -691,7 +691,7 @@ def test_a_large_model_is_not_measured(monkeypatch):
     """Above the room for it only the graph is asked."""
     from keras_gradguard.monitor import first_batch
 
-    monkeypatch.setattr(first_batch, "_MOST_BYTES", 100)
+    monkeypatch.setattr(first_batch, "MOST_BYTES", 100)
     report = guarded(heads({"one": kept, "two": "mse"}))
     assert [None, None] == [one.norms for one in report.losses]
     assert (True,) * 4 + (False,) * 2 == report.losses[0].reaches

@@ -15,7 +15,7 @@ from keras_gradguard import (
     diagnose,
 )
 from keras_gradguard.monitor.symptoms import Symptoms
-from keras_gradguard.report.incident import read_incident
+from keras_gradguard.replay import read_incident
 from tests.fitting import (
     MODES,
     NAMES,

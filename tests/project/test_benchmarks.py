@@ -9,17 +9,23 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from benchmarks import memory, results, size, table
+from benchmarks import results, table
 from benchmarks.__main__ import main
-from benchmarks.cases import CASES, PERIOD, case_of
-from benchmarks.contenders import CONTENDERS, EVERY_STEP, GUARDED, Contender
-from benchmarks.copies import counted_reads
-from benchmarks.cut import seconds_to_name
+from benchmarks.compared.cases import CASES, PERIOD, case_of
+from benchmarks.compared.contenders import (
+    CONTENDERS,
+    EVERY_STEP,
+    GUARDED,
+    Contender,
+)
+from benchmarks.compared.models import chain, tiny
 from benchmarks.figure import Figure
-from benchmarks.growth import fitted
-from benchmarks.lane import Lane, LaneFailed
-from benchmarks.models import chain, tiny
-from benchmarks.rounds import step_costs
+from benchmarks.measures import memory, size
+from benchmarks.measures.copies import counted_reads
+from benchmarks.measures.cut import seconds_to_name
+from benchmarks.measures.growth import fitted
+from benchmarks.timing.lane import Lane, LaneFailed
+from benchmarks.timing.rounds import step_costs
 
 
 class Sleep(keras.callbacks.Callback):

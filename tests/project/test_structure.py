@@ -95,12 +95,10 @@ EXCEPTIONS = {
     "loop -> tensorflow",
     "loss -> tensorflow",
     "loss_check -> tensorflow",
-    "measure.figures -> model.optimizers",
     "model_check -> tensorflow",
     "monitor.first_batch -> backend.tensorflow.internals.variables",
     "monitor.first_batch -> backend.tensorflow.tracing.reruns",
     "monitor.first_batch -> tensorflow",
-    "monitor.log -> backend.tensorflow.internals.variables",
     "monitor.loop -> backend.tensorflow.hook.loop",
     "monitor.loop -> backend.tensorflow.tracing.recorder",
     "monitor.loop -> tensorflow",
@@ -109,10 +107,6 @@ EXCEPTIONS = {
     "monitor.monitor -> backend.tensorflow.tracing.failures",
     "monitor.symptoms -> backend.tensorflow.internals.batches",
     "monitor.symptoms -> tensorflow",
-    "report.event_file -> tensorflow",
-    "report.incident -> backend.tensorflow.internals.batches",
-    "report.incident -> keras",
-    "report.incident -> tensorflow",
     "source.frames -> backend.tensorflow.internals.variables",
 }
 ENTRIES = {"callback", "loop", "loss", "model_check", "loss_check", "replay"}

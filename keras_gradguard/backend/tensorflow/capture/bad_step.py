@@ -1,4 +1,4 @@
-"""Step 2 of 5: the first bad step, kept in the graph."""
+"""The first bad step of a training, marked in the graph or left out."""
 
 import tensorflow as tf
 

@@ -1,4 +1,4 @@
-"""Step 2 of 5: how the elements of a gradient are spread, in the graph.
+"""How the elements of a gradient are spread, in the graph.
 
 Only where it is asked for: it reads each gradient three times more.
 """

@@ -1,4 +1,4 @@
-"""Step 2 of 5: how far a step moves each variable, in the graph.
+"""How far an update moves each weight, in the graph.
 
 A variable of many elements is sampled: a copy of all weights would cost more
 than the norms.

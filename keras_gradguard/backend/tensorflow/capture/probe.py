@@ -1,4 +1,4 @@
-"""Step 2 of 5: all that the guard adds to the graph of a training step."""
+"""All ops that the guard adds to a training step."""
 
 import collections
 

@@ -1,4 +1,4 @@
-"""Step 2 of 5: how an optimizer scales and clips gradients, in the graph.
+"""How an optimizer scales and clips gradients, in the graph.
 
 It adds nothing to the step of an optimizer that does neither.
 """

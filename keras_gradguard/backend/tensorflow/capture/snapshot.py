@@ -1,4 +1,4 @@
-"""Step 2 of 5: the weights and the batch of the first bad step, kept.
+"""The weights and the batch of the first bad step, kept until read.
 
 They are copied in the graph, and only when a step is bad; until then they
 take no memory, except under XLA, whose memory is planned before.
@@ -21,6 +21,7 @@ from keras_gradguard.backend.tensorflow.internals.variables import (
     read,
 )
 from keras_gradguard.model.layers import state_of
+from keras_gradguard.records.kinds import MOST_BYTES
 
 # Key of the batch among a step's logs, on its way out.
 CHANNEL = "gradguard"
@@ -100,10 +101,6 @@ def _room(dtype):
     return tf.Variable(empty, shape=shape, trainable=False)
 
 
-# XLA needs the room beforehand: as much as an incident may take on disk.
-_MOST_BYTES_XLA = 256 * 2**20
-
-
 class Snapshot:
     """Keeps one step's weights and batch until they have been read.
 
@@ -131,7 +128,8 @@ class Snapshot:
         for variable in self._variables:
             sizes[tf.as_dtype(variable.dtype)] += num_elements(variable)
         size = sum(dtype.size * number for dtype, number in sizes.items())
-        self.is_possible = not self._is_planned or size <= _MOST_BYTES_XLA
+        # XLA needs the room beforehand.
+        self.is_possible = not self._is_planned or size <= MOST_BYTES
         if self.is_possible:
             # One for all: each room is one more input of the step.
             self._weights = {

@@ -1,4 +1,4 @@
-"""Step 2 of 5: all statistics of the gradients of a step, in the graph.
+"""The statistics of all gradients of a step, in the graph.
 
 They are made for records and for bad steps, so it is the ops that count that
 are made while a step is traced: few for each variable.

@@ -1,4 +1,4 @@
-"""Step 2 of 5: what the updates of one step add up to, in the graph."""
+"""Sums over the updates of a step and means over an epoch, in the graph."""
 
 import math
 import operator

@@ -1,4 +1,4 @@
-"""Step 2 of 5: what is measured of one optimizer's steps, in the graph."""
+"""What is measured of the updates of one optimizer, in the graph."""
 
 import collections
 

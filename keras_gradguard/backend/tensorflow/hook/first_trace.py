@@ -1,4 +1,4 @@
-"""Step 1 of 5: what a first step makes is made outside of its trace.
+"""What a first step makes is made outside of its trace.
 
 Keras has the first step build the optimizer and the metrics. TensorFlow
 throws a trace away in which variables were made, and traces the step once

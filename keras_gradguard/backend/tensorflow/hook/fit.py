@@ -1,4 +1,4 @@
-"""Step 1 of 5: hook the training step of one model, and undo it.
+"""Hooks the train step of a model in `fit`, and undoes it.
 
 Only instances are touched, and only for one step at a time: the model's
 `train_function`, and what `GuardedStep` names.

@@ -1,4 +1,4 @@
-"""Step 1 of 5: hook the optimizers that train a model in a custom loop.
+"""Hooks the optimizers that train a model in a custom loop.
 
 Only `optimizer.apply` of each instance is replaced, while the block runs.
 """
@@ -21,10 +21,10 @@ from keras_gradguard.backend.tensorflow.internals.patch import replaced
 from keras_gradguard.backend.tensorflow.tracing.restore import is_examining
 from keras_gradguard.errors import FaultBarrier
 from keras_gradguard.model.optimizers import (
+    applied_variables,
     optimizers_of,
     unknown_to,
     updating,
-    variables_of,
 )
 
 
@@ -222,11 +222,9 @@ class LoopHook:
             is_inner = is_inner or self._within[id(optimizer)]
             if is_inner or is_examining() or not self.door.is_open:
                 return original(gradients, given)
-            variables = given
-            if variables is None:
-                if not optimizer.built:
-                    return original(gradients, given)
-                variables = list(variables_of(optimizer))
+            if given is None and not optimizer.built:
+                return original(gradients, given)
+            variables = applied_variables(optimizer, given)
             own = {}
             with self.door.guarded():
                 own = self._own_of(variables[: len(gradients)])

@@ -1,4 +1,4 @@
-"""Step 1 of 5: hook one optimizer, where the gradients of a step pass."""
+"""Hooks one optimizer, where the gradients of a step pass."""
 
 import functools
 
@@ -7,9 +7,9 @@ from keras_gradguard.backend.tensorflow.hook.train_function import without
 from keras_gradguard.model.optimizers import (
     REDUCE,
     UPDATE,
+    applied_variables,
     unknown_to,
     updating,
-    variables_of,
 )
 
 
@@ -123,10 +123,7 @@ class OptimizerHook:
         @functools.wraps(original)
         def apply(grads, trainable_variables=None):
             gradients = list(grads)
-            variables = trainable_variables
-            if variables is None:
-                variables = variables_of(self._optimizer)
-            variables = list(variables)
+            variables = applied_variables(self._optimizer, trainable_variables)
             unknown = unknown_to(self._optimizer, variables)
             if unknown and step.is_stale:
                 # As the step that is at hand already: it knows none of them.

@@ -1,4 +1,4 @@
-"""Step 1: which hooked training step runs in this thread, if any."""
+"""Which hooked training step runs in this thread, if any."""
 
 import sys
 import threading

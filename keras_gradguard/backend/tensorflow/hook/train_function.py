@@ -1,4 +1,4 @@
-"""Step 1: what the training step at hand trains, and for which shapes.
+"""The variables and shapes that a made train function was traced for.
 
 Keras traces a step once: `trainable` that is changed later means nothing to
 it until the next `compile`. The guarded step is traced anew and must not see

@@ -1,6 +1,7 @@
-"""Step 2: a batch as flat tensors, and its structure apart from them."""
+"""A batch as flat tensors or arrays, and its structure apart from them."""
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 
@@ -76,3 +77,96 @@ def flat_batch(batch):
         for tensor in tf.nest.flatten(part, expand_composites=True)
         if isinstance(tensor, tf.Tensor)
     ]
+
+
+def packed(nest, arrays):
+    """Returns a batch as JSON-ready values; its tensors go into `arrays`.
+
+    Args:
+        nest: Dicts, lists and tuples of tensors (also ragged and sparse).
+        arrays: Dict to put NumPy arrays in.
+    """
+    if nest is None:
+        return {"none": True}
+    if isinstance(nest, dict):
+        items = [[key, packed(value, arrays)] for key, value in nest.items()]
+        return {"dict": items}
+    if isinstance(nest, (list, tuple)):
+        name = "list" if isinstance(nest, list) else "tuple"
+        return {name: [packed(value, arrays) for value in nest]}
+    if isinstance(nest, tf.RaggedTensor):
+        parts = [nest.flat_values, *nest.nested_row_splits]
+        return {"ragged": [packed(part, arrays) for part in parts]}
+    if isinstance(nest, tf.SparseTensor):
+        parts = [nest.indices, nest.values, nest.dense_shape]
+        return {"sparse": [packed(part, arrays) for part in parts]}
+    return {"tensor": stored(f"b{len(arrays)}", nest.numpy(), arrays)}
+
+
+def unpacked(tree, arrays):
+    """Returns the batch that `packed` has packed.
+
+    Args:
+        tree: What it returned.
+        arrays: What it put its arrays in.
+    """
+    ((kind, value),) = tree.items()
+    if kind == "none":
+        return None
+    if kind == "dict":
+        return {key: unpacked(item, arrays) for key, item in value}
+    if kind == "tensor":
+        return tf.convert_to_tensor(loaded(value, arrays))
+    parts = [unpacked(item, arrays) for item in value]
+    if kind == "ragged":
+        return tf.RaggedTensor.from_nested_row_splits(parts[0], parts[1:])
+    if kind == "sparse":
+        return tf.SparseTensor(*parts)
+    return parts if kind == "list" else tuple(parts)
+
+
+def stored(name, value, arrays):
+    """Puts one array away in a form that needs no pickle.
+
+    Args:
+        name: Name of the array.
+        value: The array; of numbers, or of texts as bytes.
+        arrays: Dict to put it in.
+
+    Returns:
+        What `loaded` takes.
+    """
+    value = np.asarray(value)
+    dtype = tf.as_dtype(value.dtype).name
+    if dtype == "string":
+        texts = [item for item in value.ravel()]
+        value = np.array([len(text) for text in texts], np.int64).reshape(
+            value.shape
+        )
+        arrays[f"{name}_bytes"] = np.frombuffer(b"".join(texts), np.uint8)
+    elif dtype == "bfloat16" or dtype.startswith("float8"):
+        value = value.view(np.uint8 if value.itemsize == 1 else np.uint16)
+    arrays[name] = value
+    return [name, dtype]
+
+
+def loaded(item, arrays):
+    """Returns the array that `stored` has put away.
+
+    Args:
+        item: What it returned.
+        arrays: What it put the array in.
+    """
+    name, dtype = item
+    value = arrays[name]
+    if dtype == "string":
+        ends = np.cumsum(value.ravel())
+        whole = arrays[f"{name}_bytes"].tobytes()
+        texts = [
+            whole[end - length : end]
+            for end, length in zip(ends, value.ravel(), strict=True)
+        ]
+        return np.array(texts, object).reshape(value.shape)
+    if value.dtype != tf.as_dtype(dtype).as_numpy_dtype:
+        return value.view(tf.as_dtype(dtype).as_numpy_dtype)
+    return value

@@ -1,4 +1,4 @@
-"""Steps 1 and 4: `tf.function`s that a user's own step calls.
+"""The `tf.function`s that a user's own step calls.
 
 Such a function keeps its traces for good. One that was made while an
 optimizer is hooked, or makes no update, must never run in a step that is not.

@@ -1,4 +1,4 @@
-"""Step 4: a look at a step draws no random number that training would."""
+"""Random state that is the same after a look as before it."""
 
 import contextlib
 import functools

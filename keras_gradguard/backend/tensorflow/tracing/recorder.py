@@ -27,7 +27,6 @@ from keras_gradguard.backend.tensorflow.internals.graphs import (
     stack_here,
     tape_is_active,
 )
-from keras_gradguard.backend.tensorflow.internals.patch import replaced
 from keras_gradguard.backend.tensorflow.internals.randomness import (
     random_state_kept,
 )
@@ -37,11 +36,14 @@ from keras_gradguard.backend.tensorflow.tracing.observer import (
     LiveObserver,
     Observer,
 )
-from keras_gradguard.backend.tensorflow.tracing.restore import state_restored
+from keras_gradguard.backend.tensorflow.tracing.restore import (
+    state_restored,
+    updates_caught,
+)
 from keras_gradguard.graph.ops import Frame, RanOp, carries_gradient
 from keras_gradguard.graph.trace import Trace
 from keras_gradguard.model.losses import with_logits
-from keras_gradguard.model.optimizers import optimizers_of, variables_of
+from keras_gradguard.model.optimizers import optimizers_of
 from keras_gradguard.source.frames import PACKAGE, user_place
 
 
@@ -248,27 +250,17 @@ def record_step(model, batch, weights=()):
         step, or `None`.
     """
     recording = Recording(batch)
-    with state_restored(model), contextlib.ExitStack() as stack:
+
+    def catch(optimizer, variables, gradients):
+        recording.applied.append((variables, gradients))
+        recording.callers.append(user_place(_stack()))
+
+    with state_restored(model), updates_caught(optimizers_of(model), catch):
         for variable, value in weights:
             variable.assign(value)
-
-        for optimizer in optimizers_of(model):
-            apply = _instead_of_apply(optimizer, recording)
-            stack.enter_context(replaced(optimizer, "apply", apply))
         _run(recording, lambda: model.train_step(batch))
     name_losses(model, recording.trace)
     return recording
-
-
-def _instead_of_apply(optimizer, recording):
-    def apply(grads, trainable_variables=None):
-        variables = trainable_variables
-        if variables is None:
-            variables = variables_of(optimizer)
-        recording.applied.append((list(variables), list(grads)))
-        recording.callers.append(user_place(_stack()))
-
-    return apply
 
 
 def record_loss(loss, y_true, y_pred):

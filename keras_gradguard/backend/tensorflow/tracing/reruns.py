@@ -16,7 +16,10 @@ from keras_gradguard.backend.tensorflow.internals.eager import (
 from keras_gradguard.backend.tensorflow.internals.patch import replaced
 from keras_gradguard.backend.tensorflow.tracing.loss_terms import loss_terms_of
 from keras_gradguard.backend.tensorflow.tracing.observer import Observer
-from keras_gradguard.backend.tensorflow.tracing.restore import state_restored
+from keras_gradguard.backend.tensorflow.tracing.restore import (
+    state_restored,
+    updates_caught,
+)
 from keras_gradguard.backend.tensorflow.tracing.step import run_forward
 from keras_gradguard.graph.trace import LOSS, OTHER, Trace
 from keras_gradguard.model.layers import (
@@ -24,7 +27,6 @@ from keras_gradguard.model.layers import (
     layers_of,
     runs_eagerly,
 )
-from keras_gradguard.model.optimizers import variables_of
 from keras_gradguard.records.health import LossReach
 from keras_gradguard.records.norms import MISSING
 
@@ -67,11 +69,8 @@ def _gradients_at(step, factor):
         asked.append(loss)
         return scale(loss) * tf.cast(factor, loss.dtype)
 
-    def apply(grads, trainable_variables=None):
-        variables = trainable_variables
-        if variables is None:
-            variables = variables_of(optimizer)
-        seen.extend(zip(variables, grads, strict=True))
+    def catch(_, variables, gradients):
+        seen.extend(zip(variables, gradients, strict=True))
 
     def run():
         seen.clear()
@@ -87,7 +86,7 @@ def _gradients_at(step, factor):
         state_restored(model),
         eagerly,
         replaced(optimizer, "scale_loss", scale_loss),
-        replaced(optimizer, "apply", apply),
+        updates_caught([optimizer], catch),
     ):
         flags = function()
     if not asked:

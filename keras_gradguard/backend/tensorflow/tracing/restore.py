@@ -26,7 +26,7 @@ from keras_gradguard.model.layers import (
     layers_of,
     losses_kept,
 )
-from keras_gradguard.model.optimizers import optimizers_of
+from keras_gradguard.model.optimizers import applied_variables, optimizers_of
 
 _PLAIN = (
     type(None),
@@ -164,6 +164,31 @@ def applied_nowhere(model):
         for optimizer in optimizers_of(model):
             stack.enter_context(replaced(optimizer, "apply", _nothing))
         yield
+
+
+@contextlib.contextmanager
+def updates_caught(optimizers, catch):
+    """Lets optimizers change no weight; their updates are handed over.
+
+    Args:
+        optimizers: Keras optimizers.
+        catch: Called as `catch(optimizer, variables, gradients)`, with two
+            lists, in place of each `optimizer.apply`.
+    """
+    with contextlib.ExitStack() as stack:
+        for optimizer in optimizers:
+            apply = _handing_over(optimizer, catch)
+            stack.enter_context(replaced(optimizer, "apply", apply))
+        yield
+
+
+def _handing_over(optimizer, catch):
+    @tf.autograph.experimental.do_not_convert
+    def apply(grads, trainable_variables=None):
+        variables = applied_variables(optimizer, trainable_variables)
+        catch(optimizer, variables, list(grads))
+
+    return apply
 
 
 @tf.autograph.experimental.do_not_convert

@@ -1,6 +1,6 @@
 """The first `fit` of a process: trace and first-batch check included.
 
-`python -m benchmarks.first_fit bare|guarded` prints its seconds.
+`python -m benchmarks.measures.first_fit bare|guarded` prints its seconds.
 """
 
 import json
@@ -11,9 +11,9 @@ import time
 import numpy as np
 import tensorflow as tf
 
-from benchmarks import models
+from benchmarks.compared import models
 from benchmarks.figure import Figure, spread
-from benchmarks.process import ProcessFailed, answer_of
+from benchmarks.timing.process import ProcessFailed, answer_of
 
 LIMIT = 1.10
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import keras
 import tensorflow as tf
 
-from benchmarks.models import batches
+from benchmarks.compared.models import batches
 from keras_gradguard import GradHealthCallback
 
 

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 
-from benchmarks.blocks import Chain, Encoder, ManyWeights, Rounding
+from benchmarks.compared.blocks import Chain, Encoder, ManyWeights, Rounding
 
 NUM_BATCHES = 4
 

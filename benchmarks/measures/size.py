@@ -6,7 +6,7 @@ import tempfile
 import keras
 import tensorflow as tf
 
-from benchmarks import models
+from benchmarks.compared import models
 from benchmarks.figure import Figure
 from keras_gradguard import GradHealthCallback
 

@@ -1,7 +1,8 @@
 """Lanes in processes of their own, for what changes a whole process.
 
-`python -m benchmarks.alone ROW CONTENDER` serves one: a number of cycles on a
-line of its input is a turn, and their seconds are a line of its output.
+`python -m benchmarks.timing.alone ROW CONTENDER` serves one: a number of
+cycles on a line of its input is a turn, and their seconds are a line of its
+output.
 """
 
 import json
@@ -10,8 +11,8 @@ import subprocess
 import sys
 import tempfile
 
-from benchmarks.lane import Lane, LaneFailed
-from benchmarks.process import ROOT, last_words
+from benchmarks.timing.lane import Lane, LaneFailed
+from benchmarks.timing.process import ROOT, last_words
 
 
 class ApartLane:
@@ -73,8 +74,8 @@ def serve(row, name):
         row: Name of the `Case`.
         name: Name of the `Contender`.
     """
-    from benchmarks.cases import case_of
-    from benchmarks.contenders import contender_of
+    from benchmarks.compared.cases import case_of
+    from benchmarks.compared.contenders import contender_of
 
     # What others print must not come between the answers.
     answers = os.fdopen(os.dup(1), "w")

@@ -4,8 +4,8 @@ import dataclasses
 import functools
 from collections.abc import Callable
 
-from benchmarks import models
-from benchmarks.contenders import EVERY_STEP, GUARDED
+from benchmarks.compared import models
+from benchmarks.compared.contenders import EVERY_STEP, GUARDED
 
 # Turns must hold whole periods of what is done every ten steps.
 PERIOD = 10

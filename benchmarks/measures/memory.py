@@ -1,6 +1,6 @@
 """Whether memory grows over a long training.
 
-`python -m benchmarks.memory bare|guarded STEPS` prints how much.
+`python -m benchmarks.measures.memory bare|guarded STEPS` prints how much.
 """
 
 import gc
@@ -14,9 +14,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from benchmarks import models
+from benchmarks.compared import models
 from benchmarks.figure import Figure
-from benchmarks.process import ProcessFailed, answer_of
+from benchmarks.timing.process import ProcessFailed, answer_of
 from keras_gradguard import GradHealthCallback
 
 STEPS = 20_000

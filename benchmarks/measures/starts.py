@@ -1,7 +1,7 @@
 """What importing the package costs, and TensorBoard's start with it.
 
-`python -m benchmarks.starts with|without LOG_DIR` starts a TensorBoard with
-or without the plugin, and ends with its input.
+`python -m benchmarks.measures.starts with|without LOG_DIR` starts a
+TensorBoard with or without the plugin, and ends with its input.
 """
 
 import importlib.metadata
@@ -14,7 +14,7 @@ import urllib.request
 import numpy as np
 
 from benchmarks.figure import Figure, spread
-from benchmarks.process import ROOT
+from benchmarks.timing.process import ROOT
 
 IMPORT_MS, TENSORBOARD_MS = 50, 100
 GROUP, PLUGIN = "tensorboard_plugins", "keras_gradguard"
@@ -68,7 +68,7 @@ def _train(log_dir):
     # The process that becomes a TensorBoard must not load TensorFlow.
     import tensorflow as tf
 
-    from benchmarks import models
+    from benchmarks.compared import models
     from keras_gradguard import GradHealthCallback
 
     model = models.tiny()

@@ -6,10 +6,10 @@ import gc
 
 import numpy as np
 
-from benchmarks.alone import ApartLane
-from benchmarks.contenders import EVERY_STEP, GUARDED
+from benchmarks.compared.contenders import EVERY_STEP, GUARDED
 from benchmarks.figure import Figure, spread
-from benchmarks.lane import Lane, LaneFailed
+from benchmarks.timing.alone import ApartLane
+from benchmarks.timing.lane import Lane, LaneFailed
 
 
 def take_turns(case, contenders):

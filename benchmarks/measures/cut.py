@@ -10,11 +10,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from benchmarks import models
-from benchmarks.blocks import Rounding
+from benchmarks.compared import models
+from benchmarks.compared.blocks import Rounding
+from benchmarks.compared.models import batches
 from benchmarks.figure import Figure, spread
-from benchmarks.models import batches
-from benchmarks.process import ProcessFailed, answer_of
+from benchmarks.timing.process import ProcessFailed, answer_of
 from keras_gradguard import GradHealthCallback, GradientBreakWarning
 
 MODELS = {"resnet50": models.cut_resnet50}

@@ -3,7 +3,7 @@
 import queue
 import threading
 
-from benchmarks.cycle import Cycle
+from benchmarks.timing.cycle import Cycle
 
 
 class LaneFailed(Exception):

@@ -5,13 +5,13 @@ import gc
 
 import numpy as np
 
-from benchmarks import models
-from benchmarks.bandwidth import bytes_a_second
-from benchmarks.cases import PERIOD, Case
-from benchmarks.contenders import Contender
-from benchmarks.cut import seconds_to_name
+from benchmarks.compared import models
+from benchmarks.compared.cases import PERIOD, Case
+from benchmarks.compared.contenders import Contender
 from benchmarks.figure import Figure
-from benchmarks.lane import Lane
+from benchmarks.measures.cut import seconds_to_name
+from benchmarks.timing.bandwidth import bytes_a_second
+from benchmarks.timing.lane import Lane
 from keras_gradguard import GradHealthCallback
 
 VARIABLES = (10, 100, 1_000, 10_000)

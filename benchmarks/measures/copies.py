@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from benchmarks import models
+from benchmarks.compared import models
 from benchmarks.figure import Figure
 from keras_gradguard import GradHealthCallback
 

@@ -1,0 +1,1 @@
+"""What else is measured: first fit, cuts, size, memory, growth, copies."""

@@ -1,0 +1,1 @@
+"""How a step is timed: turns, rounds, processes."""
