@@ -4,8 +4,20 @@ import warnings
 
 import keras
 
-from keras_gradguard.backend.tensorflow.hook.running import num_replicas
-from keras_gradguard.errors import ACTIONS, FaultBarrier, checked_action
+from keras_gradguard.backend.tensorflow.hook.running import (
+    fit_draws_elsewhere,
+    num_replicas,
+    running_fit,
+)
+from keras_gradguard.backend.tensorflow.internals.randomness import (
+    put_back_at_fault,
+)
+from keras_gradguard.errors import (
+    ACTIONS,
+    FaultBarrier,
+    checked_action,
+    fault_sentence,
+)
 from keras_gradguard.expected import Expected
 from keras_gradguard.monitor.log import TrainingLog
 from keras_gradguard.monitor.monitor import Monitor
@@ -15,6 +27,11 @@ from keras_gradguard.report.scalars import checked_level
 from keras_gradguard.report.writer import SummaryWriter
 from keras_gradguard.schedule import Schedule
 from keras_gradguard.thresholds import thresholds_of
+
+_NO_TRAINING = (
+    "This callback was in no `fit`, and what a copy of it has seen is in the "
+    "report of the copy."
+)
 
 
 class GradHealthCallback(keras.callbacks.Callback):
@@ -111,34 +128,29 @@ class GradHealthCallback(keras.callbacks.Callback):
         self._guard = None
         self._num_steps = 0
         self._is_due, self._has_looked = False, False
+        self._not_checked = [_NO_TRAINING]
 
     @property
     def report(self):
         """The live `Report`: what is broken and each variable's gradient."""
-        return self._logbook.report if self._logbook is not None else Report()
+        if self._logbook is None:
+            return Report(not_checked=" ".join(self._not_checked) or None)
+        return self._logbook.report
 
     def on_train_begin(self, logs=None):
         """Hooks the training step and starts a new report."""
         self.on_train_end()
-        self._warn_of_replicas()
-        writer = None
-        if self.log_dir:
-            writer = SummaryWriter(self.log_dir, self.scalars)
         self._num_steps = 0
         self._is_due, self._has_looked = False, False
-        with FaultBarrier().guarded():
-            self._logbook = TrainingLog(self.model, writer)
-            self._guard = Monitor(
-                self.model,
-                self._logbook,
-                self.on_break,
-                self.on_nonfinite,
-                self._expected,
-                self._symptoms,
-            )
-
-    def _warn_of_replicas(self):
-        number = num_replicas(self.model)
+        self._logbook, self._not_checked = None, []
+        door, number = FaultBarrier(self._see_fault), 1
+        with door.guarded():
+            number = num_replicas(self.model)
+            with put_back_at_fault(fit_draws_elsewhere(running_fit())):
+                self._begin()
+        if self._guard is None and self._logbook is not None:
+            with door.guarded():
+                self._logbook.close()
         if number > 1 and self.on_nonfinite != "warn":
             warnings.warn(
                 "GradHealthCallback cannot leave out a step that several "
@@ -148,6 +160,26 @@ class GradHealthCallback(keras.callbacks.Callback):
                 UserWarning,
                 stacklevel=2,
             )
+
+    def _begin(self):
+        writer = None
+        if self.log_dir:
+            writer = SummaryWriter(self.log_dir, self.scalars)
+        self._logbook = TrainingLog(self.model, writer)
+        self._logbook.not_checked = self._not_checked
+        self._guard = Monitor(
+            self.model,
+            self._logbook,
+            self.on_break,
+            self.on_nonfinite,
+            self._expected,
+            self._symptoms,
+        )
+
+    def _see_fault(self, reason):
+        self._not_checked.append(
+            fault_sentence("before its first step was done", reason)
+        )
 
     def _symptoms(self, hook):
         return Symptoms(
@@ -169,8 +201,16 @@ class GradHealthCallback(keras.callbacks.Callback):
         """Lets the next call of the train function be guarded."""
         if self._guard is None:
             return
+        self._is_due, refused = False, None
         try:
-            self._is_due = self._schedule.is_due(self._num_steps)
+            with self._guard.door.guarded():
+                try:
+                    self._is_due = self._schedule.is_due(self._num_steps)
+                except ValueError as error:
+                    # It is the user's own function that fails.
+                    refused = error
+            if refused is not None:
+                raise refused
         except BaseException:
             self.on_train_end()
             raise

@@ -2,13 +2,13 @@
 
 import tensorflow as tf
 
-from keras_gradguard.backend.tensorflow.hook.loop import live_optimizers
 from keras_gradguard.errors import (
     ACTIONS,
     FaultBarrier,
     LoopStopped,
     checked_action,
     checked_every,
+    fault_sentence,
 )
 from keras_gradguard.expected import Expected
 from keras_gradguard.monitor.log import TrainingLog
@@ -18,6 +18,8 @@ from keras_gradguard.records.report import Report
 from keras_gradguard.report.scalars import checked_level
 from keras_gradguard.report.writer import SummaryWriter
 from keras_gradguard.thresholds import thresholds_of
+
+_NO_STEP = "The `with` block of `watch` has not begun."
 
 
 def watch(
@@ -143,11 +145,14 @@ class Watch:
         self._optimizer = optimizer
         self._scalars = scalars
         self._guard = self._logbook = None
+        self._not_checked = [_NO_STEP]
 
     @property
     def report(self):
         """The live `Report`: what is broken and each variable's gradient."""
-        return self._logbook.report if self._logbook is not None else Report()
+        if self._logbook is None:
+            return Report(not_checked=" ".join(self._not_checked) or None)
+        return self._logbook.report
 
     def step(self):
         """Writes what a compiled step has measured, and acts on it.
@@ -166,12 +171,15 @@ class Watch:
         if self._guard is not None:
             raise RuntimeError("this `watch` runs already; make another one")
         self.stopped = False
-        with FaultBarrier().guarded():
+        self._logbook, self._not_checked = None, []
+        door = FaultBarrier(self._see_fault)
+        with door.guarded():
             is_chief = _is_chief(self._model)
             writer = None
             if self._log_dir and is_chief:
                 writer = SummaryWriter(self._log_dir, self._scalars)
             self._logbook = TrainingLog(self._model, writer, optimizers=[])
+            self._logbook.not_checked = self._not_checked
             self._guard = LoopMonitor(
                 self._model,
                 self._every,
@@ -181,13 +189,16 @@ class Watch:
                 self._symptoms,
                 is_silent=not is_chief,
             )
-            optimizers = self._optimizer
-            if optimizers is None:
-                optimizers = live_optimizers(self._model)
-            elif not isinstance(optimizers, (list, tuple)):
-                optimizers = [optimizers]
-            self._guard.begin(optimizers)
+        if self._guard is not None:
+            self._guard.begin(self._optimizer)
+        elif self._logbook is not None:
+            with door.guarded():
+                self._logbook.close()
         return self
+
+    def _see_fault(self, reason):
+        when = "before the first update"
+        self._not_checked.append(fault_sentence(when, reason))
 
     def __exit__(self, kind, error, traceback):
         """Leaves everything as it was; the last records are written."""

@@ -1,1 +1,1 @@
-"""Explains why a gradient is missing, zero, or not finite."""
+"""Step 4 of 5: trace the step, locate the cut, explain it."""

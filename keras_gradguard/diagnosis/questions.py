@@ -6,7 +6,10 @@ import tensorflow as tf
 
 from keras_gradguard.backend.tensorflow.tracing.failures import failure_finding
 from keras_gradguard.backend.tensorflow.tracing.gradients import pulled
-from keras_gradguard.backend.tensorflow.tracing.recorder import record_step
+from keras_gradguard.backend.tensorflow.tracing.recorder import (
+    losses_of,
+    record_step,
+)
 from keras_gradguard.backend.tensorflow.tracing.step import (
     rerun_loss,
     rerun_step,
@@ -23,7 +26,7 @@ from keras_gradguard.diagnosis.failures import (
     explain_failed_trace,
     hidden_by_eager,
 )
-from keras_gradguard.diagnosis.jumps import jump_findings, may_jump
+from keras_gradguard.diagnosis.jumps import jump_findings
 from keras_gradguard.diagnosis.nonfinite import nonfinite_findings
 from keras_gradguard.diagnosis.outside_tape import read_findings
 from keras_gradguard.diagnosis.unused import ignoring_loss
@@ -233,23 +236,19 @@ def explain_zeros(step, zero, noise=0.0):
     return zero_findings(recording, variables, zero, step.model, noise)
 
 
-def explain_jumps(step, graph=None):
+def explain_jumps(step):
     """Says where a loss of a step jumps as a condition flips.
 
     Args:
-        step: The `Step`, its `data` a batch.
-        graph: The graph of the step, `None` if it runs eagerly. Without a
-            condition on a line of the user's nothing is run.
+        step: The `Step`, its `data` a batch; `may_jump` tells beforehand
+            whether it is worth while.
 
     Returns:
         A list of `Finding`s.
     """
     is_eager = runs_eagerly(step.model)
-    if not is_eager and (graph is None or not may_jump(graph)):
-        return []
-    recording = record_step(step.model, step.data)
     findings = []
-    for call in recording.trace.losses:
+    for call in losses_of(step.model, step.data):
         code = getattr(call.function, "__code__", None)
         if code is None or not is_users(code.co_filename):
             continue

@@ -6,9 +6,11 @@ from dataclasses import replace
 
 from keras_gradguard.backend.tensorflow.internals.graphs import new_graph
 from keras_gradguard.diagnosis.hidden_losses import explain_terms, reaches_of
+from keras_gradguard.diagnosis.jumps import may_jump
 from keras_gradguard.diagnosis.nonfinite import nonfinite_findings
 from keras_gradguard.diagnosis.questions import explain_missing
 from keras_gradguard.graph.trace import Trace
+from keras_gradguard.model.layers import runs_eagerly
 from keras_gradguard.records.finding import Finding
 
 # A step whose missing gradients differ from batch to batch is explained a
@@ -23,6 +25,7 @@ class MissingGradients:
         response: The `Response` that findings are told to.
         logbook: The `Logbook`, told which loss reaches which variable.
         expected: The `Expected` variables without a gradient.
+        looking: Makes the block in which a step is looked at.
 
     Attributes:
         notes: Findings that break nothing, to be told once the first batch
@@ -30,14 +33,17 @@ class MissingGradients:
         reaches: A `LossReach` for each term of the loss, in the order of
             the model's variables; empty if the step could not be traced,
             `None` if the loss has one term, or was not looked at.
+        may_jump: Whether a loss of an eager step may jump: `False` if its
+            trace shows no condition of the user's in any.
     """
 
-    def __init__(self, response, logbook, expected):
+    def __init__(self, response, logbook, expected, looking):
         self.notes = []
-        self.reaches = None
+        self.reaches, self.may_jump = None, True
         self._response = response
         self._logbook = logbook
         self._expected = expected
+        self._looking = looking
         self._explained = {}
         self._terms_checked = False
 
@@ -55,7 +61,9 @@ class MissingGradients:
         if key not in self._explained:
             if len(self._explained) >= _MOST_EXPLANATIONS:
                 return ()
-            self._explained[key] = self._find(step, missing, all_lost, quiet)
+            with self._looking():
+                found = self._find(step, missing, all_lost, quiet)
+            self._explained[key] = found
         return self._explained[key]
 
     def _find(self, step, missing, all_lost, quiet):
@@ -78,6 +86,8 @@ class MissingGradients:
     def _see_reaches(self, step, trace):
         if trace is None:
             return
+        if trace.error is None and runs_eagerly(step.model):
+            self.may_jump = may_jump(trace.graph)
         variables = tuple(step.model.trainable_variables)
         paths = self._logbook.paths_of(variables)
         whole = dataclasses.replace(step, variables=variables, paths=paths)
@@ -119,10 +129,11 @@ class LoopMissingGradients(MissingGradients):
         response: See `Connection`.
         logbook: See `Connection`.
         expected: See `Connection`.
+        looking: See `Connection`.
     """
 
-    def __init__(self, response, logbook, expected):
-        super().__init__(response, logbook, expected)
+    def __init__(self, response, logbook, expected, looking):
+        super().__init__(response, logbook, expected, looking)
         self._waiting = set()
 
     def explain_live(self, step, missing, quiet, may_wait):

@@ -6,6 +6,7 @@ import warnings
 import tensorflow as tf
 
 from keras_gradguard.backend.tensorflow.internals.batches import packed_batch
+from keras_gradguard.diagnosis.jumps import may_jump as step_may_jump
 from keras_gradguard.diagnosis.not_applied import (
     dropped_findings,
     still_findings,
@@ -32,7 +33,7 @@ from keras_gradguard.report.incident import (
     replay_note,
     write_incident,
 )
-from keras_gradguard.source.declared import declared_place
+from keras_gradguard.source.declared import Declarations
 
 # A set of variables that changes from record to record is not replayed for
 # ever.
@@ -143,12 +144,20 @@ class Symptoms:
             )
         return found
 
-    def jumps(self):
-        """Returns the `Finding`s of a loss that jumps on the last batch."""
+    def jumps(self, may_jump=True):
+        """Returns the `Finding`s of a loss that jumps on the last batch.
+
+        Args:
+            may_jump: Whether a loss of an eager step may do that, as far as
+                is known; the graph of a compiled one tells.
+        """
         batch, graph = self._hook.batch(), self._hook.graph
-        if batch is None:
+        if not runs_eagerly(self._model):
+            graph = graph and graph()
+            may_jump = graph is not None and step_may_jump(graph)
+        if batch is None or not may_jump:
             return []
-        return explain_jumps(self._step(batch), graph and graph())
+        return explain_jumps(self._step(batch))
 
     def may_rearm(self):
         """Returns whether another bad step would be a new one."""
@@ -202,7 +211,7 @@ class Symptoms:
         return found
 
     def _fading(self):
-        findings = []
+        findings, declared = [], self._declared()
         for sign in self._trends.signs():
             new = set(sign.paths) - self._told
             layer = sign.paths[0].rpartition("/")[0]
@@ -214,7 +223,7 @@ class Symptoms:
                     kind=sign.kind,
                     cause=sign.kind,
                     layer=layer or None,
-                    place=self._declared(sign.paths[0]),
+                    place=declared(sign.paths[0]),
                     variables=sign.paths,
                     evidence=sign.evidence,
                 )
@@ -227,13 +236,18 @@ class Symptoms:
             return []
         self._told |= set(still)
         step = self._step(None)
-        return still_findings(step, still, self._declared)
+        return still_findings(step, still, self._declared())
 
-    def _declared(self, path):
-        named = self._named()
-        layer = path.rpartition("/")[0] or None
-        found = declared_place(self._model, layer, variable=named.get(path))
-        return found or Place()
+    def _declared(self):
+        """Returns what gives the `Place` that declares a variable's layer."""
+        declarations = Declarations(self._model)
+
+        def place(path):
+            variable = self._named().get(path)
+            layer = path.rpartition("/")[0] or None
+            return declarations.place(layer, variable=variable) or Place()
+
+        return place
 
     def _named(self):
         step = self._step(None)

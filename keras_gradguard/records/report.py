@@ -127,6 +127,8 @@ class Report:
         optimizers: One `OptimizerHealth` for each that got gradients.
         losses: One `LossReach` for each term of the loss, where the loss is
             a sum of several; their columns are those of `variables`.
+        not_checked: Why the guard did not look, or not at everything: one
+            sentence, `None` where it did.
     """
 
     diagnoses: tuple[Diagnosis, ...] = ()
@@ -135,17 +137,20 @@ class Report:
     step: int | None = None
     optimizers: tuple[OptimizerHealth, ...] = ()
     losses: tuple[LossReach, ...] = ()
+    not_checked: str | None = None
 
     @property
     def ok(self):
-        """Whether nothing is broken (notes do not count)."""
-        return all(d.severity == "note" for d in self.diagnoses)
+        """Whether all was checked and nothing is broken, but for notes."""
+        is_broken = any(d.severity != "note" for d in self.diagnoses)
+        return not is_broken and self.not_checked is None
 
     def to_dict(self):
         """Returns the report as JSON-ready values."""
         return {
             "schema": SCHEMA,
             "ok": self.ok,
+            "not_checked": self.not_checked,
             "step": self.step,
             "global_norm": self.global_norm,
             "diagnoses": [d.to_dict() for d in self.diagnoses],

@@ -239,6 +239,8 @@ def render_report(report, width=80):
     """
     parts = [render(diagnosis, width) for diagnosis in report.diagnoses]
     summary = _wrap("report: ", _summary(report), width)
+    if report.not_checked is not None:
+        summary += _wrap("not checked: ", report.not_checked, width, hang=3)
     for optimizer in report.optimizers:
         if len(report.optimizers) > 1 or optimizer.is_special:
             summary += _wrap("optimizer ", str(optimizer), width, hang=3)
@@ -255,6 +257,8 @@ def _summary(report):
     # Of a step that never called an optimizer nothing is known.
     is_blind = bool(statuses) and {*statuses} == {"unknown"}
     healthy = "no gradient was seen" if is_blind else "nothing broken"
+    if report.not_checked is not None:
+        healthy = "not checked"
     parts = [_counts(severities, SEVERITIES) or healthy]
     states = _counts(statuses, STATUSES)
     number = f"{len(statuses)} trainable variables"

@@ -1,1 +1,1 @@
-"""Writes what was found: TensorBoard, cards, incidents."""
+"""Step 5 of 6: what was found, put into words, files and summaries."""

@@ -15,6 +15,7 @@ from keras_gradguard.backend.tensorflow.hook.optimizer import OptimizerHook
 from keras_gradguard.backend.tensorflow.hook.running import (
     Running,
     end_with,
+    fit_draws_elsewhere,
     is_measured_here,
     num_replicas,
     running_fit,
@@ -25,15 +26,16 @@ from keras_gradguard.backend.tensorflow.hook.train_function import (
     is_traced,
     made_anew,
     note_run,
-    trace_for,
+    tracer_of,
 )
 from keras_gradguard.backend.tensorflow.internals.batches import (
     packed_batch,
     spec_of,
 )
 from keras_gradguard.backend.tensorflow.internals.patch import Replacement
+from keras_gradguard.backend.tensorflow.internals.randomness import Drawing
 from keras_gradguard.backend.tensorflow.tracing.restore import is_examining
-from keras_gradguard.errors import FaultBarrier
+from keras_gradguard.errors import FaultBarrier, counted, fault_sentence
 from keras_gradguard.model.layers import is_default_step
 from keras_gradguard.model.optimizers import optimizers_of
 
@@ -49,19 +51,30 @@ class Logs(dict):
         model: The model that trains.
         logs: What `train_function` returned.
         own: Name of our entry.
+        door: The `Door` of the guard.
     """
 
-    def __init__(self, model, logs, own):
+    def __init__(self, model, logs, own, door):
         super().__init__(logs)
         self._model = model
         self._own = own
+        self._door = door
 
     def keys(self):
         """Returns the names."""
+        is_done = False
+        with self._door.guarded():
+            self._exchange()
+            is_done = True
+        if not is_done:
+            # Without it Keras sees for itself.
+            self.pop(self._own, None)
+        return super().keys()
+
+    def _exchange(self):
         results = self._model.get_metrics_result()
         if self._own not in results and {*results, self._own} == {*self}:
             self.update(results)
-        return super().keys()
 
 
 # The hooks themselves hold their model.
@@ -75,7 +88,7 @@ def hook_of(model):
     that ended in an exception outside the training step is taken away first.
     """
     fit, hook = running_fit(), _known(model)
-    if hook is not None and (hook.has_run or hook.fit() is not fit):
+    if hook is not None and (hook.has_run or not hook.is_of(fit)):
         hook.end()
         hook = None
     if hook is None:
@@ -102,10 +115,22 @@ class FitHook:
     Args:
         model: A compiled Keras model whose `train_function` is made.
         fit: See `running_fit`.
+
+    Attributes:
+        door: The `Door` of all that watches this training. After a fault
+            the step that was traced runs on: another trace would run the
+            user's Python code once more, and begin anew with each random op.
+        not_checked: A list of what is to be said of faults, see `Report`.
+        is_running: Whether a call of the train function runs.
+        is_drawn_elsewhere: Whether other threads may draw random numbers
+            for the batches.
     """
 
-    def __init__(self, model, fit=None):
+    def __init__(self, model, fit=()):
         self.model = model
+        self.door = FaultBarrier(self._see_fault)
+        self.not_checked = []
+        self._num_running, self._num_done = 0, 0
         self.watchers = []
         self.probe = None
         self.data = self._values = None
@@ -113,18 +138,19 @@ class FitHook:
         self.graph = None
         self.num_steps = 0
         self.num_replicas = num_replicas(model)
-        self.fit = end_with(fit, self)
+        self.is_of = end_with(fit, self)
+        self.is_drawn_elsewhere = fit_draws_elsewhere(fit)
         self.is_stale = is_traced(model)
         self._own_step = None
         if not is_default_step(model):
-            self._own_step = OwnStep(model.train_step, lambda: self._is_due)
-        self.first_trace = FirstTrace(model, self.num_replicas == 1)
+            self._own_step = OwnStep(
+                model.train_step, lambda: self._is_due, self.door
+            )
+        self.first_trace = FirstTrace(model, self.num_replicas == 1, self.door)
         self._guarded_step = self._guard(model.train_step)
         self._make_guarded()
-        self.door = FaultBarrier()
-        self._running = Running(self)
         # Older Keras looks `train_step` up only when it traces.
-        self._hooked = Replacement(
+        hooked = Replacement(
             [
                 (model, "train_step", self._guarded_step),
                 *(changed_since(model) if self.is_stale else ()),
@@ -136,6 +162,23 @@ class FitHook:
                 ),
             ]
         )
+        self._around = self.door.around(
+            Running(self), Drawing(self.is_drawn_elsewhere), hooked
+        )
+
+    @property
+    def is_running(self):
+        """Whether a call of the train function runs."""
+        return self._num_running > 0
+
+    def _see_fault(self, reason):
+        when = "before its first step was done"
+        if self._num_done:
+            when = f"after {counted(self._num_done, 'step')} of this training"
+        self.not_checked.append(fault_sentence(when, reason))
+        if self.probe is not None:
+            with self.door.guarded():
+                self.probe.switch_off()
 
     def _make_guarded(self):
         self._is_built = self.model.built
@@ -169,19 +212,28 @@ class FitHook:
         elif self.probe.withholds and self.model.built and not self._is_built:
             # The first trace knew nothing of the statistics of layers.
             self._make_guarded()
-        names = vars(self.model)
-        is_first = names["train_function"] != self._run
         # Another watcher may have asked for a record of this call.
+        is_first = vars(self.model)["train_function"] != self._run
         self.probe.expect(is_due or (not is_first and self.probe.is_due))
-        if is_first:
+        self._put_in_place()
+
+    def run_on(self):
+        """Lets the step that was traced run once more, watched or not."""
+        if self.has_run:
+            self._put_in_place()
+
+    def _put_in_place(self):
+        names = vars(self.model)
+        if names["train_function"] != self._run:
             self._plain = names["train_function"]
             names["train_function"] = self._run
 
     def end(self):
         """Leaves the model as it was, and all watchers with it."""
-        self.take_back()
-        for watcher in list(self.watchers):
-            watcher.finish()
+        with self.door.guarded():
+            self.take_back()
+            for watcher in list(self.watchers):
+                watcher.finish()
 
     def take_back(self):
         """Puts the plain train function back if the guarded one is there."""
@@ -190,25 +242,37 @@ class FitHook:
 
     def _run(self, iterator):
         """Runs one guarded call; the model is as before when it ends."""
-        self.take_back()
-        spec = None
-        if not self.has_run:
-            with self.door.guarded():
+        tracer = None
+        with self.door.guarded():
+            self.take_back()
+            if not self.has_run:
                 spec = note_run(self._plain, iterator)
+                tracer = tracer_of(self._guarded, spec)
+        if not (self.door.is_open or self.has_run):
+            return self._plain(iterator)
         self.num_steps += self.model.steps_per_execution
+        self._num_running += 1
         try:
-            with self._running, self._hooked:
-                trace_for(self._guarded, spec)
+            with self._around:
+                if tracer is not None:
+                    tracer()
                 logs = self._guarded(iterator)
-            with self.door.guarded():
-                logs = self._taken_from(logs)
-            return logs
         except (StopIteration, tf.errors.OutOfRangeError):
             raise
         except BaseException as error:
-            for watcher in list(self.watchers):
-                watcher.see_failure(error)
+            with self.door.guarded():
+                for watcher in list(self.watchers):
+                    watcher.see_failure(error)
             raise
+        finally:
+            self._num_running -= 1
+        self._num_done = self.num_steps
+        with self.door.guarded():
+            if self.door.is_open:
+                return self._taken_from(logs)
+        with self.door.guarded():
+            self.probe.stripped(logs)
+        return logs
 
     def _taken_from(self, logs):
         """Returns the logs of a call as Keras is to get them."""
@@ -219,7 +283,7 @@ class FitHook:
         if norm is None or NORM in logs:
             # A step of the user's own may take that name for itself.
             return logs
-        return Logs(self.model, {**logs, NORM: norm}, NORM)
+        return Logs(self.model, {**logs, NORM: norm}, NORM, self.door)
 
     @property
     def _is_due(self):
@@ -230,27 +294,32 @@ class FitHook:
 
         @functools.wraps(step)
         def train_step(data):
-            self.data = spec_of(data)
-            before, self._values = self._values, data
+            before = self._values
             with self.door.guarded():
-                self.first_trace.begin(not self.probe.withholds)
-                if self.is_probed():
-                    self.probe.begin(data)
+                if self.door.is_open:
+                    self.data, self._values = spec_of(data), data
+                    self.first_trace.begin(not self.probe.withholds)
+                    if self.is_probed():
+                        self.probe.begin(data)
             try:
                 logs = run(data)
             except Exception as error:
-                # A look at a step may end where the step itself goes on.
-                for watcher in () if is_examining() else self.watchers:
-                    watcher.see_step_error(error)
+                with self.door.guarded():
+                    self._see_step_error(error)
                 raise
             finally:
                 self._values = before
             with self.door.guarded():
                 logs = self.probe.end(logs) if self.is_probed() else logs
-                self.first_trace.end()
+            self.first_trace.end()
             return logs
 
         return train_step
+
+    def _see_step_error(self, error):
+        # A look at a step may end where the step itself goes on.
+        for watcher in () if is_examining() else self.watchers:
+            watcher.see_step_error(error)
 
     def is_probed(self):
         """Returns whether the step that is made here and now is measured.

@@ -5,6 +5,7 @@ import weakref
 
 import tensorflow as tf
 
+from keras_gradguard.backend.tensorflow.capture.bad_step import made_once
 from keras_gradguard.backend.tensorflow.hook.running import is_measured_here
 from keras_gradguard.backend.tensorflow.hook.train_function import without
 from keras_gradguard.backend.tensorflow.tracing.restore import is_examining
@@ -126,54 +127,85 @@ class OptimizerHook:
 
         @functools.wraps(original)
         def apply(grads, trainable_variables=None):
-            gradients = list(grads)
-            variables = trainable_variables
-            if variables is None:
-                variables = variables_of(self._optimizer)
-            variables = list(variables)
-            unknown = unknown_to(self._optimizer, variables)
-            if unknown and hook.is_stale:
-                # As the step that is at hand already: it knows none of them.
-                gradients, variables = without(unknown, gradients, variables)
-            proceed = [
-                watcher.see_gradients(variables, gradients)
-                for watcher in list(hook.watchers)
-            ]
-            if not all(proceed):
+            gradients, given = list(grads), trainable_variables
+            given = None if given is None else list(given)
+            variables, unknown, proceed = given, [], True
+            with hook.door.guarded():
+                variables, gradients, unknown = self._known(gradients, given)
+                proceed = all(
+                    [
+                        watcher.see_gradients(variables, gradients)
+                        for watcher in list(hook.watchers)
+                    ]
+                )
+                if not tf.executing_eagerly() and not is_examining():
+                    graph = tf.compat.v1.get_default_graph()
+                    hook.graph = weakref.ref(graph)
+            if not proceed:
                 return None
-            if not tf.executing_eagerly() and not is_examining():
-                graph = tf.compat.v1.get_default_graph()
-                hook.graph = weakref.ref(graph)
 
             def make():
-                return original(gradients, trainable_variables and variables)
+                return original(gradients, None if given is None else variables)
 
             try:
                 return self._measured(variables, gradients, make)
             except ValueError as error:
-                for watcher in hook.watchers:
-                    watcher.see_apply_error(error, variables, unknown)
+                with hook.door.guarded():
+                    for watcher in hook.watchers:
+                        watcher.see_apply_error(error, variables, unknown)
                 raise
 
         return apply
 
+    def _known(self, gradients, given):
+        """What an update is made of, and the variables that are unknown.
+
+        Args:
+            gradients: The gradients.
+            given: The variables that `apply` was given, or `None`.
+
+        Returns:
+            `(variables, gradients, unknown)`.
+        """
+        variables = given
+        if variables is None:
+            variables = list(variables_of(self._optimizer))
+        unknown = unknown_to(self._optimizer, variables)
+        if unknown and self._hook.is_stale:
+            # As the step that is at hand already: it knows none of them.
+            gradients, variables = without(unknown, gradients, variables)
+        return variables, gradients, unknown
+
     def _measured(self, variables, gradients, make):
         """Makes an update, and measures its gradients and its effect."""
         hook, known = self._hook, None
-        if hook.num_replicas > 1:
-            # Those of one replica are not those of the step.
-            if variables and is_measured_here():
+        with hook.door.guarded():
+            if hook.num_replicas == 1:
+                known = self._before(variables, gradients)
+            elif variables and is_measured_here():
+                # Those of one replica are not those of the step.
                 self._summed.applied = self._optimizer, variables
-            return make()
+        done = self._made(known, make)
         with hook.door.guarded():
-            if variables and hook.is_probed():
-                hook.first_trace.build(self._optimizer, variables)
-            if variables and hook.is_probed():
-                known = hook.probe.before_apply(
-                    self._optimizer, variables, gradients
-                )
-        done = hook.probe.apply(known, make) if known else make()
-        with hook.door.guarded():
-            if known:
+            if known and hook.door.is_open:
                 hook.probe.after_apply(known)
         return done
+
+    def _before(self, variables, gradients):
+        """Measures gradients; returns what `Probe` is to know of them."""
+        hook = self._hook
+        if variables and hook.is_probed():
+            hook.first_trace.build(self._optimizer, variables)
+        if variables and hook.is_probed():
+            return hook.probe.before_apply(
+                self._optimizer, variables, gradients
+            )
+        return None
+
+    def _made(self, known, make):
+        """Makes an update, or leaves it out; a fault lets it be made."""
+        hook = self._hook
+        if known is None or not hook.probe.withholds:
+            return make()
+        apply = functools.partial(hook.probe.apply, known)
+        return made_once(hook.door, apply, make)

@@ -6,6 +6,7 @@ the change either, nor one of `run_eagerly`. Nor must it be traced for one size
 of a batch where that at hand is for any: the last bits of a sum may differ.
 """
 
+import functools
 import weakref
 
 import tensorflow as tf
@@ -61,16 +62,20 @@ def _traced_for(known, spec):
     return trace.structured_input_signature[0][0]
 
 
-def trace_for(train_function, spec):
-    """Traces a train function for more than what it will get first.
+def tracer_of(train_function, spec):
+    """Returns what traces a function for more than it will get first.
 
     Args:
         train_function: The guarded one.
         spec: What `note_run` has returned.
+
+    Returns:
+        A function without arguments, `None` if there is nothing to do.
     """
     functions = functions_of(train_function)
-    if spec is not None and functions:
-        functions[0].get_concrete_function(spec)
+    if spec is None or not functions:
+        return None
+    return functools.partial(functions[0].get_concrete_function, spec)
 
 
 def is_traced(model):
@@ -162,16 +167,26 @@ class OwnStep:
     Args:
         step: The `train_step`.
         is_due: Returns whether the step that runs is recorded.
+        door: The `Door` of the guard.
     """
 
-    def __init__(self, step, is_due):
+    def __init__(self, step, is_due, door):
         self._step = step
+        self._door = door
         self._is_due = is_due
         self._functions = Functions()
         self._num_eager, self._is_watching = 0, True
 
     def run(self, data):
         """Runs the step on a batch."""
+        apart = ()
+        with self._door.guarded():
+            apart = (self._functions.apart(self._watch()),)
+        with self._door.around(*apart):
+            return self._step(data)
+
+    def _watch(self):
+        """Returns whether functions that the next step calls get known."""
         if tf.executing_eagerly():
             self._num_eager += 1
             is_early = self._num_eager <= _NUM_WATCHED
@@ -182,8 +197,7 @@ class OwnStep:
             # A trace may lead to tensors of the graph that it was made for.
             self._functions.forget()
             self._is_watching = True
-        with self._functions.apart(self._is_watching):
-            return self._step(data)
+        return self._is_watching
 
     def is_apart(self):
         """Returns whether ops that are added here are gone after the step.

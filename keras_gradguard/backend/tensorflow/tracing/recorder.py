@@ -37,9 +37,14 @@ from keras_gradguard.backend.tensorflow.tracing.observer import (
     LiveObserver,
     Observer,
 )
-from keras_gradguard.backend.tensorflow.tracing.restore import state_restored
+from keras_gradguard.backend.tensorflow.tracing.restore import (
+    applied_nowhere,
+    state_restored,
+)
+from keras_gradguard.backend.tensorflow.tracing.step import run_forward
 from keras_gradguard.graph.ops import Frame, RanOp, carries_gradient
 from keras_gradguard.graph.trace import Trace
+from keras_gradguard.model.layers import is_default_step
 from keras_gradguard.model.losses import with_logits
 from keras_gradguard.model.optimizers import optimizers_of, variables_of
 from keras_gradguard.source.frames import PACKAGE, user_place
@@ -269,6 +274,37 @@ def _instead_of_apply(optimizer, recording):
         recording.callers.append(user_place(_stack()))
 
     return apply
+
+
+def losses_of(model, batch):
+    """Runs a training step outside the training, for its losses alone.
+
+    Nothing is recorded op by op: that takes far more time.
+
+    Args:
+        model: A compiled Keras model; it is left as it was.
+        batch: The batch as `train_step` gets it, tensors.
+
+    Returns:
+        The `LossCall`s of the step, up to where it fails.
+    """
+    trace = Trace(None)
+    is_plain = is_default_step(model)
+    with (
+        state_restored(model, with_optimizers=not is_plain),
+        applied_nowhere(model),
+        functions_run_eagerly(),
+        Observer(trace, lambda: (None, 0)),
+    ):
+        try:
+            if is_plain:
+                run_forward(model, batch, trace)
+            else:
+                model.train_step(batch)
+        except Exception as error:  # noqa: BLE001
+            trace.error = error
+    name_losses(model, trace)
+    return trace.losses
 
 
 def record_loss(loss, y_true, y_pred):
