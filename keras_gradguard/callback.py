@@ -5,7 +5,12 @@ import warnings
 import keras
 
 from keras_gradguard import backend
-from keras_gradguard.errors import ACTIONS, FaultBarrier, checked_action
+from keras_gradguard.errors import (
+    ACTIONS,
+    FaultBarrier,
+    checked_action,
+    fault_sentence,
+)
 from keras_gradguard.expected import Expected
 from keras_gradguard.records.report import Report
 from keras_gradguard.report.scalars import checked_level
@@ -13,7 +18,14 @@ from keras_gradguard.schedule import Schedule
 from keras_gradguard.thresholds import thresholds_of
 
 if backend.unsupported() is None:
-    from keras_gradguard.backend.tensorflow.hook.running import num_replicas
+    from keras_gradguard.backend.tensorflow.hook.running import (
+        fit_draws_elsewhere,
+        num_replicas,
+        running_fit,
+    )
+    from keras_gradguard.backend.tensorflow.internals.randomness import (
+        put_back_at_fault,
+    )
     from keras_gradguard.backend.tensorflow.internals.variables import (
         num_updates,
     )
@@ -21,6 +33,11 @@ if backend.unsupported() is None:
     from keras_gradguard.monitor.monitor import Monitor
     from keras_gradguard.monitor.symptoms import Symptoms
     from keras_gradguard.report.writer import SummaryWriter
+
+_NO_TRAINING = (
+    "This callback was in no `fit`, and what a copy of it has seen is in the "
+    "report of the copy."
+)
 
 
 class GradHealthCallback(keras.callbacks.Callback):
@@ -122,12 +139,13 @@ class GradHealthCallback(keras.callbacks.Callback):
         self._is_due, self._has_looked = False, False
         # Keras on JAX waits for each step unless every callback says this.
         self.async_safe = backend.unsupported() is not None
+        self._not_checked = [backend.unsupported() or _NO_TRAINING]
 
     @property
     def report(self):
         """The live `Report`: what is broken and each variable's gradient."""
         if self._logbook is None:
-            return Report(not_checked=backend.unsupported())
+            return Report(not_checked=" ".join(self._not_checked) or None)
         return self._logbook.report
 
     def on_train_begin(self, logs=None):
@@ -136,25 +154,17 @@ class GradHealthCallback(keras.callbacks.Callback):
         if backend.unsupported() is not None:
             backend.warn_unsupported()
             return
-        self._warn_of_replicas()
-        writer = None
-        if self.log_dir:
-            writer = SummaryWriter(self.log_dir, self.scalars)
         self._num_steps = 0
         self._is_due, self._has_looked = False, False
-        with FaultBarrier().guarded():
-            self._logbook = TrainingLog(self.model, num_updates, writer)
-            self._guard = Monitor(
-                self.model,
-                self._logbook,
-                self.on_break,
-                self.on_nonfinite,
-                self._expected,
-                self._symptoms,
-            )
-
-    def _warn_of_replicas(self):
-        number = num_replicas(self.model)
+        self._logbook, self._not_checked = None, []
+        door, number = FaultBarrier(self._see_fault), 1
+        with door.guarded():
+            number = num_replicas(self.model)
+            with put_back_at_fault(fit_draws_elsewhere(running_fit())):
+                self._begin()
+        if self._guard is None and self._logbook is not None:
+            with door.guarded():
+                self._logbook.close()
         if number > 1 and self.on_nonfinite != "warn":
             warnings.warn(
                 "GradHealthCallback cannot leave out a step that several "
@@ -164,6 +174,26 @@ class GradHealthCallback(keras.callbacks.Callback):
                 UserWarning,
                 stacklevel=2,
             )
+
+    def _begin(self):
+        writer = None
+        if self.log_dir:
+            writer = SummaryWriter(self.log_dir, self.scalars)
+        self._logbook = TrainingLog(self.model, num_updates, writer)
+        self._logbook.not_checked = self._not_checked
+        self._guard = Monitor(
+            self.model,
+            self._logbook,
+            self.on_break,
+            self.on_nonfinite,
+            self._expected,
+            self._symptoms,
+        )
+
+    def _see_fault(self, reason):
+        self._not_checked.append(
+            fault_sentence("before its first step was done", reason)
+        )
 
     def _symptoms(self, hook):
         return Symptoms(
@@ -185,8 +215,16 @@ class GradHealthCallback(keras.callbacks.Callback):
         """Lets the next call of the train function be guarded."""
         if self._guard is None:
             return
+        self._is_due, refused = False, None
         try:
-            self._is_due = self._schedule.is_due(self._num_steps)
+            with self._guard.door.guarded():
+                try:
+                    self._is_due = self._schedule.is_due(self._num_steps)
+                except ValueError as error:
+                    # It is the user's own function that fails.
+                    refused = error
+            if refused is not None:
+                raise refused
         except BaseException:
             self.on_train_end()
             raise

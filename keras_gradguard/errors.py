@@ -1,6 +1,7 @@
 """What is raised and what is warned; no TensorFlow."""
 
 import os
+import sys
 import traceback
 import warnings
 
@@ -52,6 +53,10 @@ class UnsupportedBackendWarning(UserWarning):
     """Training goes on, on a backend on which gradients are not checked."""
 
 
+# What tells of a broken gradient; a filter of the user's may raise the warning.
+FINDINGS = (GradientBreakError, GradientBreakWarning, LoopStopped)
+
+
 def warn_of(diagnosis):
     """Warns of a diagnosis, at the user's own line where there is one."""
     warnings.warn_explicit(
@@ -79,22 +84,42 @@ def checked_action(name, value, actions=ACTIONS):
 
 
 STRICT = "KERAS_GRADGUARD_STRICT"
+_MOST_LETTERS = 300
 
 
 class FaultBarrier:
     """Runs the guard's own code; a fault of it never reaches training.
 
-    The first fault is warned of once and closes the door. With the
-    environment variable `KERAS_GRADGUARD_STRICT=1` faults are raised
-    instead: the tests run like that.
+    The first fault is warned of once and closes the door; those that follow
+    from it are not told of. With the environment variable
+    `KERAS_GRADGUARD_STRICT=1` faults are raised instead: the tests run like
+    that.
+
+    Args:
+        see_fault: Called with the place and the words of the first fault.
+
+    Attributes:
+        is_open: Whether there was no fault so far.
     """
 
-    def __init__(self):
+    def __init__(self, see_fault=None):
         self.is_open = True
+        self._see_fault = see_fault
 
     def guarded(self):
         """Catches a fault of the code in the block; lets findings pass."""
         return self
+
+    def around(self, *managers):
+        """Returns a context manager that enters and leaves others.
+
+        A fault in entering or in leaving one is caught; what the block
+        raises passes.
+
+        Args:
+            *managers: Context managers, the outermost first.
+        """
+        return _Around(self, managers)
 
     def __enter__(self):
         """Opens the block."""
@@ -103,18 +128,82 @@ class FaultBarrier:
         """Tells of a fault, and keeps it from the training."""
         if kind is None or not issubclass(kind, Exception):
             return False
-        if issubclass(kind, (GradientBreakError, LoopStopped)):
+        if issubclass(kind, FINDINGS) or os.environ.get(STRICT) == "1":
             return False
-        if os.environ.get(STRICT) == "1":
-            return False
-        self.is_open = False
-        where = traceback.extract_tb(trace)[-1]
-        file = os.path.basename(where.filename)
-        warnings.warn(
-            "warning[GG900] guard-fault: keras_gradguard itself failed and "
-            f"has switched itself off; training goes on. {file}:"
-            f"{where.lineno}: {kind.__name__}: {fault}",
-            GuardFaultWarning,
-            stacklevel=2,
-        )
+        if self.is_open:
+            self.is_open = False
+            reason = _words(kind, fault, trace)
+            if self._see_fault is not None:
+                self._see_fault(reason)
+            _warn(reason)
         return True
+
+
+def fault_sentence(when, reason):
+    """Says what a fault has left unchecked, for `Report.not_checked`.
+
+    Args:
+        when: When it came, e.g. `"after 3 steps"`.
+        reason: What `Door` gives `see_fault`.
+    """
+    return (
+        f"keras_gradguard itself failed {when} and has checked nothing since "
+        f"then (GG900, {reason})."
+    )
+
+
+def counted(number, what):
+    """Returns e.g. `"1 step"` or `"2 steps"`."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+class _Around:
+    """See `Door.around`; it stands around each step, so it is no generator."""
+
+    def __init__(self, door, managers):
+        self._door = door
+        self._managers = managers
+        self._entered = []
+
+    def __enter__(self):
+        entered = []
+        self._entered.append(entered)
+        try:
+            for manager in self._managers:
+                with self._door:
+                    manager.__enter__()
+                    entered.append(manager)
+        except BaseException:
+            self.__exit__(*sys.exc_info())
+            raise
+
+    def __exit__(self, *raised):
+        for manager in reversed(self._entered.pop()):
+            with self._door:
+                manager.__exit__(*raised)
+
+
+def _words(kind, fault, trace):
+    """Where a fault was raised and what it says, on one line."""
+    *_, (frame, line) = traceback.walk_tb(trace)
+    file = os.path.basename(frame.f_code.co_filename)
+    try:
+        text = " ".join(str(fault).split())
+    except Exception as error:  # noqa: BLE001
+        # An exception of the user's may fail to say what it is.
+        text = f"its text raises {type(error).__name__}"
+    if len(text) > _MOST_LETTERS:
+        text = text[:_MOST_LETTERS] + "..."
+    return f"{file}:{line}: {kind.__name__}: {text}".removesuffix(": ")
+
+
+def _warn(reason):
+    text = (
+        "warning[GG900] guard-fault: keras_gradguard itself failed and has "
+        f"switched itself off; training goes on. {reason}"
+    )
+    try:
+        warnings.warn(text, GuardFaultWarning, stacklevel=3)
+    except GuardFaultWarning:
+        # A filter makes errors of warnings: this one must not end a training.
+        print(text, file=sys.stderr)

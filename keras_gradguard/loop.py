@@ -6,6 +6,7 @@ from keras_gradguard.errors import (
     FaultBarrier,
     LoopStopped,
     checked_action,
+    fault_sentence,
 )
 from keras_gradguard.expected import Expected
 from keras_gradguard.records.report import Report
@@ -16,7 +17,6 @@ from keras_gradguard.thresholds import thresholds_of
 if backend.unsupported() is None:
     import tensorflow as tf
 
-    from keras_gradguard.backend.tensorflow.hook.loop import live_optimizers
     from keras_gradguard.backend.tensorflow.internals.variables import (
         num_updates,
     )
@@ -24,6 +24,8 @@ if backend.unsupported() is None:
     from keras_gradguard.monitor.loop import LoopMonitor
     from keras_gradguard.monitor.symptoms import Symptoms
     from keras_gradguard.report.writer import SummaryWriter
+
+_NO_STEP = "The `with` block of `watch` has not begun."
 
 
 def watch(
@@ -151,11 +153,14 @@ class Watch:
         self._optimizer = optimizer
         self._scalars = scalars
         self._guard = self._logbook = None
+        self._not_checked = [_NO_STEP]
 
     @property
     def report(self):
         """The live `Report`: what is broken and each variable's gradient."""
-        return self._logbook.report if self._logbook is not None else Report()
+        if self._logbook is None:
+            return Report(not_checked=" ".join(self._not_checked) or None)
+        return self._logbook.report
 
     def step(self):
         """Writes what a compiled step has measured, and acts on it.
@@ -174,7 +179,9 @@ class Watch:
         if self._guard is not None:
             raise RuntimeError("this `watch` runs already; make another one")
         self.stopped = False
-        with FaultBarrier().guarded():
+        self._logbook, self._not_checked = None, []
+        door = FaultBarrier(self._see_fault)
+        with door.guarded():
             is_chief = _is_chief(self._model)
             writer = None
             if self._log_dir and is_chief:
@@ -182,6 +189,7 @@ class Watch:
             self._logbook = TrainingLog(
                 self._model, num_updates, writer, optimizers=[]
             )
+            self._logbook.not_checked = self._not_checked
             self._guard = LoopMonitor(
                 self._model,
                 self._every,
@@ -191,13 +199,16 @@ class Watch:
                 self._symptoms,
                 is_silent=not is_chief,
             )
-            optimizers = self._optimizer
-            if optimizers is None:
-                optimizers = live_optimizers(self._model)
-            elif not isinstance(optimizers, (list, tuple)):
-                optimizers = [optimizers]
-            self._guard.begin(optimizers)
+        if self._guard is not None:
+            self._guard.begin(self._optimizer)
+        elif self._logbook is not None:
+            with door.guarded():
+                self._logbook.close()
         return self
+
+    def _see_fault(self, reason):
+        when = "before the first update"
+        self._not_checked.append(fault_sentence(when, reason))
 
     def __exit__(self, kind, error, traceback):
         """Leaves everything as it was; the last records are written."""

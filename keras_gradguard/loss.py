@@ -1,6 +1,5 @@
 """A loss around a loss, which checks it once per trace."""
 
-import contextlib
 import functools
 import sys
 
@@ -88,7 +87,7 @@ class GradGuardLoss(keras.losses.Loss):
         )
         self._calls = 0
         self._warned = set()
-        self._door = FaultBarrier()
+        self._door = FaultBarrier(self._see_fault)
 
     def call(self, y_true, y_pred):
         """Returns the inner loss's values before the reduction."""
@@ -114,12 +113,22 @@ class GradGuardLoss(keras.losses.Loss):
         if backend.unsupported() is not None:
             backend.warn_unsupported()
             return inner(y_true, y_pred, sample_weight)
-        if not self._is_due():
+        tensors, tape = None, None
+        with self._door.guarded():
+            if self._is_due():
+                tensors = [
+                    t
+                    for t in with_logits(tensors_of(y_pred))
+                    if t.dtype.is_floating
+                ]
+                if tf.executing_eagerly():
+                    tape = tf.GradientTape(watch_accessed_variables=False)
+        if tensors is None:
             return inner(y_true, y_pred, sample_weight)
-        tensors = [
-            t for t in with_logits(tensors_of(y_pred)) if t.dtype.is_floating
-        ]
-        with _tape_on(tensors) as tape:
+        with self._door.around(*([] if tape is None else [tape])):
+            with self._door.guarded():
+                if tape is not None:
+                    tape.watch(tensors)
             try:
                 value = inner(y_true, y_pred, sample_weight)
             except Exception as error:
@@ -129,6 +138,15 @@ class GradGuardLoss(keras.losses.Loss):
             if tensors and not _is_connected(tape, value, tensors):
                 self._tell(self._diagnoses(inner, y_true, y_pred))
         return value
+
+    def _see_fault(self, reason):
+        """Says in the report of the training, if one is guarded."""
+        hook = running_hook()
+        if hook is not None:
+            hook.not_checked.append(
+                f"`GradGuardLoss` itself failed for the loss {self.name!r} and "
+                f"has not checked it since then (GG900, {reason})."
+            )
 
     def _resolved(self, y_true, y_pred):
         if self._inner is None:
@@ -156,9 +174,9 @@ class GradGuardLoss(keras.losses.Loss):
         return diagnoses_of(findings, len(step.paths), severity)
 
     def _explain_error(self, error):
-        if running_hook() is not None:
-            return
         with self._door.guarded():
+            if running_hook() is not None:
+                return
             step = _running_step()
             paths = () if step is None else step.paths
             findings = explain_error(step, error)
@@ -226,17 +244,6 @@ def _step_on_the_stack():
             return model, names[code.co_varnames[1]]
         frame = frame.f_back
     return None, None
-
-
-@contextlib.contextmanager
-def _tape_on(tensors):
-    """A tape on the prediction of an eager call; graphs need none."""
-    if not tf.executing_eagerly():
-        yield None
-        return
-    with tf.GradientTape(watch_accessed_variables=False) as tape:
-        tape.watch(tensors)
-        yield tape
 
 
 def _is_connected(tape, value, tensors):

@@ -19,7 +19,7 @@ from keras_gradguard.diagnosis.unused import unused_findings
 from keras_gradguard.graph.flow import Flow, cut_key
 from keras_gradguard.graph.ops import carries_gradient
 from keras_gradguard.records.finding import Finding, Place
-from keras_gradguard.source.declared import declared_place
+from keras_gradguard.source.declared import Declarations
 from keras_gradguard.source.frames import frames_of, library_calls, op_place
 
 _PLUMBING = frozenset(
@@ -39,6 +39,9 @@ class Location:
             to differentiate.
         branch: See `edges.edges`.
         stops: See `Flow`.
+
+    Attributes:
+        declarations: The `Declarations` of the model.
     """
 
     def __init__(
@@ -59,6 +62,7 @@ class Location:
         self._branch = branch
         self._stops = stops
         self._flows = {}
+        self.declarations = Declarations(model)
         self.tensors = variable_tensors(trace.graph, self.variables)
 
     @classmethod
@@ -183,7 +187,7 @@ class Location:
             op, context = context.call, context.parent
         if self.model is None:
             return Place(), ()
-        found = declared_place(self.model, self.layer(op, context), op)
+        found = self.declarations.place(self.layer(op, context), op)
         if found is None:
             return Place(), ()
         return found, ("the line was found by the name of the layer or op",)

@@ -18,8 +18,14 @@ from keras_gradguard.backend.tensorflow.tracing.loss_run import (
 from keras_gradguard.diagnosis.flips import FlipSearch
 from keras_gradguard.graph.ops import Context, is_condition
 from keras_gradguard.graph.trace import LossFailed, NotAFunction
+from keras_gradguard.model.layers import is_loss_call
 from keras_gradguard.records.finding import Finding
-from keras_gradguard.source.frames import op_place, place_at
+from keras_gradguard.source.frames import (
+    frames_of,
+    op_place,
+    place_at,
+    user_place,
+)
 
 # A formula that switches to its own series differs by less, and nobody
 # minds: a jump counts from this share of the loss's own size on.
@@ -132,18 +138,34 @@ _MOST_RUNS_OF_A_LINE = 3
 _MOST_OPS = 100_000
 
 
-def may_jump(graph):
-    """Returns whether a traced step holds a condition on a user's line.
+def holds_condition(graph):
+    """Returns whether a loss in a traced step holds a user's condition.
 
     Args:
         graph: A `FuncGraph`; bodies of functions and branches are entered.
     """
+    in_loss = {}
     for context in Context(graph).everything():
+        # A function may have been traced before the loss has called it.
+        is_in_loss = in_loss[context] = context.parent is not None and (
+            in_loss[context.parent]
+            or _inside_loss(frames_of(context.call)) is not None
+        )
         for op in context.graph.get_operations():
             if is_condition(op.inputs, op.outputs):
-                if op_place(op).line is not None:
+                frames = frames_of(op)
+                inside = frames if is_in_loss else _inside_loss(frames)
+                if inside and user_place(inside).line is not None:
                     return True
     return False
+
+
+def _inside_loss(frames):
+    """The frames inside of the innermost loss, `None` outside of any."""
+    for number in reversed(range(len(frames))):
+        if is_loss_call(*frames[number]):
+            return frames[number + 1 :]
+    return None
 
 
 def jump_findings(loss, y_true, y_pred, name=None, with_python=True):

@@ -10,7 +10,7 @@ from keras_gradguard.graph.backward import Gradients
 from keras_gradguard.graph.ops import is_finite, is_zero
 from keras_gradguard.model.optimizers import optimizers_of
 from keras_gradguard.records.finding import Finding, Place
-from keras_gradguard.source.declared import declared_place
+from keras_gradguard.source.declared import Declarations
 
 # More than these have one cause in common.
 _MOST_LAYERS = 3
@@ -99,6 +99,7 @@ def dropped_findings(step, applied):
             groups["trainable_changed", path.rpartition("/")[0]].append(path)
         elif foreign is not None:
             groups["other_variables", None].append(path)
+    declared = Declarations(step.model)
     return [
         Finding(
             kind="not_applied",
@@ -106,8 +107,7 @@ def dropped_findings(step, applied):
             layer=layer,
             place=foreign or Place()
             if layer is None
-            else declared_place(step.model, layer, variable=dropped[members[0]])
-            or Place(),
+            else declared.place(layer, variable=dropped[members[0]]) or Place(),
             variables=tuple(members),
         )
         for (cause, layer), members in groups.items()
@@ -143,7 +143,7 @@ def unknown_findings(step, unknown):
     if len(unknown) == len(step.variables):
         found = Finding(kind="not_applied", cause="other_variables")
         return [dataclasses.replace(found, variables=hit)]
-    place = declared_place(step.model, layer, variable=unknown[0])
+    place = Declarations(step.model).place(layer, variable=unknown[0])
     return [
         Finding(
             kind="not_applied",

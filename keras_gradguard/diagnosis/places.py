@@ -5,7 +5,7 @@ import collections
 import numpy as np
 
 from keras_gradguard.records.finding import Place
-from keras_gradguard.source.declared import declared_place
+from keras_gradguard.source.declared import Declarations
 from keras_gradguard.source.frames import op_place
 
 _PLUMBING = frozenset(("Identity", "ReadVariableOp"))
@@ -23,6 +23,7 @@ class Lineage:
     def __init__(self, recording, model=None):
         self.recording = recording
         self._model = model
+        self._declarations = Declarations(model)
         self._batch = {id(tensor) for tensor in recording.trace.batch}
 
     def ancestors(self, tensors):
@@ -90,5 +91,5 @@ class Lineage:
         if found.line is not None or self._model is None:
             return found, ()
         layer = self.recording.layer_of(op)
-        found = declared_place(self._model, layer, op)
+        found = self._declarations.place(layer, op)
         return (Place(), ()) if found is None else (found, (_BY_NAME,))

@@ -9,6 +9,7 @@ from keras_gradguard.backend.tensorflow.tracing.failures import failure_finding
 from keras_gradguard.backend.tensorflow.tracing.gradients import pulled
 from keras_gradguard.backend.tensorflow.tracing.recorder import record_step
 from keras_gradguard.backend.tensorflow.tracing.step import (
+    losses_of,
     rerun_loss,
     rerun_step,
     trace_loss,
@@ -24,7 +25,7 @@ from keras_gradguard.diagnosis.failures import (
     explain_failed_trace,
     hidden_by_eager,
 )
-from keras_gradguard.diagnosis.jumps import jump_findings, may_jump
+from keras_gradguard.diagnosis.jumps import holds_condition, jump_findings
 from keras_gradguard.diagnosis.nonfinite import nonfinite_findings
 from keras_gradguard.diagnosis.outside_tape import read_findings
 from keras_gradguard.diagnosis.unused import ignoring_loss
@@ -255,13 +256,12 @@ def explain_jumps(step, graph=None):
 
 
 def _jumps_in(step, graph):
-    return _jumps_of(step, False) if may_jump(graph()) else []
+    return _jumps_of(step, False) if holds_condition(graph()) else []
 
 
 def _jumps_of(step, is_eager=True):
-    recording = record_step(step.model, step.data)
     findings = []
-    for call in recording.trace.losses:
+    for call in losses_of(step.model, step.data):
         code = getattr(call.function, "__code__", None)
         if code is None or not is_users(code.co_filename):
             continue

@@ -10,11 +10,6 @@ from keras_gradguard.backend.tensorflow.internals.variables import (
 from keras_gradguard.graph.edges import edges
 from keras_gradguard.graph.ops import Context, Value
 from keras_gradguard.records.finding import Finding, Place
-from keras_gradguard.source.declared import (
-    assigned_place,
-    declared_place,
-    owner_of,
-)
 from keras_gradguard.source.frames import (
     frames_of,
     is_users,
@@ -117,7 +112,8 @@ def ignoring_loss(trace, name):
 def _cause(location, number):
     trace, variable = location.trace, location.variables[number]
     layer = location.paths[number].rpartition("/")[0] or None
-    owner = owner_of(location.model, variable)
+    declarations = location.declarations
+    owner = declarations.owner(variable)
     was_called = any(owner is called for called in trace.called)
     later = _later_tensors(location.tensors[number])
     names = {_name(tensor) for tensor in later}
@@ -127,7 +123,7 @@ def _cause(location, number):
             return "loss_ignores_prediction", None, call.name, place
     last = next((op for op in _newest_first(later) if op_place(op).line), None)
     used = op_place(last) if last is not None else Place()
-    declared = declared_place(location.model, layer, variable=variable)
+    declared = declarations.place(layer, variable=variable)
     if any(_name(tensor) in names for tensor in trace.outputs):
         place = used if used.line is not None else declared or Place()
         return "output_without_loss", layer, None, place
@@ -140,7 +136,7 @@ def _cause(location, number):
         return "unused_layer", layer, None, declared or Place()
     if later:
         return "discarded_output", layer, None, declared or Place()
-    place = assigned_place(location.model, variable)
+    place = declarations.assigned(variable)
     return "unused_weight", layer, None, place or Place()
 
 

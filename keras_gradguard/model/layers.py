@@ -8,6 +8,12 @@ import os
 
 import keras
 import keras.src
+from keras.src.backend.tensorflow import trainer
+from keras.src.trainers.data_adapters.array_data_adapter import (
+    ArrayDataAdapter,
+)
+
+from keras_gradguard.model.losses import _LOSS_FILE
 
 
 def layers_of(model):
@@ -90,8 +96,50 @@ def accepts_training(model):
 
 
 def trainer_file():
-    """Returns the file of Keras' own training loop."""
-    return keras.Model.fit.__wrapped__.__code__.co_filename
+    """Returns the file of Keras' own training loop.
+
+    It is that of the module: others wrap or replace `fit` itself, on the
+    class or on an instance.
+    """
+    return trainer.__file__
+
+
+def data_of_fit(frame):
+    """Returns what goes through the data of a `fit`, made anew for each.
+
+    Args:
+        frame: The frame that calls the callbacks.
+
+    Returns:
+        The epoch iterator, `None` if the frame is not that of Keras' own
+        `fit`.
+    """
+    code = frame.f_code
+    if code.co_name != "fit" or code.co_filename != trainer_file():
+        return None
+    return frame.f_locals.get("epoch_iterator")
+
+
+def is_drawn_elsewhere(data):
+    """Returns whether Python code may make the batches in other threads.
+
+    Args:
+        data: What `data_of_fit` has returned.
+    """
+    adapter = getattr(data, "data_adapter", None)
+    return adapter is not None and not isinstance(adapter, ArrayDataAdapter)
+
+
+def is_loss_call(file, line, function):
+    """Returns whether a frame is that of the call of a loss.
+
+    Args:
+        file: File of the frame.
+        line: Its line.
+        function: Name of its function.
+    """
+    del line
+    return (file, function) == (_LOSS_FILE, "__call__")
 
 
 def functional_call(frames):

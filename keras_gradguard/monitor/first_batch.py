@@ -71,7 +71,7 @@ class FirstBatch:
             step_of: Makes the `Step` of some variables.
         """
         self._measure(hook, step_of)
-        jumps = symptoms.jumps()
+        jumps = symptoms.jumps(self._connection.may_jump)
         self._response.add(jumps, "warning")
         # A measured jump says more of a Python `if` than that it is one.
         lines = {(j.place.file, j.place.line) for j in jumps}

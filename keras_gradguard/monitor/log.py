@@ -65,11 +65,13 @@ class TrainingLog:
 
     Attributes:
         outbox: The `EventOutput`.
+        not_checked: A list of reasons why not all was checked, sentences.
     """
 
     def __init__(self, model, num_updates, writer=None, optimizers=None):
         self.epoch = None
         self.optimizers = optimizers
+        self.not_checked = []
         self._model = model
         self.outbox = EventOutput(writer)
         self._diagnoses = {}
@@ -90,6 +92,7 @@ class TrainingLog:
             step=self._step,
             optimizers=self._optimizers,
             losses=self._losses_in_row_order(),
+            not_checked=" ".join(self.not_checked) or None,
         )
 
     def _losses_in_row_order(self):

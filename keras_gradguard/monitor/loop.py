@@ -5,10 +5,18 @@ from dataclasses import replace
 
 import tensorflow as tf
 
-from keras_gradguard.backend.tensorflow.hook.loop import FirstStep, LoopHook
+from keras_gradguard.backend.tensorflow.hook.loop import (
+    FirstStep,
+    LoopHook,
+    live_optimizers,
+)
 from keras_gradguard.backend.tensorflow.tracing.recorder import LiveRecorder
 from keras_gradguard.diagnosis.failures import explain_error
-from keras_gradguard.errors import GradientBreakError, LoopStopped
+from keras_gradguard.errors import (
+    FINDINGS,
+    GradientBreakError,
+    LoopStopped,
+)
 from keras_gradguard.monitor.first_batch import hidden_cuts
 from keras_gradguard.monitor.missing import (
     LoopMissingGradients,
@@ -89,12 +97,10 @@ class LoopMonitor(Monitor):
         self._response.is_silent = is_silent
         self._records = LoopRecords(hook, logbook)
         self._connection = LoopMissingGradients(
-            self._response, logbook, expected
+            self._response, logbook, expected, self._looking
         )
-        # One fault switches all of it off.
-        self._door = hook.door
         self._sight = LiveRecorder(
-            model, self._door, self._see_function, self._add
+            model, self.door, self._see_function, self._add
         )
         hook.pause = self._sight.paused
         self._first_step = FirstStep(model)
@@ -102,11 +108,20 @@ class LoopMonitor(Monitor):
         self._is_first, self._is_added = True, False
         self._pending = None
 
-    def begin(self, optimizers):
-        """Hooks optimizers and looks at what runs until a step is done."""
-        for optimizer in optimizers:
-            self._add(optimizer)
-        self._sight.open()
+    def begin(self, optimizers=None):
+        """Hooks optimizers and looks at what runs until a step is done.
+
+        Args:
+            optimizers: One or several, by default all that are alive.
+        """
+        with self.door.guarded():
+            if optimizers is None:
+                optimizers = live_optimizers(self._model)
+            elif not isinstance(optimizers, (list, tuple)):
+                optimizers = [optimizers]
+            for optimizer in optimizers:
+                self._add(optimizer)
+            self._sight.open()
 
     def _add(self, optimizer):
         if self.is_on:
@@ -117,19 +132,21 @@ class LoopMonitor(Monitor):
         """Leaves all as it was; the last records are written."""
         if self._hook is None:
             return
-        self._sight.close()
-        self._sight.forget()
+        with self.door.guarded():
+            self._sight.close()
+            self._sight.forget()
         if self.is_on:
             # An exception may have come between them and the logbook.
-            with self._door.guarded():
+            with self.door.guarded():
                 self._records.write()
         hook, self._hook = self._hook, None
-        hook.undo()
-        with self._door.guarded():
+        with self.door.guarded():
+            hook.undo()
+        with self.door.guarded():
             self._logbook.close()
-            is_quiet = is_quiet or not self._door.is_open
-            if not self._num_updates and not is_quiet:
-                warn_of_nothing(self._model, self._is_added)
+        is_quiet = is_quiet or not self.door.is_open
+        if not self._num_updates and not is_quiet:
+            warn_of_nothing(self._model, self._is_added)
 
     def see_gradients(self, variables, gradients, is_refused):
         """Checks an update's gradients before they are applied.
@@ -147,7 +164,7 @@ class LoopMonitor(Monitor):
         self._lost = ()
         self._num_updates += 1
         if self.is_on:
-            with self._door.guarded():
+            with self.door.guarded():
                 self._check_loop(variables, gradients, is_refused)
 
     def _check_loop(self, variables, gradients, is_refused):
@@ -187,7 +204,7 @@ class LoopMonitor(Monitor):
         """Takes note that an update was made, or traced."""
         if not self.is_on:
             return
-        with self._door.guarded():
+        with self.door.guarded():
             is_over = self._first_step.see_update(optimizer, variables)
             if tf.executing_eagerly():
                 if self._sight.is_open and is_over:
@@ -203,7 +220,7 @@ class LoopMonitor(Monitor):
             try:
                 with self._sight.paused():
                     self._end_first_step()
-            except (GradientBreakError, LoopStopped) as error:
+            except FINDINGS as error:
                 self._pending = error
 
     def _end_first_step(self):
@@ -212,7 +229,7 @@ class LoopMonitor(Monitor):
             self.look()
             if self._is_first:
                 self._is_first = False
-                with self._door.guarded():
+                with self.door.guarded():
                     self._look_behind_zeros()
         finally:
             self._sight.forget()
@@ -240,7 +257,7 @@ class LoopMonitor(Monitor):
             raise self._pending
         if not self.is_on:
             return
-        with self._door.guarded():
+        with self.door.guarded():
             for figures in self._records.written():
                 for finding in self._symptoms.of_record(figures):
                     number = len(self._model.trainable_variables)
@@ -269,12 +286,13 @@ class LoopMonitor(Monitor):
         Args:
             error: What the block raises.
         """
-        if isinstance(error, GradientBreakError):
-            self._logbook.keep(error.report.diagnoses)
-            return
         if not self.is_on or not isinstance(error, Exception):
             return
-        with self._door.guarded():
+        with self.door.guarded():
+            if isinstance(error, GradientBreakError):
+                self._logbook.keep(error.report.diagnoses)
+            if isinstance(error, FINDINGS):
+                return
             self._sight.close()
             step = self._step(self._model.trainable_variables)
             found = explain_error(step, error)

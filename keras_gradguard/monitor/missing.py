@@ -6,10 +6,12 @@ from dataclasses import replace
 
 from keras_gradguard.backend.tensorflow.internals.graphs import new_graph
 from keras_gradguard.diagnosis.hidden_losses import explain_terms, reaches_of
+from keras_gradguard.diagnosis.jumps import holds_condition
 from keras_gradguard.diagnosis.nonfinite import nonfinite_findings
 from keras_gradguard.diagnosis.questions import explain_missing
 from keras_gradguard.graph.trace import Trace
 from keras_gradguard.measure.rows import unique_paths
+from keras_gradguard.model.layers import runs_eagerly
 from keras_gradguard.records.finding import Finding
 from keras_gradguard.records.kinds import severity_of
 
@@ -25,6 +27,7 @@ class MissingGradients:
         response: The `Response` that findings are told to.
         logbook: The `TrainingLog`, told which loss reaches which variable.
         expected: The `Expected` variables without a gradient.
+        looking: Makes the block in which a step is looked at.
 
     Attributes:
         notes: Findings that break nothing, to be told once the first batch
@@ -32,14 +35,17 @@ class MissingGradients:
         reaches: A `LossReach` for each term of the loss, in the order of
             the model's variables; empty if the step could not be traced,
             `None` if the loss has one term, or was not looked at.
+        may_jump: Whether a loss of an eager step may jump: `False` if its
+            trace shows no condition of the user's in any.
     """
 
-    def __init__(self, response, logbook, expected):
+    def __init__(self, response, logbook, expected, looking):
         self.notes = []
-        self.reaches = None
+        self.reaches, self.may_jump = None, True
         self._response = response
         self._logbook = logbook
         self._expected = expected
+        self._looking = looking
         self._explained = {}
         self._terms_checked = False
 
@@ -57,7 +63,9 @@ class MissingGradients:
         if key not in self._explained:
             if len(self._explained) >= _MOST_EXPLANATIONS:
                 return ()
-            self._explained[key] = self._find(step, missing, all_lost, quiet)
+            with self._looking():
+                found = self._find(step, missing, all_lost, quiet)
+            self._explained[key] = found
         return self._explained[key]
 
     def _find(self, step, missing, all_lost, quiet):
@@ -67,7 +75,7 @@ class MissingGradients:
         if not self._terms_checked and not all_lost:
             self._terms_checked = True
             # A loss may train nothing while another term hides it.
-            terms, reaches = step.answer(_terms_of)
+            terms, reaches, self.may_jump = step.answer(_terms_of)
             self.notes += [n for n in terms.notes if not n.variables]
             self.notes += self._expected.strip(terms.notes)
             findings += self._expected.strip(terms.findings)
@@ -88,17 +96,24 @@ class MissingGradients:
 
 
 def _terms_of(step):
-    """Returns the `Terms` of a step and its reaches, `None` without trace."""
+    """Returns what is asked of the trace of a step that is not all cut.
+
+    Returns:
+        `(losses, reaches, may_jump)`: its `HiddenLosses`; the `LossReach`es,
+        `None` without a trace; whether a loss of an eager step may jump.
+    """
     terms, variables = explain_terms(step), step.model.trainable_variables
     if terms.trace is None:
-        return terms, None
+        return terms, None, True
     whole = dataclasses.replace(
         step, variables=tuple(variables), paths=unique_paths(variables)
     )
     is_whole = terms.trace.error is None
     found = reaches_of(whole, terms.trace) if is_whole else []
+    is_asked = is_whole and runs_eagerly(step.model)
+    may_jump = not is_asked or holds_condition(terms.trace.graph)
     # A trace takes as much room as the step itself.
-    return dataclasses.replace(terms, trace=None), found
+    return dataclasses.replace(terms, trace=None), found, may_jump
 
 
 _UNSEEN = (
@@ -133,10 +148,11 @@ class LoopMissingGradients(MissingGradients):
         response: See `MissingGradients`.
         logbook: See `MissingGradients`.
         expected: See `MissingGradients`.
+        looking: See `MissingGradients`.
     """
 
-    def __init__(self, response, logbook, expected):
-        super().__init__(response, logbook, expected)
+    def __init__(self, response, logbook, expected, looking):
+        super().__init__(response, logbook, expected, looking)
         self._waiting = set()
 
     def explain_live(self, step, missing, quiet, may_wait):

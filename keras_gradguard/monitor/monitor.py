@@ -1,13 +1,17 @@
 """Watches the steps of one training: checks, diagnoses, acts."""
 
 from keras_gradguard.backend.tensorflow.hook.fit import hook_of
+from keras_gradguard.backend.tensorflow.internals.randomness import (
+    Drawing,
+    put_back_at_fault,
+)
 from keras_gradguard.backend.tensorflow.tracing.failures import (
     is_backward_crash,
 )
 from keras_gradguard.diagnosis.failures import explain_error
 from keras_gradguard.diagnosis.not_applied import unknown_findings
 from keras_gradguard.diagnosis.questions import explain_zero
-from keras_gradguard.errors import FaultBarrier, GradientBreakError
+from keras_gradguard.errors import FINDINGS, GradientBreakError
 from keras_gradguard.graph.trace import Step
 from keras_gradguard.monitor.first_batch import FirstBatch, hidden_cuts
 from keras_gradguard.monitor.missing import MissingGradients
@@ -27,6 +31,9 @@ class Monitor:
         on_nonfinite: The same, or `"skip"`.
         expected: The `Expected` variables without a gradient and breaks.
         symptoms: Makes the `Symptoms` of a hook.
+
+    Attributes:
+        door: The `FaultBarrier` of all that watches this training.
     """
 
     _hook_of = staticmethod(hook_of)
@@ -38,16 +45,20 @@ class Monitor:
         self._logbook = logbook
         self._on_break = on_break
         self._response = Response(model, logbook, on_break, expected)
-        self._connection = MissingGradients(self._response, logbook, expected)
+        self._connection = MissingGradients(
+            self._response, logbook, expected, self._looking
+        )
         self._first = FirstBatch(self._response, logbook, self._connection)
         self._on_nonfinite = on_nonfinite
         self._expected = expected
-        self._door = FaultBarrier()
         self._lost = ()
         self._is_latched = False
         self._hook = self._hook_of(model)
-        self._hook.watchers.append(self)
+        self.door = self._hook.door
         self._symptoms = symptoms(self._hook)
+        # Last, so that nobody watches who is made by half.
+        self._hook.watchers.append(self)
+        logbook.not_checked = self._hook.not_checked
 
     @property
     def withhold(self):
@@ -62,13 +73,12 @@ class Monitor:
     @property
     def is_on(self):
         """Whether the guard still watches."""
-        hook = self._hook
-        return hook is not None and hook.door.is_open and self._door.is_open
+        return self._hook is not None and self.door.is_open
 
     def begin_epoch(self):
         """Starts the mean of the norms anew; looks for bad steps again."""
         if self.is_on and self._hook.probe is not None:
-            with self._door.guarded():
+            with self.door.guarded():
                 self._hook.probe.tally.begin()
                 if self._is_latched and self._symptoms.may_rearm():
                     self._hook.probe.rearm()
@@ -81,16 +91,20 @@ class Monitor:
             is_due: Whether its numbers are to be recorded.
         """
         if self.is_on:
-            with self._door.guarded():
+            with self.door.guarded():
                 self._first.begin(self._hook)
                 self._hook.guard_next(is_due)
+        if self._hook is not None and not self.is_on:
+            with self.door.guarded():
+                self._hook.run_on()
 
     def finish(self):
         """Leaves the model as it was and closes the event file."""
-        if self._hook is not None:
-            self._hook.undo(self)
-            self._hook = None
-            with self._door.guarded():
+        hook, self._hook = self._hook, None
+        if hook is not None:
+            with self.door.guarded():
+                hook.undo(self)
+            with self.door.guarded():
                 self._logbook.close()
 
     def see_gradients(self, variables, gradients):
@@ -110,7 +124,7 @@ class Monitor:
         self._lost = ()
         proceed = True
         if self.is_on:
-            with self._door.guarded():
+            with self.door.guarded():
                 proceed = self._check(variables, gradients)
         return proceed
 
@@ -140,10 +154,10 @@ class Monitor:
             variables: What it was given.
             unknown: Those that it does not know.
         """
-        if self._lost:
-            raise self._response.error(self._lost, str(error)) from error
-        if unknown and self.is_on:
-            with self._door.guarded():
+        with self.door.guarded():
+            if self._lost:
+                raise self._response.error(self._lost, str(error)) from error
+            if unknown and self.is_on:
                 found = unknown_findings(self._step(variables), unknown)
                 found = self._response.add_broken(
                     found, "error", quiet=True, is_fatal=True
@@ -152,9 +166,9 @@ class Monitor:
 
     def see_step_error(self, error):
         """Adds the diagnosis to an exception that is about gradients."""
-        if not self.is_on or isinstance(error, GradientBreakError):
+        if not self.is_on or isinstance(error, FINDINGS):
             return
-        with self._door.guarded():
+        with self.door.guarded(), self._looking():
             step = self._step(self._model.trainable_variables)
             self._lost = self._response.add_broken(
                 explain_error(step, error), "error", True, is_fatal=True
@@ -163,17 +177,18 @@ class Monitor:
 
     def see_failure(self, error):
         """Takes leave as an exception passes; what is known is on disk."""
-        with self._door.guarded():
+        with self.door.guarded():
             if isinstance(error, GradientBreakError):
                 self._logbook.keep(error.report.diagnoses)
             elif self.is_on and is_backward_crash(error):
-                self._explain_crash()
+                with self._looking():
+                    self._explain_crash()
             add_notes(error, self._lost)
         self.finish()
 
     def keep(self, diagnoses):
         """Keeps what a `GradGuardLoss` has found; returns the alarms of it."""
-        with self._door.guarded():
+        with self.door.guarded():
             diagnoses = self._response.keep(diagnoses)
         return diagnoses
 
@@ -190,17 +205,20 @@ class Monitor:
         """Explains a step whose gradient is not finite, and acts on it."""
         if not self.is_on or self._is_latched:
             return
-        if self._hook.latch() is None:
-            return
-        with self._door.guarded():
-            found, severity, step = self._symptoms.bad_step()
-            self._is_latched = self._on_nonfinite != "skip"
-            if not self._is_latched:
-                # What was kept of the step others may still have to read.
-                self._hook.probe.latch.clear()
-            quiet = self._on_nonfinite == "raise"
-            found = self._response.add(found, severity, quiet, step)
-            self._response.act(found, self._on_nonfinite)
+        with self.door.guarded():
+            if self._hook.latch() is not None:
+                with self._looking():
+                    self._look_at_bad_step()
+
+    def _look_at_bad_step(self):
+        found, severity, step = self._symptoms.bad_step()
+        self._is_latched = self._on_nonfinite != "skip"
+        if not self._is_latched:
+            # What was kept of the step others may still have to read.
+            self._hook.probe.latch.clear()
+        quiet = self._on_nonfinite == "raise"
+        found = self._response.add(found, severity, quiet, step)
+        self._response.act(found, self._on_nonfinite)
 
     def record(self, check_first=False):
         """Reads the last step's numbers, writes them and looks at them.
@@ -211,7 +229,7 @@ class Monitor:
         """
         if not self.is_on:
             return
-        with self._door.guarded():
+        with self.door.guarded():
             self._logbook.see_optimizers(
                 self._hook.probe.captures.named(), self._hook.num_replicas
             )
@@ -221,22 +239,30 @@ class Monitor:
                 found = self._hook.probe.captures.histograms()
                 self._logbook.record_histograms(measured, found)
             if check_first:
-                self._first.look(self._hook, self._symptoms, self._step)
-                for findings, severity in hidden_cuts(
-                    self._step, measured, self._logbook, self._expected
-                ):
-                    self._response.act(
-                        self._response.add_broken(findings, severity)
-                    )
-            for finding in self._symptoms.of_record(figures):
-                everything = self._model.trainable_variables
-                severity = severity_of(len(finding.variables), len(everything))
-                if finding.cause == "falling_scale":
-                    # Between the steps that it skips a model still learns.
-                    severity = "warning"
-                self._response.act(
-                    self._response.add_broken([finding], severity)
-                )
+                with self._looking():
+                    self._look_at_first_record(measured)
+            with Drawing(self._hook.is_drawn_elsewhere):
+                self._look_at_figures(figures)
+
+    def _look_at_first_record(self, measured):
+        self._first.look(self._hook, self._symptoms, self._step)
+        for findings, severity in hidden_cuts(
+            self._step, measured, self._logbook, self._expected
+        ):
+            self._response.act(self._response.add_broken(findings, severity))
+
+    def _look_at_figures(self, figures):
+        for finding in self._symptoms.of_record(figures):
+            everything = self._model.trainable_variables
+            severity = severity_of(len(finding.variables), len(everything))
+            if finding.cause == "falling_scale":
+                # Between the steps that it skips a model still learns.
+                severity = "warning"
+            self._response.act(self._response.add_broken([finding], severity))
+
+    def _looking(self):
+        """A block in which the step may be run, or traced, once more."""
+        return put_back_at_fault(self._hook.is_drawn_elsewhere)
 
     def _step(self, variables):
         return Step(

@@ -39,7 +39,7 @@ from keras_gradguard.report.incident import (
     replay_note,
     write_incident,
 )
-from keras_gradguard.source.declared import declared_place
+from keras_gradguard.source.declared import Declarations
 
 # A set of variables that changes from record to record is not replayed for
 # ever.
@@ -161,10 +161,16 @@ class Symptoms:
             )
         return found
 
-    def jumps(self):
-        """Returns the `Finding`s of a loss that jumps on the last batch."""
+    def jumps(self, may_jump=True):
+        """Returns the `Finding`s of a loss that jumps on the last batch.
+
+        Args:
+            may_jump: Whether a loss of an eager step may do that, as far as
+                is known; the graph of a compiled one tells.
+        """
         batch, graph = self._hook.batch(), self._hook.graph
-        if batch is None:
+        is_ruled_out = runs_eagerly(self._model) and not may_jump
+        if batch is None or is_ruled_out:
             return []
         return explain_jumps(self._step(batch), graph and graph())
 
@@ -220,7 +226,7 @@ class Symptoms:
         return found
 
     def _fading(self):
-        findings = []
+        findings, declared = [], self._declared()
         for sign in self._trends.signs():
             new = set(sign.paths) - self._told
             layer = sign.paths[0].rpartition("/")[0]
@@ -232,7 +238,7 @@ class Symptoms:
                     kind=sign.kind,
                     cause=sign.kind,
                     layer=layer or None,
-                    place=self._declared(sign.paths[0]),
+                    place=declared(sign.paths[0]),
                     variables=sign.paths,
                     evidence=sign.evidence,
                 )
@@ -245,13 +251,18 @@ class Symptoms:
             return []
         self._told |= set(still)
         step = self._step(None)
-        return still_findings(step, still, self._declared)
+        return still_findings(step, still, self._declared())
 
-    def _declared(self, path):
-        named = self._named()
-        layer = path.rpartition("/")[0] or None
-        found = declared_place(self._model, layer, variable=named.get(path))
-        return found or Place()
+    def _declared(self):
+        """Returns what gives the `Place` that declares a variable's layer."""
+        declarations = Declarations(self._model)
+
+        def place(path):
+            variable = self._named().get(path)
+            layer = path.rpartition("/")[0] or None
+            return declarations.place(layer, variable=variable) or Place()
+
+        return place
 
     def _named(self):
         step = self._step(None)

@@ -87,7 +87,7 @@ def report_of(values):
         step=values.get("step"),
         optimizers=tuple(map(_optimizer, values.get("optimizers", ()))),
         losses=tuple(map(_loss, values.get("losses", ()))),
-        not_checked=values.get("not_checked"),
+        not_checked=_word("not_checked", values.get("not_checked")),
     )
 
 
@@ -175,6 +175,12 @@ def _words(name, values):
     ):
         raise TypeError(f"its `{name}` is {values!r}, not a list of texts")
     return tuple(values)
+
+
+def _word(name, value):
+    if not isinstance(value, _WORD):
+        raise TypeError(f"its `{name}` is {value!r}")
+    return value
 
 
 def _number(value):

@@ -9,13 +9,13 @@ import ast
 import functools
 import inspect
 import re
+import sys
 
 import keras
 
 from keras_gradguard.model.layers import functional_call, layers_of
 from keras_gradguard.source.frames import frames_of, is_users, place_at
-from keras_gradguard.source.reachable import ReachableCode, called, loaded_files
-from keras_gradguard.source.syntax import tree_of
+from keras_gradguard.source.reachable import Sources, called
 
 
 def may_make(call, layer):
@@ -166,73 +166,127 @@ def _called_by(method):
     return {re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower() for name in classes}
 
 
-def declared_place(model, layer_path, op=None, variable=None):
-    """Finds the line that declares a layer, or the op of a Keras function.
+class Declarations:
+    """The lines that declare the layers of a model.
+
+    What is read for one is kept for the next ones, so make another object
+    for each look: the user's code may have changed in between.
 
     Args:
-        model: The model that holds the layer.
-        layer_path: Keras path of the layer, or `None`.
-        op: An op that runs in it, or `None`.
-        variable: A variable that the layer owns, or `None`.
-
-    Returns:
-        A `Place`, or `None`.
+        model: The model that holds the layers, or `None`.
     """
-    if variable is not None:
-        layer = owner_of(model, variable)
-    else:
-        layer = _layer_at(model, layer_path)
-    found = assigned_place(model, layer) if layer is not None else None
-    if found is not None:
-        return found
-    if layer is not None and layer is not model:
-        return _only(op, (type(layer).__name__,), layer)
-    names = ()
-    if op is not None:
-        names = functional_call(frames_of(op))
-    return _only(op, names) if names else None
 
+    def __init__(self, model):
+        self._model = model
+        self._sources = Sources()
+        self._owners = None
 
-def owner_of(model, variable):
-    """Returns the innermost layer that a variable belongs to, or `None`."""
-    found = None
-    for layer in layers_of(model):
-        if any(variable is own for own in layer.trainable_variables):
-            found = layer
-    return found
+    def place(self, layer_path, op=None, variable=None):
+        """Finds the line that declares a layer, or the op of a Keras function.
 
+        Args:
+            layer_path: Keras path of the layer, or `None`.
+            op: An op that runs in it, or `None`.
+            variable: A variable that the layer owns, or `None`.
 
-def _layer_at(model, path):
-    found = None
-    for layer in layers_of(model):
-        if path is not None and path in (layer.path, layer.name):
-            found = layer
-    return found
+        Returns:
+            A `Place`, or `None`.
+        """
+        if variable is not None:
+            layer = self.owner(variable)
+        else:
+            layer = self._layer_at(layer_path)
+        found = self.assigned(layer) if layer is not None else None
+        if found is not None:
+            return found
+        if layer is not None and layer is not self._model:
+            return self._only(op, (type(layer).__name__,), layer)
+        names = ()
+        if op is not None:
+            names = functional_call(frames_of(op))
+        return self._only(op, names) if names else None
 
+    def owner(self, variable):
+        """Returns the innermost layer that owns a trainable variable, if any.
 
-def assigned_place(model, value):
-    """Finds the `self.name = ...` in a class of the user that made `value`.
+        Args:
+            variable: A Keras variable.
+        """
+        if self._owners is None:
+            self._owners = {
+                id(own): layer
+                for layer in layers_of(self._model)
+                for own in layer.trainable_variables
+            }
+        return self._owners.get(id(variable))
 
-    Args:
-        model: The model whose layers may hold `value` as an attribute.
-        value: A layer or a variable.
+    def assigned(self, value):
+        """Finds the `self.name = ...` in a class of the user that made a value.
 
-    Returns:
-        A `Place`, or `None`.
-    """
-    for owner in layers_of(model):
-        names = [k for k, v in vars(owner).items() if v is value]
-        file = _class_file(type(owner)) if names else None
-        if file is None or not is_users(file):
-            continue
-        for node in ast.walk(tree_of(file)):
-            if not isinstance(node, ast.ClassDef):
+        Args:
+            value: A layer or a variable, which a layer holds as an attribute.
+
+        Returns:
+            A `Place`, or `None`.
+        """
+        for owner in layers_of(self._model):
+            names = [k for k, v in vars(owner).items() if v is value]
+            file = _class_file(type(owner)) if names else None
+            if file is None or not is_users(file):
                 continue
-            if node.name == type(owner).__name__:
-                lines = _assignments(node, names)
-                if len(lines) == 1:
-                    return _place(file, lines[0])
-    return None
+            for node in ast.walk(self._sources.tree(file)):
+                if not isinstance(node, ast.ClassDef):
+                    continue
+                if node.name == type(owner).__name__:
+                    lines = _assignments(node, names)
+                    if len(lines) == 1:
+                        return self._place(file, lines[0])
+        return None
+
+    def _layer_at(self, path):
+        found = None
+        for layer in layers_of(self._model):
+            if path is not None and path in (layer.path, layer.name):
+                found = layer
+        return found
+
+    def _only(self, op, names, layer=None):
+        """The one place that may have called something, by its names."""
+        if op is not None:
+            stack = [(file, name) for file, _, name in frames_of(op)]
+        else:
+            stack = _running()
+        reached = self._sources.reached(stack)
+        named = {file: reached.aliases(file, names) for file in reached.files}
+        nodes = reached.nodes
+        found = {
+            (file, node.lineno)
+            for file, node in nodes
+            if _may_call(node, named[file], names, layer)
+            and not (
+                isinstance(node, ast.Call) and reached.is_foreign(file, node)
+            )
+        }
+        if len(found) != 1 or (layer is None and _is_handed_on(nodes, named)):
+            return None
+        return self._place(*found.pop())
+
+    def _place(self, file, line):
+        inside = "<module>"
+        for node in ast.walk(self._sources.tree(file)):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                if node.lineno <= line <= node.end_lineno:
+                    inside = node.name
+        return place_at(file, line, inside)
+
+
+def _running():
+    """`(file, function)` of the code that runs."""
+    found, frame = [], sys._getframe(1)
+    while frame is not None:
+        found.append((frame.f_code.co_filename, frame.f_code.co_name))
+        frame = frame.f_back
+    return found
 
 
 def _assignments(node, names):
@@ -253,28 +307,6 @@ def _class_file(owner_class):
     return None
 
 
-def _only(op, names, layer=None):
-    """The one place that may have called something, by its names."""
-    if op is not None:
-        stack = [(file, name) for file, _, name in frames_of(op)]
-    else:
-        frames = inspect.stack(context=0)
-        stack = [(frame.filename, frame.function) for frame in frames]
-    files = loaded_files(file for file, _ in stack)
-    reached = ReachableCode(files, set(stack))
-    named = {file: reached.aliases(file, names) for file in files}
-    nodes = list(reached.nodes())
-    found = {
-        (file, node.lineno)
-        for file, node in nodes
-        if _may_call(node, named[file], names, layer)
-        and not (isinstance(node, ast.Call) and reached.is_foreign(file, node))
-    }
-    if len(found) != 1 or (layer is None and _is_handed_on(nodes, named)):
-        return None
-    return _place(*found.pop())
-
-
 def _may_call(node, own, names, layer):
     if isinstance(node, ast.Call) and called(node) in own:
         return layer is None or (
@@ -292,12 +324,3 @@ def _is_handed_on(nodes, named):
         and getattr(node, "attr", getattr(node, "id", None)) in named[file]
         for file, node in nodes
     )
-
-
-def _place(file, line):
-    inside = "<module>"
-    for node in ast.walk(tree_of(file)):
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-            if node.lineno <= line <= node.end_lineno:
-                inside = node.name
-    return place_at(file, line, inside)

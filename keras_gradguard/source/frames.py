@@ -143,7 +143,7 @@ def is_users(file):
     package = installed_package(file)
     if package is not None:
         return _uses_tensorflow(package)
-    return not _is_below(file, sysconfig.get_path("stdlib"))
+    return not _is_below(file, _folder_of("stdlib"))
 
 
 @functools.cache
@@ -161,11 +161,17 @@ def _framework_folders():
 def installed_package(file):
     """Returns the installed package that a file belongs to, or `None`."""
     for key in ("purelib", "platlib"):
-        folder = sysconfig.get_path(key)
+        folder = _folder_of(key)
         if _is_below(file, folder):
-            name = os.path.relpath(file, folder).split(os.sep)[0]
-            return name.removesuffix(".py")
+            inside = _absolute(file)[len(folder) :].lstrip(os.sep)
+            return inside.split(os.sep)[0].removesuffix(".py")
     return None
+
+
+@functools.cache
+def _folder_of(key):
+    """A folder of Python's; each answer of `sysconfig` takes 0.1 ms or more."""
+    return sysconfig.get_path(key)
 
 
 def _uses_tensorflow(package):
@@ -186,9 +192,12 @@ def _uses_tensorflow(package):
 
 def _is_below(file, folder):
     """A step has as many frames as ops, and a few files."""
-    if os.path.isabs(file):
-        return _normal(file).startswith(folder + os.sep)
-    return os.path.abspath(file).startswith(folder + os.sep)
+    return _absolute(file).startswith(folder + os.sep)
+
+
+def _absolute(file):
+    """The normal form of a file name, which may mean another one elsewhere."""
+    return _normal(file) if os.path.isabs(file) else os.path.abspath(file)
 
 
 _normal = functools.lru_cache(maxsize=4096)(os.path.normpath)

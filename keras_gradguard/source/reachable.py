@@ -6,6 +6,7 @@ A line that is looked for by name must not be one that nobody ever ran.
 
 import ast
 import collections
+import functools
 import gc
 import itertools
 import linecache
@@ -32,12 +33,46 @@ _KEEPING = frozenset(
 )
 
 
-def loaded_files(stack):
-    """Returns the user's files of which code may have run.
+class Sources:
+    """The user's files that are loaded, read once however often asked for.
 
-    Args:
-        stack: File names of the code that runs.
+    Modules come and go: make another one for the next look.
     """
+
+    def __init__(self):
+        self._trees, self._reached = {}, {}
+
+    @functools.cached_property
+    def files(self):
+        """The user's files of which code may have run, of modules and cells."""
+        return [file for file in _loaded_files() if is_users(file)]
+
+    def tree(self, file):
+        """Returns `tree_of` a file."""
+        if file not in self._trees:
+            self._trees[file] = tree_of(file)
+        return self._trees[file]
+
+    def reached(self, stack):
+        """Returns what module code and the code that runs lead to.
+
+        Args:
+            stack: `(file, function)` of the code that runs.
+
+        Returns:
+            A `Reached`, the same for the same code of the user's.
+        """
+        running = {known for known in stack if is_users(known[0])}
+        key = frozenset(running)
+        if key not in self._reached:
+            files = dict.fromkeys([*(f for f, _ in running), *self.files])
+            trees = {file: self.tree(file) for file in files}
+            self._reached[key] = ReachableCode(trees, running)
+        return self._reached[key]
+
+
+def _loaded_files():
+    """The files of loaded modules that lie in no installed package."""
     modules = dict.fromkeys(map(id, sys.modules.values()))
     found = list(sys.modules.values())
     # What `%run` and loaders by path have loaded is registered nowhere.
@@ -46,13 +81,9 @@ def loaded_files(stack):
         for value in gc.get_objects()
         if type(value) is types.ModuleType and id(value) not in modules
     ]
-    known = dict.fromkeys(stack)
-    for module in found:
-        file = getattr(module, "__file__", None)
-        if file and installed_package(file) is None:
-            known[file] = None
-    known |= dict.fromkeys(_cells())
-    return [file for file in known if is_users(file)]
+    files = (getattr(module, "__file__", None) for module in found)
+    known = [f for f in files if f and installed_package(f) is None]
+    return dict.fromkeys([*known, *_cells()])
 
 
 def _cells():
@@ -111,12 +142,12 @@ class ReachableCode:
     """The nodes of some files that module code leads to by names.
 
     Args:
-        files: File names.
+        trees: The syntax tree of each, by file name.
         running: `(file, function)` pairs that are on the stack.
     """
 
-    def __init__(self, files, running=()):
-        self._trees = {file: tree_of(file) for file in files}
+    def __init__(self, trees, running=()):
+        self._trees = trees
         self._nodes = collections.defaultdict(list)
         self._names = collections.defaultdict(set)
         self._defined = collections.defaultdict(list)
@@ -195,11 +226,19 @@ class ReachableCode:
             _may_be_users(module) or module.split(".")[0] in FRAMEWORKS
         )
 
+    @functools.cached_property
     def nodes(self):
-        """Goes through `(file, node)` of all code that may have run."""
-        for scope in self.scopes:
-            for node in self._nodes[scope]:
-                yield scope[0], node
+        """`(file, node)` of all code that may have run."""
+        return [
+            (scope[0], node)
+            for scope in self.scopes
+            for node in self._nodes[scope]
+        ]
+
+    @property
+    def files(self):
+        """The names of the files."""
+        return list(self._trees)
 
     def aliases(self, file, names):
         """Returns names and those under which a file imports them.

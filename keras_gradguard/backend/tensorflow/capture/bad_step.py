@@ -178,6 +178,14 @@ class LeftOutUpdates:
         self.what = what
         self._latch = latch
         self._before = []
+        if what is not None:
+            with guard_variables():
+                self._is_on = tf.Variable(True, trainable=False)
+
+    def switch_off(self):
+        """Leaves out nothing from now on."""
+        if self.what is not None:
+            self._is_on.assign(False)
 
     def begin(self):
         """Reads what a step changes by itself: call it before the step."""
@@ -202,7 +210,9 @@ class LeftOutUpdates:
         return self._reached(carry.is_bad())
 
     def _reached(self, is_bad):
-        return is_bad | self._latch.is_set() if self.what == "after" else is_bad
+        if self.what == "after":
+            is_bad |= self._latch.is_set()
+        return is_bad & self._is_on.value()
 
     def apply(self, capture, held, apply):
         """Makes an update, or leaves it out.
@@ -265,3 +275,47 @@ def _are_alike(one, other):
         and one.shape.is_fully_defined()
         and one.shape == other.shape
     )
+
+
+def made_once(door, apply, make):
+    """Makes an update, or leaves it out; a fault of the guard lets it be made.
+
+    Args:
+        door: The `Door` of the guard.
+        apply: Calls what it is given, or leaves it out.
+        make: Makes the update.
+
+    Returns:
+        What `make` returns, if it was made for a fault of the guard.
+    """
+    update = _Update(make)
+    try:
+        return apply(update)
+    except Exception as error:
+        if error is update.error:
+            raise
+        with door.guarded():
+            raise
+    # What stood in a branch that was not finished is in no graph.
+    is_made = update.is_made and tf.executing_eagerly()
+    return None if is_made else make()
+
+
+class _Update:
+    """An update, and how far it has come.
+
+    Args:
+        make: Makes it.
+    """
+
+    def __init__(self, make):
+        self._make = make
+        self.error, self.is_made = None, False
+
+    def __call__(self):
+        try:
+            self._make()
+        except Exception as error:
+            self.error = error
+            raise
+        self.is_made = True

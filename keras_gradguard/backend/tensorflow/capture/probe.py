@@ -128,7 +128,8 @@ class LoopProbe:
 
     def switch_off(self):
         """Lets compiled steps run on without being measured."""
-        self._is_on.assign(False)
+        with guard_variables():
+            self._is_on.assign(False)
 
 
 NORM = "grad_norm"
@@ -328,6 +329,22 @@ class Probe:
         self._carry.reset()
         self._bad_step.reset()
         self.tally.begin()
+
+    def stripped(self, logs):
+        """Takes out of the logs of a call what the guard has added.
+
+        Args:
+            logs: What it returned, looked at or not.
+        """
+        if isinstance(logs, dict):
+            self._share.take(logs)
+            self.tally.strip(logs)
+
+    def switch_off(self):
+        """Lets a traced step run on: not recorded, with each update made."""
+        with guard_variables():
+            self.expect(False)
+            self._withholding.switch_off()
 
     def rearm(self):
         """Lets the next bad step be seen as the first one."""

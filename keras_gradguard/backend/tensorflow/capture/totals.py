@@ -178,6 +178,16 @@ class EpochTotals:
             return None, is_bad
         return ObjectProxy(total / count if count else math.nan), is_bad
 
+    def strip(self, logs):
+        """Takes the figures of a step out of its logs, and leaves it there.
+
+        Args:
+            logs: See `take`.
+        """
+        sent = logs.get(LOSS) if self._is_sent else None
+        if tf.is_tensor(sent) and sent.shape.rank == 1:
+            logs[LOSS] = sent[0]
+
 
 def packed_totals(
     norm, is_bad, has_norm=1.0, is_left_out=False, is_scaled=False

@@ -39,13 +39,16 @@ class FirstTrace:
     Args:
         model: The Keras model.
         is_alone: Whether one replica trains it.
+        step: Has `door`, the fault barrier of the training that runs. A
+            fault changes nothing of how often the step is traced.
 
     Attributes:
         patches: `(instance, name, value)`s that put it in place.
     """
 
-    def __init__(self, model, is_alone):
+    def __init__(self, model, is_alone, step):
         self._model = model
+        self._step = step
         # A step of the user's own may do anything anywhere.
         self._is_plain = is_alone and is_default_step(model)
         self._before = self._draft = self._again = None
@@ -95,9 +98,13 @@ class FirstTrace:
 
     def end(self):
         """Asks for a second trace if the first one has changed something."""
-        if is_examining() or not self._has_built:
+        has_built, self._has_built = self._has_built, False
+        if not has_built:
             return
-        if self._before != self._found():
+        is_changed = True
+        with self._step.door.guarded():
+            is_changed = not is_examining() and self._before != self._found()
+        if is_changed:
             self._again = tf.Variable(0.0, trainable=False)
 
     def _found(self):
@@ -112,16 +119,24 @@ class FirstTrace:
 
     def _built(self, build):
         """Builds something outside of the trace, if one trace may do."""
-        is_traced = self._before is not None and not tf.executing_eagerly()
-        if (
-            not (is_traced and self._is_plain)
-            or is_examining()
-            or tf.distribute.has_strategy()
-            or not self._known.issuperset(map(id, self._model.variables))
-        ):
+        may_lift = False
+        with self._step.door.guarded():
+            may_lift = self._step.door.is_open and self._may_lift()
+        if not may_lift:
             return build()
-        with made_outside():
-            done = build()
         self._has_built = True
-        self._known |= set(map(id, self._model.variables))
+        with self._step.door.around(made_outside()):
+            done = build()
+        with self._step.door.guarded():
+            self._known |= set(map(id, self._model.variables))
         return done
+
+    def _may_lift(self):
+        is_traced = self._before is not None and not tf.executing_eagerly()
+        return (
+            is_traced
+            and self._is_plain
+            and not is_examining()
+            and not tf.distribute.has_strategy()
+            and self._known.issuperset(map(id, self._model.variables))
+        )

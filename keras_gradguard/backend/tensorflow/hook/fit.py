@@ -18,15 +18,17 @@ from keras_gradguard.backend.tensorflow.hook.guarded_step import (
 from keras_gradguard.backend.tensorflow.hook.running import (
     Running,
     end_with,
+    fit_draws_elsewhere,
     num_replicas,
     running_fit,
 )
 from keras_gradguard.backend.tensorflow.hook.train_function import (
     note_run,
-    trace_for,
+    tracer_of,
 )
 from keras_gradguard.backend.tensorflow.internals.batches import packed_batch
-from keras_gradguard.errors import FaultBarrier
+from keras_gradguard.backend.tensorflow.internals.randomness import Drawing
+from keras_gradguard.errors import FaultBarrier, counted, fault_sentence
 from keras_gradguard.model.layers import runs_eagerly
 
 
@@ -41,19 +43,30 @@ class Logs(dict):
         model: The model that trains.
         logs: What `train_function` returned.
         own: Name of our entry.
+        door: The `Door` of the guard.
     """
 
-    def __init__(self, model, logs, own):
+    def __init__(self, model, logs, own, door):
         super().__init__(logs)
         self._model = model
         self._own = own
+        self._door = door
 
     def keys(self):
         """Returns the names."""
+        is_done = False
+        with self._door.guarded():
+            self._exchange()
+            is_done = True
+        if not is_done:
+            # Without it Keras sees for itself.
+            self.pop(self._own, None)
+        return super().keys()
+
+    def _exchange(self):
         results = self._model.get_metrics_result()
         if self._own not in results and {*results, self._own} == {*self}:
             self.update(results)
-        return super().keys()
 
 
 # The hooks themselves hold their model.
@@ -67,7 +80,7 @@ def hook_of(model):
     that ended in an exception outside the training step is taken away first.
     """
     fit, hook = running_fit(), _known(model)
-    if hook is not None and (hook.has_run or hook.fit() is not fit):
+    if hook is not None and (hook.has_run or not hook.is_of(fit)):
         hook.end()
         hook = None
     if hook is None:
@@ -95,19 +108,44 @@ class FitHook:
     Args:
         model: A compiled Keras model whose `train_function` is made.
         fit: See `running_fit`.
+
+    Attributes:
+        door: The `Door` of all that watches this training. After a fault
+            the step that was traced runs on: another trace would run the
+            user's Python code once more, and begin anew with each random op.
+        not_checked: A list of what is to be said of faults, see `Report`.
+        is_running: Whether a call of the train function runs.
+        is_drawn_elsewhere: Whether other threads may draw random numbers
+            for the batches.
     """
 
-    def __init__(self, model, fit=None):
+    def __init__(self, model, fit=()):
         self.model = model
+        self.door = FaultBarrier(self._see_fault)
+        self.not_checked = []
+        self._num_running, self._num_done = 0, 0
         self.watchers = []
         self.num_steps = 0
         self.num_replicas = num_replicas(model)
-        self.fit = end_with(fit, self)
-        self.door = FaultBarrier()
-        self._step = self._plain = self._latch = None
+        self.is_of = end_with(fit, self)
+        self.is_drawn_elsewhere = fit_draws_elsewhere(fit)
+        self._step = self._plain = self._around = self._latch = None
         # What its step holds for, once it is traced; `None` to keep no step.
         self._traced_for = None
-        self._running = Running(self)
+
+    @property
+    def is_running(self):
+        """Whether a call of the train function runs."""
+        return self._num_running > 0
+
+    def _see_fault(self, reason):
+        when = "before its first step was done"
+        if self._num_done:
+            when = f"after {counted(self._num_done, 'step')} of this training"
+        self.not_checked.append(fault_sentence(when, reason))
+        if self.probe is not None:
+            with self.door.guarded():
+                self.probe.switch_off()
 
     @property
     def probe(self):
@@ -162,11 +200,19 @@ class FitHook:
             self._take(*step_for(self.model, self._modes()))
         else:
             self._step.make_whole()
-        names = vars(self.model)
-        is_first = names["train_function"] != self._run
         # Another watcher may have asked for a record of this call.
+        is_first = vars(self.model)["train_function"] != self._run
         self.probe.expect(is_due or (not is_first and self.probe.is_due))
-        if is_first:
+        self._put_in_place()
+
+    def run_on(self):
+        """Lets the step that was traced run once more, watched or not."""
+        if self.has_run:
+            self._put_in_place()
+
+    def _put_in_place(self):
+        names = vars(self.model)
+        if names["train_function"] != self._run:
             self._plain = names["train_function"]
             names["train_function"] = self._run
 
@@ -182,14 +228,18 @@ class FitHook:
     def _take(self, step, traced_for=None):
         self._step, self._traced_for = step, traced_for
         step.training = self
+        self._around = self.door.around(
+            Running(self), Drawing(self.is_drawn_elsewhere), step.hooked
+        )
 
     def end(self):
         """Leaves the model as it was, and all watchers with it."""
         # Whoever ends it may be in the midst of anything.
         self._traced_for = None
-        self.take_back()
-        for watcher in list(self.watchers):
-            watcher.finish()
+        with self.door.guarded():
+            self.take_back()
+            for watcher in list(self.watchers):
+                watcher.finish()
 
     def take_back(self):
         """Puts the plain train function back if the guarded one is there."""
@@ -198,45 +248,58 @@ class FitHook:
 
     def _run(self, iterator):
         """Runs one guarded call; the model is as before when it ends."""
-        self.take_back()
-        run = self._run_again if self.has_run else self._run_first
+        is_first, tracer = not self.has_run, None
+        with self.door.guarded():
+            self.take_back()
+            if is_first:
+                tracer = self._prepared(iterator)
+        if is_first and not self.door.is_open:
+            return self._plain(iterator)
         self.num_steps += self.model.steps_per_execution
+        self._num_running += 1
         try:
-            logs = run(iterator)
-            with self.door.guarded():
-                logs = self._taken_from(logs)
-            return logs
+            with self._around:
+                if is_first:
+                    with self.door.guarded():
+                        self._step.show_again()
+                if tracer is not None:
+                    tracer()
+                logs = self._step.function(iterator)
         except (StopIteration, tf.errors.OutOfRangeError):
             raise
         except BaseException as error:
             # A trace may have been cut short.
             self._traced_for = None
-            for watcher in list(self.watchers):
-                watcher.see_failure(error)
-            raise
-
-    def _run_again(self, iterator):
-        with self._running, self._step.hooked:
-            return self._step.function(iterator)
-
-    def _run_first(self, iterator):
-        spec = None
-        with self.door.guarded():
-            spec = note_run(self._plain, iterator)
-            if not self._step.runs_as(spec):
-                is_due = self.probe.is_due
-                self._take(GuardedStep(self.model, self._step.modes))
-                self.probe.expect(is_due)
-            self._step.begin(spec)
-        with self._running, self._step.hooked:
-            self._step.show_again()
-            trace_for(self._step.function, spec, iterator)
-            logs = self._step.function(iterator)
-        if self._traced_for is None and not runs_eagerly(self.model):
             with self.door.guarded():
-                modes = self._step.modes
-                self._traced_for = trace_conditions(self.model, modes)
+                for watcher in list(self.watchers):
+                    watcher.see_failure(error)
+            raise
+        finally:
+            self._num_running -= 1
+        self._num_done = self.num_steps
+        with self.door.guarded():
+            if is_first and self.door.is_open:
+                self._note_traced()
+            if self.door.is_open:
+                return self._taken_from(logs)
+        with self.door.guarded():
+            self.probe.stripped(logs)
         return logs
+
+    def _prepared(self, iterator):
+        """Finds the trace for the first batch; returns what makes it."""
+        spec = note_run(self._plain, iterator)
+        if not self._step.runs_as(spec):
+            is_due = self.probe.is_due
+            self._take(GuardedStep(self.model, self._step.modes))
+            self.probe.expect(is_due)
+        self._step.begin(spec)
+        return tracer_of(self._step.function, spec, iterator)
+
+    def _note_traced(self):
+        if self._traced_for is None and not runs_eagerly(self.model):
+            modes = self._step.modes
+            self._traced_for = trace_conditions(self.model, modes)
 
     def _taken_from(self, logs):
         """Returns the logs of a call as Keras is to get them."""
@@ -247,7 +310,7 @@ class FitHook:
         if norm is None or NORM in logs:
             # A step of the user's own may take that name for itself.
             return logs
-        return Logs(self.model, {**logs, NORM: norm}, NORM)
+        return Logs(self.model, {**logs, NORM: norm}, NORM, self.door)
 
     @property
     def has_run(self):

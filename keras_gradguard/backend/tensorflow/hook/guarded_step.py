@@ -84,8 +84,10 @@ class GuardedStep:
         self.is_sound = True
         self._own_step = self._values = None
         if not is_default_step(model):
-            self._own_step = OwnStep(model.train_step, lambda: self._is_due)
-        self.first_trace = FirstTrace(model, self.num_replicas == 1)
+            self._own_step = OwnStep(
+                model.train_step, lambda: self._is_due, self
+            )
+        self.first_trace = FirstTrace(model, self.num_replicas == 1, self)
         self._guarded_step = self._guard(model.train_step)
         self._make()
         # Older Keras looks `train_step` up only when it traces.
@@ -208,24 +210,26 @@ class GuardedStep:
 
         @functools.wraps(step)
         def train_step(data):
-            self.traced.data = spec_of(data)
-            before, self._values = self._values, data
+            before = self._values
             with self.door.guarded():
-                self.first_trace.begin(not self.probe.withholds)
-                if self.is_probed():
-                    self.probe.begin(data)
+                if self.door.is_open:
+                    self.traced.data, self._values = spec_of(data), data
+                    self.first_trace.begin(not self.probe.withholds)
+                    if self.is_probed():
+                        self.probe.begin(data)
             try:
                 logs = run(data)
             except Exception as error:
-                # A look at a step may end where the step itself goes on.
-                if not is_examining():
-                    self.show_error("see_step_error", error)
+                with self.door.guarded():
+                    # A look may end where the step itself goes on.
+                    if not is_examining():
+                        self.show_error("see_step_error", error)
                 raise
             finally:
                 self._values = before
             with self.door.guarded():
                 logs = self.probe.end(logs) if self.is_probed() else logs
-                self.first_trace.end()
+            self.first_trace.end()
             return logs
 
         return train_step

@@ -11,6 +11,7 @@ import threading
 
 import keras
 
+from keras_gradguard.backend.tensorflow.capture.bad_step import made_once
 from keras_gradguard.backend.tensorflow.capture.probe import LoopProbe
 from keras_gradguard.backend.tensorflow.hook.optimizer import SummedHook
 from keras_gradguard.backend.tensorflow.hook.running import (
@@ -19,7 +20,7 @@ from keras_gradguard.backend.tensorflow.hook.running import (
 )
 from keras_gradguard.backend.tensorflow.internals.patch import replaced
 from keras_gradguard.backend.tensorflow.tracing.restore import is_examining
-from keras_gradguard.errors import FaultBarrier
+from keras_gradguard.errors import FaultBarrier, counted, fault_sentence
 from keras_gradguard.model.optimizers import (
     applied_variables,
     optimizers_of,
@@ -121,6 +122,7 @@ class LoopHook:
         watchers: The watcher, once it is there.
         pause: Makes a context in which nobody looks at what runs.
         door: The `Door` at which a fault of all this is caught.
+        not_checked: A list of what is to be said of faults, see `Report`.
     """
 
     def __init__(self, model, every, withhold, optimizers):
@@ -135,11 +137,22 @@ class LoopHook:
         self.graph = None
         self._hooked, self._summed = {}, {}
         self._stack = contextlib.ExitStack()
-        self.door = FaultBarrier()
+        self.door = FaultBarrier(self._see_fault)
+        self.not_checked = []
         self._own = {}
         self._thread = threading.local()
         # By optimizer: updates under way that another one makes by it.
         self._within = collections.Counter()
+        self._num_updates = 0
+        self.is_drawn_elsewhere = False
+
+    def _see_fault(self, reason):
+        when = "before the first update"
+        if self._num_updates:
+            when = f"after {counted(self._num_updates, 'update')}"
+        self.not_checked.append(fault_sentence(when, reason))
+        with self.door.guarded():
+            self.probe.switch_off()
 
     @property
     def answers(self):
@@ -218,24 +231,18 @@ class LoopHook:
         def apply(grads, trainable_variables=None):
             gradients, given = list(grads), trainable_variables
             given = None if given is None else list(given)
-            is_inner = getattr(self._thread, "is_applying", False)
-            is_inner = is_inner or self._within[id(optimizer)]
-            if is_inner or is_examining() or not self.door.is_open:
-                return original(gradients, given)
-            if given is None and not optimizer.built:
-                return original(gradients, given)
-            variables = applied_variables(optimizer, given)
-            own = {}
+            variables, own, inner = given, {}, optimizer
             with self.door.guarded():
-                own = self._own_of(variables[: len(gradients)])
+                if self._is_watched(optimizer):
+                    variables, own = self._known(optimizer, gradients, given)
+                    inner = updating(optimizer)
             if not own:
                 return original(gradients, given)
             self._thread.is_applying = True
-            inner = updating(optimizer)
             # A loss scale calls it in other threads where replicas train.
             self._within[id(inner)] += inner is not optimizer
             try:
-                with self.pause():
+                with self.door.around(self.pause()):
                     return self._apply(
                         optimizer,
                         lambda: original(gradients, given),
@@ -249,16 +256,39 @@ class LoopHook:
 
         return apply
 
+    def _is_watched(self, optimizer):
+        """Whether a call of `apply` is an update of its own."""
+        is_inner = getattr(self._thread, "is_applying", False)
+        is_inner = is_inner or self._within[id(optimizer)]
+        return self.door.is_open and not is_inner and not is_examining()
+
+    def _known(self, optimizer, gradients, given):
+        """The variables of an update, and the model's among them.
+
+        Args:
+            optimizer: The optimizer.
+            gradients: The gradients.
+            given: The variables that `apply` was given, or `None`.
+
+        Returns:
+            `(variables, own)`, see `_own_of`.
+        """
+        if given is None:
+            if not optimizer.built:
+                return given, {}
+            given = applied_variables(optimizer, given)
+        return given, self._own_of(given[: len(gradients)])
+
     def _apply(self, optimizer, make, variables, gradients, own):
-        if all(optimizer is not known for known in self.optimizers):
-            self.optimizers.append(optimizer)
-        unknown = unknown_to(optimizer, variables)
-        is_refused = all(gradient is None for gradient in gradients)
+        known, unknown = None, []
         mine, theirs = list(own.values()), [gradients[n] for n in own]
-        for watcher in self.watchers:
-            watcher.see_gradients(mine, theirs, is_refused)
-        known = None
         with self.door.guarded():
+            if all(optimizer is not other for other in self.optimizers):
+                self.optimizers.append(optimizer)
+            unknown = unknown_to(optimizer, variables)
+            is_refused = all(gradient is None for gradient in gradients)
+            for watcher in self.watchers:
+                watcher.see_gradients(mine, theirs, is_refused)
             if self.num_replicas > 1:
                 # The gradients of one replica are not those of the step.
                 inner = updating(optimizer)
@@ -268,14 +298,20 @@ class LoopHook:
                     optimizer.build(variables)
                 known = self.probe.before_apply(optimizer, mine, theirs)
         try:
-            done = self.probe.apply(known, make) if known else make()
+            if known is None or self.probe.withhold is None:
+                done = make()
+            else:
+                apply = functools.partial(self.probe.apply, known)
+                done = made_once(self.door, apply, make)
         except ValueError as error:
-            for watcher in self.watchers:
-                watcher.see_apply_error(error, mine, unknown)
+            with self.door.guarded():
+                for watcher in self.watchers:
+                    watcher.see_apply_error(error, mine, unknown)
             raise
         with self.door.guarded():
-            if known:
+            if known and self.door.is_open:
                 self.probe.after_apply(known)
-        for watcher in self.watchers:
-            watcher.see_update(optimizer, mine)
+            for watcher in self.watchers:
+                watcher.see_update(optimizer, mine)
+        self._num_updates += 1
         return done

@@ -2,6 +2,7 @@
 
 import functools
 
+from keras_gradguard.backend.tensorflow.capture.bad_step import made_once
 from keras_gradguard.backend.tensorflow.hook.running import is_measured_here
 from keras_gradguard.backend.tensorflow.hook.train_function import without
 from keras_gradguard.model.optimizers import (
@@ -122,44 +123,77 @@ class OptimizerHook:
 
         @functools.wraps(original)
         def apply(grads, trainable_variables=None):
-            gradients = list(grads)
-            variables = applied_variables(self._optimizer, trainable_variables)
-            unknown = unknown_to(self._optimizer, variables)
-            if unknown and step.is_stale:
-                # As the step that is at hand already: it knows none of them.
-                gradients, variables = without(unknown, gradients, variables)
-            if not step.show_gradients(variables, gradients):
+            gradients, given = list(grads), trainable_variables
+            given = None if given is None else list(given)
+            variables, unknown, proceed = given, [], True
+            with step.door.guarded():
+                variables, gradients, unknown = self._known(gradients, given)
+                proceed = step.show_gradients(variables, gradients)
+                step.see_graph()
+            if not proceed:
                 return None
-            step.see_graph()
 
             def make():
-                return original(gradients, trainable_variables and variables)
+                return original(gradients, None if given is None else variables)
 
             try:
                 return self._measured(variables, gradients, make)
             except ValueError as error:
-                step.show_error("see_apply_error", error, variables, unknown)
+                with step.door.guarded():
+                    step.show_error(
+                        "see_apply_error", error, variables, unknown
+                    )
                 raise
 
         return apply
 
+    def _known(self, gradients, given):
+        """What an update is made of, and the variables that are unknown.
+
+        Args:
+            gradients: The gradients.
+            given: The variables that `apply` was given, or `None`.
+
+        Returns:
+            `(variables, gradients, unknown)`.
+        """
+        variables = applied_variables(self._optimizer, given)
+        unknown = unknown_to(self._optimizer, variables)
+        if unknown and self._step.is_stale:
+            # As the step that is at hand already: it knows none of them.
+            gradients, variables = without(unknown, gradients, variables)
+        return variables, gradients, unknown
+
     def _measured(self, variables, gradients, make):
         """Makes an update, and measures its gradients and its effect."""
         step, known = self._step, None
-        if step.num_replicas > 1:
-            # Those of one replica are not those of the step.
-            if variables and is_measured_here():
+        with step.door.guarded():
+            if step.num_replicas == 1:
+                known = self._before(variables, gradients)
+            elif variables and is_measured_here():
+                # Those of one replica are not those of the step.
                 self._summed.applied = self._optimizer, variables
-            return make()
+        done = self._made(known, make)
         with step.door.guarded():
-            if variables and step.is_probed():
-                step.first_trace.build(self._optimizer, variables)
-            if variables and step.is_probed():
-                known = step.probe.before_apply(
-                    self._optimizer, variables, gradients
-                )
-        done = step.probe.apply(known, make) if known else make()
-        with step.door.guarded():
-            if known:
+            if known and step.door.is_open:
                 step.probe.after_apply(known)
         return done
+
+    def _before(self, variables, gradients):
+        """Measures gradients; returns what `Probe` is to know of them."""
+        step = self._step
+        if variables and step.is_probed():
+            step.first_trace.build(self._optimizer, variables)
+        if variables and step.is_probed():
+            return step.probe.before_apply(
+                self._optimizer, variables, gradients
+            )
+        return None
+
+    def _made(self, known, make):
+        """Makes an update, or leaves it out; a fault lets it be made."""
+        step = self._step
+        if known is None or not step.probe.withholds:
+            return make()
+        apply = functools.partial(step.probe.apply, known)
+        return made_once(step.door, apply, make)

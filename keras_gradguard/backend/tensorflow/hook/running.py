@@ -7,6 +7,8 @@ import weakref
 import keras
 import tensorflow as tf
 
+from keras_gradguard.model.layers import data_of_fit, is_drawn_elsewhere
+
 _BEGINS = ("on_train_begin", "on_train_batch_begin")
 
 
@@ -14,16 +16,28 @@ def running_fit():
     """Returns what lives as long as the `fit` that begins, or a step of it.
 
     Returns:
-        The list of its callbacks, `None` outside of one.
+        A tuple, empty outside of one: what Keras' own `fit`, whoever has
+        called it, goes through its data with; and the list of the callbacks,
+        which may be the user's own.
     """
     frame = sys._getframe(1)
     while frame is not None:
         if frame.f_code.co_name in _BEGINS:
             owner = frame.f_locals.get("self")
             if isinstance(owner, keras.callbacks.CallbackList):
-                return owner
+                data = data_of_fit(frame.f_back)
+                return (owner,) if data is None else (data, owner)
         frame = frame.f_back
-    return None
+    return ()
+
+
+def fit_draws_elsewhere(fit):
+    """Returns whether other threads may draw numbers for the batches.
+
+    Args:
+        fit: What `running_fit` returned.
+    """
+    return any(map(is_drawn_elsewhere, fit))
 
 
 def end_with(fit, hook):
@@ -34,12 +48,12 @@ def end_with(fit, hook):
         hook: Has `end()`.
 
     Returns:
-        A function that returns what is left of `fit`, or `None`.
+        A function that returns whether a `fit` is that one.
     """
-    if fit is None:
-        return lambda: None
-    weakref.finalize(fit, _end, weakref.ref(hook)).atexit = False
-    return weakref.ref(fit)
+    for part in fit:
+        weakref.finalize(part, _end, weakref.ref(hook)).atexit = False
+    known = weakref.ref(fit[0]) if fit else lambda: None
+    return lambda other: known() is (other[0] if other else None)
 
 
 def _end(reference):
@@ -78,15 +92,18 @@ _thread = threading.local()
 
 def running_hook():
     """Returns the `Hook` whose step runs in this thread, or `None`."""
-    stack = getattr(_thread, "stack", None)
-    return stack[-1] if stack else None
+    for hook in reversed(getattr(_thread, "stack", ())):
+        # One that could not be taken away may be left.
+        if hook.is_running:
+            return hook
+    return None
 
 
 class Running:
     """Makes a hook the running one while the block runs.
 
     Args:
-        hook: The `Hook`.
+        hook: The `Hook`; it has `is_running`.
     """
 
     def __init__(self, hook):
@@ -100,4 +117,5 @@ class Running:
 
     def __exit__(self, kind, error, traceback):
         """Takes the note back."""
-        _thread.stack.pop()
+        while _thread.stack.pop() is not self._hook:
+            pass

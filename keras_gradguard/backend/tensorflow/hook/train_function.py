@@ -6,6 +6,7 @@ the change either, nor one of `run_eagerly`. Nor must it be traced for one size
 of a batch where that at hand is for any: the last bits of a sum may differ.
 """
 
+import functools
 import weakref
 
 import tensorflow as tf
@@ -77,19 +78,23 @@ def is_run_as(train_function, spec):
     return _traced_for(known, spec) == spec
 
 
-def trace_for(train_function, spec, iterator):
-    """Traces a train function for more than what it gets first.
+def tracer_of(train_function, spec, iterator):
+    """Returns what traces a function for more than it will get first.
 
     Args:
         train_function: The guarded one.
         spec: What `note_run` has returned.
         iterator: What it gets.
+
+    Returns:
+        A function without arguments, `None` if there is nothing to do.
     """
     if not isinstance(spec, tf.data.IteratorSpec):
-        return
-    if spec != tf.type_spec_from_value(iterator):
-        (function, *_) = functions_of(train_function)
-        function.get_concrete_function(spec)
+        return None
+    if spec == tf.type_spec_from_value(iterator):
+        return None
+    (function, *_) = functions_of(train_function)
+    return functools.partial(function.get_concrete_function, spec)
 
 
 def is_traced(model):
@@ -181,16 +186,26 @@ class OwnStep:
     Args:
         step: The `train_step`.
         is_due: Returns whether the step that runs is recorded.
+        guarded: Has `door`, the fault barrier of the training that runs.
     """
 
-    def __init__(self, step, is_due):
+    def __init__(self, step, is_due, guarded):
         self._step = step
+        self._guarded = guarded
         self._is_due = is_due
         self._functions = Functions()
         self._num_eager, self._is_watching = 0, True
 
     def run(self, data):
         """Runs the step on a batch."""
+        apart = ()
+        with self._guarded.door.guarded():
+            apart = (self._functions.apart(self._watch()),)
+        with self._guarded.door.around(*apart):
+            return self._step(data)
+
+    def _watch(self):
+        """Returns whether functions that the next step calls get known."""
         if tf.executing_eagerly():
             self._num_eager += 1
             is_early = self._num_eager <= _NUM_WATCHED
@@ -201,8 +216,7 @@ class OwnStep:
             # A trace may lead to tensors of the graph that it was made for.
             self._functions.forget()
             self._is_watching = True
-        with self._functions.apart(self._is_watching):
-            return self._step(data)
+        return self._is_watching
 
     def is_apart(self):
         """Returns whether ops that are added here are gone after the step.

@@ -3,12 +3,15 @@
 import contextlib
 import functools
 import random
+import threading
 
 import numpy as np
 import tensorflow as tf
 from keras.src.backend.common import global_state
 from tensorflow.python.eager import context
 from tensorflow.python.ops import stateful_random_ops
+
+from keras_gradguard.backend.tensorflow.internals.variables import has_value
 
 _SEEDS = "global_seed_generator"
 _GENERATORS = (
@@ -28,33 +31,75 @@ def op_seeds():
     return getattr(context.context(), "_rng", None)
 
 
-@contextlib.contextmanager
-def seed_variables_kept():
-    """Keeps the state of TensorFlow's global generator and Keras' own.
+def seed_variables_now():
+    """Returns what puts TensorFlow's global generator and Keras' own back.
 
-    One that is first made in the block is forgotten: its seed would be drawn
-    later without the block.
+    One that is made in the meantime is forgotten: its seed would be drawn
+    later without it. A function may be traced when this is called.
     """
     known = [(get(), put) for get, put in _GENERATORS]
-    kept = [
-        (generator.state, tf.identity(generator.state))
-        for generator, _ in known
-        if generator is not None
-    ]
-    try:
-        yield
-    finally:
+    with tf.init_scope():
+        kept = [
+            (generator.state, tf.identity(generator.state))
+            for generator, _ in known
+            if generator is not None and has_value(generator.state)
+        ]
+
+    def put_back():
         for generator, put in known:
             if generator is None:
                 put(None)
-        for state, numbers in kept:
-            state.assign(numbers)
+        with tf.init_scope():
+            for state, numbers in kept:
+                state.assign(numbers)
+
+    return put_back
+
+
+@contextlib.contextmanager
+def seed_variables_kept():
+    """Keeps the state of both, see `seed_variables_now`."""
+    put_back = seed_variables_now()
+    try:
+        yield
+    finally:
+        put_back()
 
 
 # Not one that a user may have chosen: who draws by the same seed runs the
 # same kernel, which goes on where it was; no state that is put back changes
 # that.
 _OTHER_SEED = "keras_gradguard"
+_thread = threading.local()
+
+
+class Drawing:
+    """Says whether other threads draw numbers while the block runs.
+
+    A generator of batches runs ahead of the training, in a thread of its own.
+    To put the numbers of Python and NumPy back would repeat those that it has
+    drawn in the meantime, for the batches to come.
+
+    Args:
+        is_elsewhere: Whether they do.
+    """
+
+    def __init__(self, is_elsewhere):
+        self._is_elsewhere = is_elsewhere
+        self._before = []
+
+    def __enter__(self):
+        """Takes note of it."""
+        self._before.append(_is_elsewhere())
+        _thread.is_elsewhere = self._is_elsewhere
+
+    def __exit__(self, *_):
+        """Takes the note back."""
+        _thread.is_elsewhere = self._before.pop()
+
+
+def _is_elsewhere():
+    return getattr(_thread, "is_elsewhere", False)
 
 
 def python_numbers():
@@ -65,19 +110,32 @@ def python_numbers():
     return random.getstate(), kind, keys.tobytes(), others, state
 
 
+def _python_numbers_now():
+    """Returns what puts the numbers of Python, NumPy and the ops back."""
+    known = None
+    if not _is_elsewhere():
+        known = random.getstate(), np.random.get_state()
+    seeds = op_seeds()
+    state = None if seeds is None else seeds.getstate()
+
+    def put_back():
+        if known is not None:
+            random.setstate(known[0])
+            np.random.set_state(known[1])
+        if seeds is not None:
+            seeds.setstate(state)
+
+    return put_back
+
+
 @contextlib.contextmanager
 def python_numbers_kept():
     """Keeps what Python and NumPy draw, and the seeds of TensorFlow's ops."""
-    states = random.getstate(), np.random.get_state()
-    seeds = op_seeds()
-    state = None if seeds is None else seeds.getstate()
+    put_back = _python_numbers_now()
     try:
         yield
     finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])
-        if seeds is not None:
-            seeds.setstate(state)
+        put_back()
 
 
 @contextlib.contextmanager
@@ -92,3 +150,21 @@ def random_state_kept():
         if seeds is not None:
             seeds.seed(_OTHER_SEED)
         yield
+
+
+@contextlib.contextmanager
+def put_back_at_fault(is_elsewhere):
+    """Puts the random state back as it was if the block raises.
+
+    Args:
+        is_elsewhere: See `Drawing`.
+    """
+    with Drawing(is_elsewhere):
+        numbers = _python_numbers_now()
+        variables = seed_variables_now()
+        try:
+            yield
+        except Exception:
+            numbers()
+            variables()
+            raise

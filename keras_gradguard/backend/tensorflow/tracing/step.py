@@ -11,6 +11,9 @@ import keras
 import tensorflow as tf
 
 from keras_gradguard.backend.tensorflow.internals.batches import tensors_of
+from keras_gradguard.backend.tensorflow.internals.eager import (
+    functions_run_eagerly,
+)
 from keras_gradguard.backend.tensorflow.internals.functions import Functions
 from keras_gradguard.backend.tensorflow.internals.graphs import new_graph
 from keras_gradguard.backend.tensorflow.internals.patch import replaced
@@ -190,6 +193,37 @@ def _placeholder(value):
         ]
         return tf.nest.pack_sequence_as(value, flat, expand_composites=True)
     return tf.compat.v1.placeholder(value.dtype, value.shape)
+
+
+def losses_of(model, batch):
+    """Runs a training step outside the training, for its losses alone.
+
+    Nothing is recorded op by op: that takes far more time.
+
+    Args:
+        model: A compiled Keras model; it is left as it was.
+        batch: The batch as `train_step` gets it, tensors.
+
+    Returns:
+        The `LossCall`s of the step, up to where it fails.
+    """
+    trace = Trace(None)
+    is_plain = is_default_step(model)
+    with (
+        state_restored(model, with_optimizers=not is_plain),
+        applied_nowhere(model),
+        functions_run_eagerly(),
+        Observer(trace, lambda: (None, 0)),
+    ):
+        try:
+            if is_plain:
+                run_forward(model, batch, trace)
+            else:
+                model.train_step(batch)
+        except Exception as error:  # noqa: BLE001
+            trace.error = error
+    name_losses(model, trace)
+    return trace.losses
 
 
 def rerun_step(step, may_fail=False):
