@@ -160,8 +160,7 @@ class FitHook:
         """
         if self._step is None:
             self._take(*step_for(self.model, self._modes()))
-        else:
-            self._step.make_whole()
+        self._step.make_whole()
         names = vars(self.model)
         is_first = names["train_function"] != self._run
         # Another watcher may have asked for a record of this call.
