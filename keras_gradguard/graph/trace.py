@@ -184,7 +184,9 @@ class Step:
     variables: tuple
     paths: tuple[str, ...]
     trace: object = None
-    answers: dict = dataclasses.field(default_factory=dict, repr=False)
+    answers: dict = dataclasses.field(
+        default_factory=dict, repr=False, compare=False
+    )
 
     def answer(self, ask, *given):
         """Returns what a function says of the step; asks it once a trace.

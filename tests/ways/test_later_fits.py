@@ -24,6 +24,7 @@ from tests.ways.alike import SEED, alike, optimizers, same_bits, state
 from tests.ways.inside import Inside
 from tests.ways.steps import Twice, adversaries
 from tests.ways.test_lifecycle import loss_of
+from tests.ways.test_replicas import OPTIMIZERS, model_of, strategy_of_two
 
 BAD = X.copy()
 BAD[13, 1] = np.nan
@@ -34,9 +35,18 @@ def guards(**arguments):
     return [GradHealthCallback(**{"every": 1, **arguments})]
 
 
+def batches(size):
+    """Batches that are all of one size, which is in their shape."""
+    data = tf.data.Dataset.from_tensor_slices((X, Y))
+    return data.batch(size, drop_remainder=True)
+
+
 def fitted(model, callbacks=(), x=X, y=Y, **arguments):
     """Fits two steps; returns the history without our own entry."""
     arguments = {"batch_size": 8, "verbose": 0, "shuffle": False, **arguments}
+    size = arguments.pop("batches", None)
+    if size is not None:
+        x = batches(size)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         done = model.fit(x, y, callbacks=list(callbacks), **arguments)
@@ -176,12 +186,6 @@ def test_an_eager_step_is_not_kept():
     assert {} == vars(model.train_function)
 
 
-def batches(size):
-    """Batches that are all of one size, which is in their shape."""
-    data = tf.data.Dataset.from_tensor_slices((X, Y))
-    return data.batch(size, drop_remainder=True)
-
-
 @pytest.mark.parametrize("is_bare_between", [False, True])
 def test_other_batches(is_bare_between):
     """A size is traced once; each runs in the trace that Keras would run."""
@@ -197,8 +201,7 @@ def test_other_batches(is_bare_between):
             given = callbacks
             if is_bare_between and number in (1, 2):
                 given = ()
-            data = batches(size)
-            found.append(loss_of(fitted(model, given, data, None)))
+            found.append(loss_of(fitted(model, given, y=None, batches=size)))
         return found
 
     alike(make, train)
@@ -549,6 +552,91 @@ def test_an_update_that_was_left_out_is_not_kept():
     assert kept_step(model) is None
     with pytest.raises(GradientBreakError):
         fitted(model, guards())
+
+
+@pytest.mark.parametrize("batch_size", [8, 16])
+@pytest.mark.parametrize("on_nonfinite", ["warn", "skip"])
+def test_a_model_that_the_first_step_builds(on_nonfinite, batch_size):
+    """A trace without the statistics of layers is not run once more."""
+    traces, callbacks = [], []
+    keras.utils.set_random_seed(SEED)
+    layers = [keras.layers.Dense(3), keras.layers.BatchNormalization()]
+    model = keras.Sequential([*layers, Loose(name="own")])
+    model.compile("sgd", counted(traces))
+    for number in range(4):
+        known = len(traces)
+        callbacks += guards(on_nonfinite=on_nonfinite)
+        fitted(model, callbacks[-1:], batch_size=batch_size)
+        assert number < 2 or known == len(traces)
+    before = state(model)
+    for callback in callbacks:
+        (found,) = callback.report.diagnoses
+        assert found.variables[0].endswith("own/loose")
+    fitted(model, callbacks[-1:], x=BAD, batch_size=16)
+    if on_nonfinite == "skip":
+        for old, new in zip(before, state(model), strict=True):
+            np.testing.assert_array_equal(old, new)
+
+
+def adversaries_by_hand(model, callbacks):
+    """The judge is frozen in the model of both, as that was once done."""
+    judge, both = model.layers[-1], model
+    found = []
+    for _ in range(3):
+        judge.trainable = True
+        found.append(loss_of(fitted(judge, callbacks, y=Y[:, :1])))
+        judge.trainable = False
+        found.append(loss_of(fitted(both, callbacks, y=Y[:, :1])))
+    return found
+
+
+def test_a_judge_that_is_frozen_now_and_then():
+    traces = []
+
+    def make():
+        traces.clear()
+        judge = keras.Sequential(
+            [keras.Input((4,)), keras.layers.Dense(1, name="judging")]
+        )
+        judge.compile(keras.optimizers.SGD(0.1), counted(traces))
+        judge.trainable = False
+        forger = keras.layers.Dense(4, name="forging")
+        both = keras.Sequential([keras.Input((4,)), forger, judge])
+        both.compile(keras.optimizers.SGD(0.1), counted(traces))
+        return both
+
+    model, callback = alike(make, adversaries_by_hand)
+    assert 2 == len(traces)
+    assert () == callback.report.diagnoses
+
+
+# --- several replicas -------------------------------------------------------
+
+
+@pytest.mark.parametrize("is_cut", [False, True])
+def test_several_replicas(is_cut):
+    """Their step is kept as well; a size of batches is traced once."""
+    found = []
+    for is_guarded in (False, True):
+        traces, known = [], []
+        model = model_of(OPTIMIZERS["adam"], False, counted(traces))
+        if is_cut:
+            with strategy_of_two().scope():
+                model.add(Loose(name="own"))
+                model.compile("adam", counted(traces))
+        for size in (16, 8, 16, 8, 16):
+            callbacks = guards() if is_guarded else []
+            fitted(model, callbacks, y=None, batches=size)
+            known.append(len(traces))
+            for callback in callbacks:
+                rows = callback.report.variables
+                is_lost = ["missing" == row.status for row in rows]
+                assert is_lost == [False] * 4 + [True] * is_cut
+                assert is_cut == bool(callback.report.diagnoses)
+        found.append(state(model))
+        assert known[0] < known[1] == known[-1]
+    for bare, guarded in zip(*found, strict=True):
+        np.testing.assert_array_equal(bare, guarded)
 
 
 # --- nothing is left --------------------------------------------------------

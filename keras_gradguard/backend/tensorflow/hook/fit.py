@@ -198,8 +198,7 @@ class FitHook:
         """
         if self._step is None:
             self._take(*step_for(self.model, self._modes()))
-        else:
-            self._step.make_whole()
+        self._step.make_whole()
         # Another watcher may have asked for a record of this call.
         is_first = vars(self.model)["train_function"] != self._run
         self.probe.expect(is_due or (not is_first and self.probe.is_due))

@@ -118,7 +118,10 @@ class GuardedStep:
         of layers if the model was built no sooner than in it.
         """
         if self.probe.withholds and self.model.built and not self._is_built:
+            begun = [spec for spec, t in self._traces if t is self.traced]
             self._make()
+            for spec in begun:
+                self.begin(spec)
 
     def runs_as(self, spec):
         """Returns whether a batch finds the trace that Keras would run.
@@ -127,8 +130,10 @@ class GuardedStep:
             spec: What `at_hand.note_run` has returned.
         """
         known = [known for known, _ in self._traces]
-        is_known = not known or spec in known
-        return is_known or is_run_as(self.function, spec)
+        if not known or spec in known:
+            return True
+        plain = self.model.train_function
+        return is_run_as(self.function, spec, plain)
 
     def begin(self, spec):
         """Takes the first batch of a training, before it runs.

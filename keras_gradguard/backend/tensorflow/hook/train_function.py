@@ -63,18 +63,19 @@ def _traced_for(known, spec):
     return trace.structured_input_signature[0][0]
 
 
-def is_run_as(train_function, spec):
-    """Returns whether a train function has or makes the trace of a spec.
+def is_run_as(guarded, spec, train_function):
+    """Returns whether batches find the trace that they would in Keras.
 
     Args:
-        train_function: A guarded one, traced before.
-        spec: What `note_run` has returned; it was not traced for it if it
-            is no spec of an iterator of this machine.
+        guarded: A guarded train function that other batches have run in.
+        spec: What `note_run` has returned for these.
+        train_function: That which it stands for.
     """
-    functions = functions_of(train_function)
-    if not functions or not isinstance(spec, tf.data.IteratorSpec):
-        return False
-    known = specs_traced(functions[0])
+    if not isinstance(spec, tf.data.IteratorSpec):
+        # It has seen all that was to be seen.
+        return not _is_traced(train_function)
+    (function, *_) = functions_of(guarded)
+    known = specs_traced(function)
     return _traced_for(known, spec) == spec
 
 
@@ -106,9 +107,13 @@ def is_traced(model):
     plain = model.train_function
     if runs_eagerly(model):
         return False
-    return plain in _run or any(
+    return plain in _run or _is_traced(plain)
+
+
+def _is_traced(train_function):
+    return any(
         function.experimental_get_tracing_count() > 0
-        for function in functions_of(plain)
+        for function in functions_of(train_function)
     )
 
 
