@@ -65,7 +65,7 @@ def _parser():
 
 
 def _explain(arguments):
-    return catalogue.explain(rules.find(arguments.rule))
+    return catalogue.rule_page(rules.find(arguments.rule))
 
 
 def _replay(arguments):
@@ -86,7 +86,7 @@ def _report(arguments):
 
 
 def _rules(arguments):
-    return catalogue.table()
+    return catalogue.rule_table()
 
 
 if __name__ == "__main__":
