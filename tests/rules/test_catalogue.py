@@ -285,7 +285,9 @@ def test_tables_list_every_rule_by_code():
     codes = sorted(rule.code for rule in RULES)
     rows = catalogue.markdown_table().splitlines()[2:]
     assert [row.split(" | ")[0].strip("| ") for row in rows] == codes
-    assert [row.split()[0] for row in catalogue.rule_table().splitlines()] == codes
+    assert [
+        row.split()[0] for row in catalogue.rule_table().splitlines()
+    ] == codes
     assert all(row.count("|") == 5 for row in rows)
 
 
