@@ -71,7 +71,7 @@ def _parser():
 
 
 def _explain(arguments):
-    return catalogue.explain(rules.find(arguments.rule)), 0
+    return catalogue.rule_page(rules.find(arguments.rule)), 0
 
 
 def _replay(arguments):
@@ -96,7 +96,7 @@ def _report(arguments):
 
 
 def _rules(arguments):
-    return catalogue.table(), 0
+    return catalogue.rule_table(), 0
 
 
 if __name__ == "__main__":

@@ -98,7 +98,7 @@ class OverwrittenFigures:
         self._is_overwritten = is_overwritten
         self._known, self._kept = None, None
 
-    def of(self, figures, named):
+    def without(self, figures, named):
         """Returns the `Figures` of variables that are not overwritten.
 
         Args:

@@ -293,7 +293,7 @@ class Trends:
             return None
         return float(self._past[-1].largest.max())
 
-    def signs(self):
+    def symptoms(self):
         """Returns the `Symptom`s of vanishing and exploding gradients."""
         is_any = self._are_any[_SEEN]
         if not is_any or self._counts[_SEEN].min() < self._window:

@@ -65,7 +65,7 @@ class Symptoms:
         self._expected = expected
         self._log_dir = log_dir
         self._trends = Trends(thresholds)
-        self._steered = OverwrittenFigures(is_overwritten)
+        self._overwritten = OverwrittenFigures(is_overwritten)
         self._underflow = Underflow(hook, thresholds)
         self._patience = thresholds.patience
         self._num_bad, self._num_records, self._num_replays = 0, 0, 0
@@ -191,8 +191,8 @@ class Symptoms:
             A list of `Finding`s that are new.
         """
         self._num_records += 1
-        steered = self._steered.of(figures, self._named)
-        self._trends.add(steered, self._logbook.step)
+        moved_by_gradient = self._overwritten.without(figures, self._named)
+        self._trends.add(moved_by_gradient, self._logbook.step)
         found = self._underflow.of_record(self._num_records, self._step)
         lost = (f.variables for f in found if f.cause == "float16")
         self._lost |= {path for paths in lost for path in paths}
@@ -227,7 +227,7 @@ class Symptoms:
 
     def _fading(self):
         findings, declared = [], self._declared()
-        for sign in self._trends.signs():
+        for sign in self._trends.symptoms():
             new = set(sign.paths) - self._told
             layer = sign.paths[0].rpartition("/")[0]
             if not new or (sign.kind, layer) in self._told:

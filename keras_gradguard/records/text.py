@@ -19,13 +19,13 @@ def headline(diagnosis):
 
 def place(diagnosis):
     """Returns `file:line in function`, the file as seen from here."""
-    path = seen_from_here(diagnosis.file)
+    path = path_from_here(diagnosis.file)
     line = "" if diagnosis.line is None else f":{diagnosis.line}"
     function = diagnosis.function
     return f"{path}{line}" + (f" in {function}" if function else "")
 
 
-def seen_from_here(path):
+def path_from_here(path):
     """Returns a path relative to the present folder if it lies below it.
 
     Args:
@@ -77,7 +77,7 @@ def change_lines(item):
     return [f"- {line}" for line in before] + [f"+ {line}" for line in after]
 
 
-def more(diagnosis):
+def explain_command(diagnosis):
     """Returns the command that says more."""
     return f"python -m keras_gradguard explain {diagnosis.code}"
 
@@ -226,7 +226,7 @@ def render(diagnosis, width=80):
     for item in diagnosis.help:
         lines += _wrap("help: ", item.text, width)
         lines += [f"{margin}{line}" for line in change_lines(item)]
-    lines.append(f"more: {more(diagnosis)}")
+    lines.append(f"more: {explain_command(diagnosis)}")
     return "\n".join(lines)
 
 

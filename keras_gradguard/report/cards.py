@@ -6,9 +6,9 @@ import re
 from keras_gradguard.records.text import (
     change_lines,
     count_lost,
+    explain_command,
     facts,
     headline,
-    more,
     place,
     snippet_lines,
 )
@@ -80,7 +80,7 @@ def render_markdown(diagnosis):
         parts.append(f"**help:** {_prose(item.text)}")
         if change := change_lines(item):
             parts.append(_block(change))
-    parts.append(f"**more:** {_code(more(diagnosis))}")
+    parts.append(f"**more:** {_code(explain_command(diagnosis))}")
     return "\n\n".join(filter(None, parts))
 
 

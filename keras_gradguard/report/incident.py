@@ -17,7 +17,7 @@ import numpy as np
 
 from keras_gradguard.records.kinds import MOST_BYTES, SCHEMA
 from keras_gradguard.records.report import finite
-from keras_gradguard.records.text import seen_from_here
+from keras_gradguard.records.text import path_from_here
 from keras_gradguard.report.files import (
     disk_errors,
     exists,
@@ -282,7 +282,7 @@ def incident_summary(folder, incident):
         and `num_samples` (how many are), `None` where it is not known which;
         `batch_size`, `variables` (paths), `message`, `notes`.
     """
-    folder = seen_from_here(folder)
+    folder = path_from_here(folder)
     evidence = [known["evidence"] for known in incident.diagnoses]
     samples = next((e for e in evidence if "samples" in e), {})
     return {

@@ -13,7 +13,7 @@ import numpy as np
 from tensorboard.compat.proto import summary_pb2, types_pb2
 
 from keras_gradguard.records.report import finite
-from keras_gradguard.records.text import seen_from_here
+from keras_gradguard.records.text import path_from_here
 
 VERSION = 1
 
@@ -165,7 +165,7 @@ def json_of(content):
     return json.dumps(finite(content))
 
 
-def mark(summary, tags):
+def mark_for_tab(summary, tags):
     """Says of some tags that they are the tab's.
 
     TensorBoard asks for it once a tag; in each event it would be most of
@@ -194,7 +194,7 @@ def diagnosis_record(diagnosis):
     """
     known = diagnosis.to_dict()
     if diagnosis.file is not None:
-        known["file"] = seen_from_here(diagnosis.file)
+        known["file"] = path_from_here(diagnosis.file)
     return known
 
 

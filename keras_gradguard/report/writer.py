@@ -23,7 +23,7 @@ from keras_gradguard.report.layout import (
     diagnosis_record,
     json_of,
     losses_record,
-    mark,
+    mark_for_tab,
     vector_tags,
 )
 from keras_gradguard.report.scalars import (
@@ -391,7 +391,7 @@ class SummaryWriter:
         new = set(filter(self._is_new, tags))
         if new:
             event = _copied(event)
-            mark(event.summary, new)
+            mark_for_tab(event.summary, new)
             self._known |= new
         self._file.write(event)
         self._file.flush()

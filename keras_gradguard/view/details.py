@@ -7,9 +7,9 @@ anew. One that goes on behind it leaves it as it is.
 
 from keras_gradguard.records.text import (
     change_lines,
+    explain_command,
     facts,
     headline,
-    more,
     place,
 )
 from keras_gradguard.report.layout import DIAGNOSES, INCIDENTS, LOSSES
@@ -35,7 +35,7 @@ def card_of(diagnosis):
         "place": place(diagnosis) if has_place else None,
         "facts": [list(fact) for fact in facts(diagnosis)],
         "changes": [change_lines(item) for item in diagnosis.help],
-        "more": more(diagnosis),
+        "more": explain_command(diagnosis),
         "snippet_first_line": start if diagnosis.snippet else None,
     }
 

@@ -25,7 +25,7 @@ def test_explain_takes_code_or_name(query, capsys):
     """The page goes to stdout and nothing to stderr."""
     assert main(["explain", query]) == 0
     said = capsys.readouterr()
-    assert said.out == catalogue.explain(find("GG104")) + "\n"
+    assert said.out == catalogue.rule_page(find("GG104")) + "\n"
     assert said.err == ""
 
 

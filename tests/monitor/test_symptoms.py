@@ -233,9 +233,9 @@ def test_fading_needs_level_ratio_and_patience():
     trends = Trends(Thresholds(patience=3))
     for _ in range(2):
         trends.add(record(first=1e-7, middle=1e-3, last=1.0))
-        assert [] == trends.signs()
+        assert [] == trends.symptoms()
     trends.add(record(first=1e-7, middle=1e-3, last=1.0))
-    (sign_found,) = trends.signs()
+    (sign_found,) = trends.symptoms()
     assert ("first/kernel",) == sign_found.paths
     assert 1e-7 == pytest.approx(sign_found.evidence["ratio"])
     for norms in (
@@ -246,7 +246,7 @@ def test_fading_needs_level_ratio_and_patience():
         trends = Trends(Thresholds(patience=3))
         for _ in range(4):
             trends.add(record(**norms))
-        assert [] == trends.signs()
+        assert [] == trends.symptoms()
 
 
 def test_one_bad_batch_and_a_recovery_are_no_fading():
@@ -254,11 +254,11 @@ def test_one_bad_batch_and_a_recovery_are_no_fading():
     trends = Trends(Thresholds(patience=3))
     for first in (1e-8, 1e-8, 1.0, 1e-8, 1e-8):
         trends.add(record(first=first, last=1.0))
-        assert [] == trends.signs()
+        assert [] == trends.symptoms()
     trends = Trends(Thresholds(patience=3))
     for first in (1e-10, 1e-9, 1e-8, 1e-7):
         trends.add(record(first=first, last=1.0))
-        assert [] == trends.signs()
+        assert [] == trends.symptoms()
 
 
 def test_a_bias_alone_does_not_fade():
@@ -267,7 +267,7 @@ def test_a_bias_alone_does_not_fade():
     for _ in range(4):
         paths = ["key/kernel", "key/bias", "head/kernel"]
         trends.add(figures_of(paths, statistics_of([1.0, 1e-9, 1.0])))
-    assert [] == trends.signs()
+    assert [] == trends.symptoms()
 
 
 def test_exploding_needs_level_and_growth():
@@ -275,10 +275,10 @@ def test_exploding_needs_level_and_growth():
     trends = Trends(Thresholds(patience=3))
     for _ in range(4):
         trends.add(record(first=1e9, last=1e9))
-    assert [] == trends.signs()
+    assert [] == trends.symptoms()
     for factor in (1e8, 1e9, 1e10):
         trends.add(record(first=factor, last=factor))
-    (found,) = trends.signs()
+    (found,) = trends.symptoms()
     assert ("first/kernel", "last/kernel") == found.paths
     assert math.inf > found.evidence["mean"] > 1e6
 

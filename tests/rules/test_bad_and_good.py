@@ -1,6 +1,7 @@
 """Every rule's bad example fires that rule at its line; the good is silent.
 
-Run this file as a program to write the stored texts anew.
+`python -m tests.rules.test_bad_and_good GG104` writes the stored text of a
+rule anew, without a code those of all.
 """
 
 import dataclasses
@@ -9,6 +10,7 @@ import os
 import pathlib
 import re
 import sys
+import tempfile
 import types
 
 import keras
@@ -147,8 +149,10 @@ def test_text_is_the_stored_one(rule, tmp_path):
 
 
 if __name__ == "__main__":
-    folder = pathlib.Path(sys.argv[1])
     for each in SHOWN:
-        report = bad_run(each, False, folder)[0].report
-        stored = GOLDEN / f"{each.code}.txt"
-        stored.write_text(shown(report.diagnoses[0], folder))
+        if each.code not in (sys.argv[1:] or [each.code]):
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            report = bad_run(each, False, folder)[0].report
+            stored = GOLDEN / f"{each.code}.txt"
+            stored.write_text(shown(report.diagnoses[0], folder))

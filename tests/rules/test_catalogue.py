@@ -139,7 +139,7 @@ def test_words_are_few_and_ascii(rule):
     assert rule.why.endswith(".")
     assert 1 <= len(rule.help) <= 2
     assert not any(item.text.endswith(".") for item in rule.help)
-    assert catalogue.explain(rule).isascii()
+    assert catalogue.rule_page(rule).isascii()
     assert "!" not in rule.message + rule.why
 
 
@@ -285,14 +285,16 @@ def test_tables_list_every_rule_by_code():
     codes = sorted(rule.code for rule in RULES)
     rows = catalogue.markdown_table().splitlines()[2:]
     assert [row.split(" | ")[0].strip("| ") for row in rows] == codes
-    assert [row.split()[0] for row in catalogue.table().splitlines()] == codes
+    assert [
+        row.split()[0] for row in catalogue.rule_table().splitlines()
+    ] == codes
     assert all(row.count("|") == 5 for row in rows)
 
 
 @every_rule
 def test_page_says_all_that_the_rule_knows(rule):
     """`explain` drops no field."""
-    page = " ".join(catalogue.explain(rule).split())
+    page = " ".join(catalogue.rule_page(rule).split())
     texts = [rule.code, rule.name, rule.kind, rule.why, *rule.ops]
     texts += [rule.bad, rule.good, *(item.text for item in rule.help)]
     assert [t for t in texts if " ".join(t.split()) not in page] == []

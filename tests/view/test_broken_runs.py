@@ -12,7 +12,7 @@ from keras_gradguard.report.layout import (
     RECORD,
     SCHEMA,
     add_text,
-    mark,
+    mark_for_tab,
 )
 from keras_gradguard.report.writer import SummaryWriter
 from keras_gradguard.view.loader import MOST_RECORDS, GradGuardLoader
@@ -38,7 +38,7 @@ def write(folder, version, **texts):
     for tag, text in texts.items():
         event = event_pb2.Event(step=0)
         add_text(event.summary, tag, text)
-        mark(event.summary, {tag})
+        mark_for_tab(event.summary, {tag})
         value = event.summary.value[0]
         content = json.dumps({"version": version}).encode()
         value.metadata.plugin_data.content = content

@@ -12,11 +12,11 @@ import tensorflow as tf
 from keras_gradguard import GradHealthCallback
 from keras_gradguard.records.text import (
     change_lines,
+    explain_command,
     facts,
     headline,
-    more,
+    path_from_here,
     place,
-    seen_from_here,
 )
 from keras_gradguard.view import plugin
 from keras_gradguard.view.plugin import asset_names
@@ -143,12 +143,12 @@ def test_cards_have_the_words_of_the_console(served, trained):
     assert card["headline"] == headline(diagnosis)
     assert card["place"] == place(diagnosis)
     assert card["facts"] == [list(f) for f in facts(diagnosis)]
-    assert card["more"] == more(diagnosis)
+    assert card["more"] == explain_command(diagnosis)
     assert card["changes"] == [change_lines(i) for i in diagnosis.help]
     line = card["line"] - card["snippet_first_line"]
     assert "y_pred > 0.5" in card["snippet"][line]
     known = diagnosis.to_dict()
-    assert card["file"] == seen_from_here(known.pop("file"))
+    assert card["file"] == path_from_here(known.pop("file"))
     assert known == {name: card[name] for name in known}
 
 
