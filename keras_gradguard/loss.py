@@ -6,6 +6,7 @@ import sys
 import keras
 import tensorflow as tf
 
+from keras_gradguard.backend import loss_evidence, step_evidence
 from keras_gradguard.backend.tensorflow.hook.running import running_hook
 from keras_gradguard.backend.tensorflow.internals.batches import tensors_of
 from keras_gradguard.backend.tensorflow.internals.graphs import (
@@ -130,7 +131,8 @@ class GradGuardLoss(keras.losses.Loss):
     def _diagnoses(self, inner, y_true, y_pred):
         step = _running_step()
         if step is None:
-            findings = explain_loss(inner, y_true, y_pred)
+            evidence = loss_evidence(inner, y_true, y_pred)
+            findings = explain_loss(evidence)
             return diagnoses_of(findings, 0, "error")
         findings = explain_loss_of_step(step, inner.name)
         lost = {path for f in findings for path in f.variables}
@@ -142,9 +144,11 @@ class GradGuardLoss(keras.losses.Loss):
             return
         with self._door.guarded():
             step = _running_step()
-            paths = () if step is None else step.paths
+            if step is None:
+                step = Step(None, None, (), (), step_evidence(None, None))
             findings = explain_error(step, error)
-            for diagnosis in diagnoses_of(findings, len(paths), "error"):
+            num_variables = len(step.paths)
+            for diagnosis in diagnoses_of(findings, num_variables, "error"):
                 error.add_note(f"\n{diagnosis}")
 
     def _act(self, diagnoses):
@@ -189,7 +193,8 @@ def _running_step():
     if model is None:
         return None
     variables = tuple(model.trainable_variables)
-    return Step(model, data, variables, unique_paths(variables))
+    evidence = step_evidence(model, data)
+    return Step(model, data, variables, unique_paths(variables), evidence)
 
 
 def _step_on_the_stack():

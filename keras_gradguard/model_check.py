@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_gradguard.backend import step_evidence
 from keras_gradguard.backend.tensorflow.capture.statistics import (
     COLUMNS,
     statistics,
@@ -15,9 +16,7 @@ from keras_gradguard.backend.tensorflow.capture.statistics import (
 from keras_gradguard.backend.tensorflow.internals.functions import Functions
 from keras_gradguard.backend.tensorflow.internals.graphs import guard_variables
 from keras_gradguard.backend.tensorflow.internals.patch import replaced
-from keras_gradguard.backend.tensorflow.tracing.reruns import measured_reaches
 from keras_gradguard.backend.tensorflow.tracing.restore import state_restored
-from keras_gradguard.backend.tensorflow.tracing.step import trace_step
 from keras_gradguard.diagnosis.failures import explain_error
 from keras_gradguard.diagnosis.hidden_losses import (
     HiddenLosses,
@@ -73,32 +72,37 @@ def diagnose(model, x, y=None, sample_weight=None):
     )
     if not model.built:
         model(data[0] if isinstance(data, tuple) else data)
-    logbook = TrainingLog(model)
+    logbook, evidence = TrainingLog(model), step_evidence(model, data)
+
+    def step_of(variables):
+        paths = logbook.paths_of(variables)
+        return Step(model, data, tuple(variables), paths, evidence)
+
     applied, error = _run(model, data)
     if error is not None and not applied:
-        step = _step(model, data, model.trainable_variables, logbook)
+        step = step_of(model.trainable_variables)
         findings = explain_error(step, error)
         if not findings:
             raise error
         logbook.add(findings, "error")
-    _see_losses(_step(model, data, model.trainable_variables, logbook), logbook)
+    _see_losses(step_of(model.trainable_variables), logbook)
     for variables, figures, *_ in applied:
-        _look(_step(model, data, variables, logbook), figures, logbook)
+        _look(step_of(variables), figures, logbook)
     known = {id(v) for variables, *_ in applied for v in variables}
     dropped = [v for v in model.trainable_variables if id(v) not in known]
     if known and dropped:
-        step = _step(model, data, dropped, logbook)
+        step = step_of(dropped)
         logbook.add(explain_dropped(step), "warning")
     rows = logbook.measure(applied)
     bad, zero = _bad_and_zero(logbook.report.variables)
     if bad:
-        step = _step(model, data, model.trainable_variables, logbook)
+        step = step_of(model.trainable_variables)
         logbook.add(
             explain_nonfinite(step, bad),
             "error" if len(bad) == len(rows) else "warning",
         )
     elif zero and not logbook.report.diagnoses:
-        step = _step(model, data, model.trainable_variables, logbook)
+        step = step_of(model.trainable_variables)
         _add_zeros(explain_zeros(step, zero), logbook, len(rows))
     return logbook.report
 
@@ -147,15 +151,13 @@ def _look(step, figures, logbook):
 
 def _see_losses(step, logbook):
     """Tells the logbook which term of the loss reaches which variable."""
-    trace = trace_step(step.model, step.data)
+    trace = step.evidence.traced()
     known = reaches_of(step, trace) if trace.error is None else []
     if len(known) != 1 and is_default_step(step.model):
-        known = measured_reaches(step, known, number=logbook.now())
+        known = step.evidence.measured_reaches(
+            step.variables, known, number=logbook.now()
+        )
     logbook.reach(step.paths, known)
-
-
-def _step(model, data, variables, logbook):
-    return Step(model, data, tuple(variables), logbook.paths_of(variables))
 
 
 def _run(model, data):

@@ -3,9 +3,6 @@
 import dataclasses
 import inspect
 
-from keras_gradguard.backend.tensorflow.tracing.failures import failure_finding
-from keras_gradguard.backend.tensorflow.tracing.loss_terms import loss_terms_of
-from keras_gradguard.backend.tensorflow.tracing.step import trace_step
 from keras_gradguard.diagnosis.cuts import Location
 from keras_gradguard.diagnosis.unused import unused_findings
 from keras_gradguard.graph.edges import edges
@@ -36,18 +33,17 @@ def reaches_of(step, trace):
     """
     found, everything = [], range(len(step.variables))
     entered = [(call, _flow(trace, call)) for call in trace.targets]
-    addends = loss_terms_of(step.model, trace)
-    for addend in addends:
+    for term in trace.terms:
         values, calls = [], []
-        for value in addend.values:
+        for value in term.values:
             via = [call for call, flow in entered if flow.distance(value) == 0]
             values += [value] if via else []
             calls += via
         location = _location(step, trace, losses=values)
         found.append(
             LossReach(
-                addend.name,
-                addend.kind,
+                term.name,
+                term.kind,
                 tuple(
                     location.was_asked_for(n, calls)
                     and location.distance(n) == 0
@@ -55,12 +51,12 @@ def reaches_of(step, trace):
                 ),
             )
         )
-    known = [value for addend in addends for value in addend.values]
+    known = [value for term in trace.terms for value in term.values]
     rest = _location(step, trace, stops=known)
     is_left = tuple(
         rest.was_asked_for(n) and rest.distance(n) == 0 for n in everything
     )
-    if addends and any(is_left):
+    if trace.terms and any(is_left):
         found.append(LossReach(OTHER, LOSS, is_left))
     return found
 
@@ -142,9 +138,9 @@ def explain_terms(step, is_asked=False):
     is_eager = runs_eagerly(model)
     if not (is_asked or is_eager or _has_terms(model)):
         return HiddenLosses()
-    trace = trace_step(model, step.data)
+    trace = step.evidence.traced()
     if trace.error is not None:
-        finding = failure_finding(trace.error)
+        finding = step.evidence.failure(trace.error)
         if not is_eager or getattr(finding, "cause", "") != "tensor_as_bool":
             return HiddenLosses(trace)
         note = dataclasses.replace(finding, notes=(_EAGER_NOTE,))
@@ -154,13 +150,12 @@ def explain_terms(step, is_asked=False):
 
 def _hidden(step, trace):
     batch = {tensor.name for tensor in trace.batch}
-    addends = loss_terms_of(step.model, trace)
     on_batch, on_weights = [], []
-    for addend in addends:
-        for value in addend.values if addend.kind != LOSS else ():
-            is_data = addend.kind == ADDED and _depends_on(trace, value, batch)
+    for term in trace.terms:
+        for value in term.values if term.kind != LOSS else ():
+            is_data = term.kind == ADDED and _depends_on(trace, value, batch)
             group = on_batch if is_data else on_weights
-            group.append((addend.name, value))
+            group.append((term.name, value))
     # The losses inside a loss are asked too: one of them may be cut alone.
     terms = [(call.name, call.value) for call in trace.losses] + on_batch
     stops = [value for _, value in on_weights]

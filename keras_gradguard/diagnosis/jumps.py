@@ -11,13 +11,10 @@ import itertools
 import numpy as np
 
 from keras_gradguard.backend.tensorflow.internals.eager import CUSTOM_GRADIENT
-from keras_gradguard.backend.tensorflow.tracing.loss_run import (
-    LossRun,
-    condition_keys,
-)
+from keras_gradguard.backend.tensorflow.tracing.loss_run import condition_keys
 from keras_gradguard.diagnosis.flips import FlipSearch
 from keras_gradguard.graph.ops import Context, is_condition
-from keras_gradguard.graph.trace import LossFailed, NotAFunction
+from keras_gradguard.graph.trace import LossFailed
 from keras_gradguard.records.finding import Finding
 from keras_gradguard.source.frames import op_place, place_at
 
@@ -146,13 +143,11 @@ def may_jump(graph):
     return False
 
 
-def jump_findings(loss, y_true, y_pred, name=None, with_python=True):
-    """Finds the conditions at which a loss jumps.
+def jump_findings(subject, name, with_python=True):
+    """Finds the conditions at which a loss jumps, if it may be run often.
 
     Args:
-        loss: A `keras.losses.Loss`.
-        y_true: Its targets on this batch: eager tensors, or a nest of them.
-        y_pred: Its predictions on this batch, alike.
+        subject: The `LossRun`, or `None`.
         name: Name of the loss for the findings.
         with_python: Whether a Python `if` on numbers may choose as well:
             not where the loss is compiled.
@@ -161,14 +156,10 @@ def jump_findings(loss, y_true, y_pred, name=None, with_python=True):
         A list of `Finding`s; empty where nothing jumps, or where the values
         are not a function of the prediction alone.
     """
-    try:
-        subject = LossRun(loss, y_true, y_pred)
-    except (LossFailed, NotAFunction):
+    # Nobody wants to read what it prints a hundred times.
+    if subject is None or subject.has_prints:
         return []
-    if subject.has_prints:
-        # Nobody wants to read it a hundred times.
-        return []
-    return jumps_of(subject, name or loss.name, with_python)
+    return jumps_of(subject, name, with_python)
 
 
 def jumps_of(subject, name, with_python=True):

@@ -5,7 +5,6 @@ import dataclasses
 
 import keras
 
-from keras_gradguard.backend.tensorflow.tracing.recorder import record_step
 from keras_gradguard.graph.backward import Gradients
 from keras_gradguard.graph.ops import is_finite, is_zero
 from keras_gradguard.model.optimizers import optimizers_of
@@ -83,7 +82,7 @@ def dropped_findings(step, applied):
     }
     if not dropped or step.data is None:
         return []
-    recording = record_step(step.model, step.data)
+    recording = step.evidence.recorded()
     alive = _with_gradient(recording, dropped)
     own = set(map(id, step.model.variables))
     foreign, meant = None, set()

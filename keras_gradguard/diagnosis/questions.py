@@ -4,15 +4,7 @@ import dataclasses
 
 import tensorflow as tf
 
-from keras_gradguard.backend.tensorflow.tracing.failures import failure_finding
 from keras_gradguard.backend.tensorflow.tracing.gradients import pulled
-from keras_gradguard.backend.tensorflow.tracing.recorder import record_step
-from keras_gradguard.backend.tensorflow.tracing.step import (
-    rerun_loss,
-    rerun_step,
-    trace_loss,
-    trace_step,
-)
 from keras_gradguard.diagnosis.cuts import (
     Location,
     branch_cuts,
@@ -43,14 +35,14 @@ def explain_missing(step, missing):
     Returns:
         A list of `Finding`s, never empty.
     """
-    trace = step.trace or trace_step(step.model, step.data)
+    trace = step.evidence.traced()
     if trace.error is None:
         return located_findings(step, trace, missing)
-    ran = rerun_step(step)
+    ran = step.evidence.rerun(step.variables)
     if ran is None:
-        return explain_failed_trace(step, trace, missing)
+        return explain_failed_trace(step, missing)
     found = located_findings(step, ran, missing)
-    return [hidden_by_eager(finding, trace.error) for finding in found]
+    return [hidden_by_eager(step, finding) for finding in found]
 
 
 def explain_zero(step, zero):
@@ -66,7 +58,7 @@ def explain_zero(step, zero):
     Returns:
         A list of `Finding`s, empty if the gradients are connected.
     """
-    trace = step.trace or trace_step(step.model, step.data)
+    trace = step.evidence.traced()
     if trace.error is not None:
         return []
     location = Location(trace, step.model, step.variables, step.paths)
@@ -90,7 +82,7 @@ def explain_dropped(step):
     Returns:
         A list of `Finding`s for those that the tape was asked for.
     """
-    trace = step.trace or trace_step(step.model, step.data)
+    trace = step.evidence.traced()
     if trace.error is not None:
         return []
     location = Location(trace, step.model, step.variables, step.paths)
@@ -114,7 +106,7 @@ def explain_loss_of_step(step, name):
     """
     trace = _shown(step)
     if trace.error is not None:
-        return explain_failed_trace(step, trace, range(len(step.variables)))
+        return explain_failed_trace(step, range(len(step.variables)))
     calls = [call for call in trace.losses if call.loss.name == name]
     values = [call.value for call in calls]
     return located_findings(step, trace, None, losses=values or None)
@@ -122,26 +114,28 @@ def explain_loss_of_step(step, name):
 
 def _shown(step):
     """What a step shows: a trace, or where that fails the eager step."""
-    trace = step.trace or trace_step(step.model, step.data)
-    return trace if trace.error is None else rerun_step(step) or trace
+    trace = step.evidence.traced()
+    if trace.error is None:
+        return trace
+    return step.evidence.rerun(step.variables) or trace
 
 
-def explain_loss(loss, y_true, y_pred):
+def explain_loss(evidence):
     """Explains why a loss has no gradient for its prediction, without model.
 
     Args:
-        loss: A `keras.losses.Loss`.
-        y_true: Its targets.
-        y_pred: Its predictions.
+        evidence: What looks at the loss; has `loss` itself, `traced()` and
+            `failure(...)` as for a `Step`, and `rerun()`, the `Trace` of the
+            loss run eagerly, or `None`.
 
     Returns:
         A list of `Finding`s without variables.
     """
-    trace = trace_loss(loss, y_true, y_pred)
+    trace = evidence.traced()
     if trace.error is not None:
-        trace = rerun_loss(loss, y_true, y_pred) or trace
+        trace = evidence.rerun() or trace
     if trace.error is not None:
-        return [failure_finding(trace.error, any_error=True)]
+        return [evidence.failure(trace.error, any_error=True)]
     location = Location.of_prediction(trace)
     numbers = range(len(location.tensors))
     cut = [n for n in numbers if location.distance(n) < float("inf")]
@@ -152,7 +146,7 @@ def explain_loss(loss, y_true, y_pred):
         findings = location.cuts(cut)
     else:
         findings, _ = read_findings(location, list(numbers))
-        findings = findings or [ignoring_loss(trace, loss.name)]
+        findings = findings or [ignoring_loss(trace, evidence.loss.name)]
     if cut and not findings:
         findings = branch_cuts(
             lambda branch: Location.of_prediction(trace, branch), cut
@@ -181,7 +175,7 @@ def explain_nonfinite(step, hit, weights=(), is_xla=False):
     Returns:
         A list of `Finding`s, never empty.
     """
-    recording = record_step(step.model, step.data, weights)
+    recording = step.evidence.recorded(weights)
     if recording.trace.error is not None:
         error = type(recording.trace.error).__name__
         return [unexplained(hit, _FAILED.format(error))]
@@ -225,7 +219,7 @@ def explain_zeros(step, zero, noise=0.0):
     Returns:
         A list of `Finding`s, empty where nothing is wrong.
     """
-    recording = record_step(step.model, step.data)
+    recording = step.evidence.recorded()
     if recording.trace.error is not None:
         return []
     named = dict(zip(step.paths, step.variables, strict=True))
@@ -247,15 +241,14 @@ def explain_jumps(step, graph=None):
     is_eager = runs_eagerly(step.model)
     if not is_eager and (graph is None or not may_jump(graph)):
         return []
-    recording = record_step(step.model, step.data)
+    recording = step.evidence.recorded()
     findings = []
     for call in recording.trace.losses:
         code = getattr(call.function, "__code__", None)
         if code is None or not is_users(code.co_filename):
             continue
-        findings += jump_findings(
-            call.loss, call.y_true, call.y_pred, call.name, is_eager
-        )
+        subject = step.evidence.loss_run(call)
+        findings += jump_findings(subject, call.name, is_eager)
     return findings
 
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 
-import keras
 import numpy as np
 
 LOSS, ADDED, REGULARIZER = "loss", "add_loss", "regularizer"
@@ -132,6 +131,7 @@ class Trace:
         losses: The calls of Keras losses, in order.
         extra_losses: Values of regularisers and `add_loss` terms.
         added: The `AddLossCall`s.
+        terms: The `LossTerm`s that the loss is the sum of.
         names: Name of each term of the loss, by the id of its tensor.
         layers: `(graph id, first op, last op, path)`, inner layers later.
         batch: Placeholders of the batch.
@@ -147,6 +147,7 @@ class Trace:
     losses: list = dataclasses.field(default_factory=list)
     extra_losses: list = dataclasses.field(default_factory=list)
     added: list = dataclasses.field(default_factory=list)
+    terms: list = dataclasses.field(default_factory=list)
     names: dict = dataclasses.field(default_factory=dict)
     layers: list = dataclasses.field(default_factory=list)
     batch: list = dataclasses.field(default_factory=list)
@@ -171,15 +172,37 @@ class Step:
 
     Args:
         model: The compiled model.
-        data: The batch as `train_step` gets it.
+        data: The batch as `train_step` gets it, `None` if it is not known.
         variables: The trainable variables that the step should train.
         paths: Their paths, unique, in the same order.
-        trace: What the step has shown, a `Trace`; by default it is traced
-            when a question needs it.
+        evidence: What looks at the step, each way once: the steps of several
+            variables share it. A backend gives an object with
+
+            - `seen`: the `Trace` of a step that was looked at while it ran,
+              or `None`.
+            - `traced()`: a `Trace` in which nothing runs, with its `error`
+              if the step cannot be traced; `seen` where there is one.
+            - `traced_with_python_control_flow()`: the same, with the Python
+              control flow of the user's losses and layers made into ops.
+            - `rerun(variables, may_fail=False)`: the `Trace` of the eager
+              step run once more, `None` where it does not run eagerly or,
+              unless it `may_fail`, fails.
+            - `recorded(weights=())`: the step run op by op, with the values
+              of each, from `(variable, value)` pairs or those of now.
+            - `loss_run(call)`: the loss of a `LossCall` as a function of its
+              prediction (`run`, `base`, `start`, ...), or `None`.
+            - `failure(error, any_error=False)`: a `Finding` of what an
+              exception says of the gradient, or `None`.
+            - `read_tensors(error, place)`: the tensors of `traced()` that
+              the line names at which it failed.
+            - `lost_elements(variables, paths)`: `(lost, kept)` counts of
+              gradient elements by path, for float16.
+            - `measured_reaches(variables, known, weights, number)`: a
+              `LossReach` with norms for each term of the loss.
     """
 
-    model: keras.Model
+    model: object
     data: object
     variables: tuple
     paths: tuple[str, ...]
-    trace: object = None
+    evidence: object = None

@@ -1,12 +1,10 @@
 """Step 4: what is asked once, of the first batch of a training."""
 
-import dataclasses
-
 import keras
 import tensorflow as tf
 
+from keras_gradguard.backend import step_evidence
 from keras_gradguard.backend.tensorflow.internals.variables import num_elements
-from keras_gradguard.backend.tensorflow.tracing.reruns import measured_reaches
 from keras_gradguard.diagnosis.hidden_losses import may_have_terms
 from keras_gradguard.diagnosis.questions import explain_dropped, explain_zero
 from keras_gradguard.model.layers import is_default_step, state_of
@@ -90,9 +88,11 @@ class FirstBatch:
         ):
             return
         number = self._number if weights else self._logbook.now()
-        known_step = step_of(model.trainable_variables)
-        step = dataclasses.replace(known_step, data=batch)
-        found = measured_reaches(step, known, weights, number)
+        step = step_of(model.trainable_variables)
+        evidence = step_evidence(model, batch)
+        found = evidence.measured_reaches(
+            step.variables, known, weights, number
+        )
         self._logbook.reach(step.paths, found)
 
 

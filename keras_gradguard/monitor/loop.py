@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import tensorflow as tf
 
+from keras_gradguard.backend import step_evidence
 from keras_gradguard.backend.tensorflow.hook.loop import FirstStep, LoopHook
 from keras_gradguard.backend.tensorflow.tracing.recorder import LiveRecorder
 from keras_gradguard.diagnosis.failures import explain_error
@@ -169,7 +170,7 @@ class LoopMonitor(Monitor):
     def _explain(self, step, missing, quiet, is_refused):
         trace = self._sight.trace_of([step.variables[n] for n in missing])
         may_wait = tf.executing_eagerly() and not is_refused
-        step = replace(step, trace=trace)
+        step = self._with(step, trace)
         found = self._connection.explain_live(step, missing, quiet, may_wait)
         if found is None and not self._sight.is_open:
             self._first_step.begin_with_the_next()
@@ -284,4 +285,10 @@ class LoopMonitor(Monitor):
     def _step(self, variables):
         step = super()._step(variables)
         trace = self._sight.trace_of(variables) or nothing_seen()
-        return replace(step, trace=trace)
+        return self._with(step, trace)
+
+    @staticmethod
+    def _with(step, trace):
+        """The same step, with what has been seen of it."""
+        evidence = step_evidence(step.model, step.data, trace)
+        return replace(step, evidence=evidence)

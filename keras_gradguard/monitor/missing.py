@@ -129,7 +129,7 @@ class LoopMissingGradients(MissingGradients):
         """Returns the diagnoses of a step's missing gradients.
 
         Args:
-            step: The `Step`, its trace `None` if it was not looked at.
+            step: The `Step`, nothing `seen` if it was not looked at.
             missing: See `explain`.
             quiet: See `explain`.
             may_wait: Whether another such step may show more.
@@ -139,7 +139,7 @@ class LoopMissingGradients(MissingGradients):
             at.
         """
         key = tuple(step.paths[number] for number in missing)
-        if step.trace is not None or key in self._explained:
+        if step.evidence.seen is not None or key in self._explained:
             # Loss terms are asked for only where Keras knows the losses.
             return self.explain(step, missing, True, quiet)
         if may_wait and key not in self._waiting:

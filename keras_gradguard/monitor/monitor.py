@@ -1,5 +1,6 @@
 """Watches the steps of one training: checks, diagnoses, acts."""
 
+from keras_gradguard.backend import step_evidence
 from keras_gradguard.backend.tensorflow.hook.fit import hook_of
 from keras_gradguard.backend.tensorflow.tracing.failures import (
     is_backward_crash,
@@ -44,6 +45,7 @@ class Monitor:
         self._door = FaultBarrier()
         self._lost = ()
         self._is_latched = False
+        self._evidence = None
         self._hook = self._hook_of(model)
         self._hook.watchers.append(self)
         self._symptoms = symptoms(self._hook)
@@ -88,7 +90,7 @@ class Monitor:
         """Leaves the model as it was and closes the event file."""
         if self._hook is not None:
             self._hook.undo(self)
-            self._hook = None
+            self._hook = self._evidence = None
             with self._door.guarded():
                 self._logbook.close()
 
@@ -239,9 +241,8 @@ class Monitor:
                 )
 
     def _step(self, variables):
-        return Step(
-            self._model,
-            self._hook.data_here(),
-            tuple(variables),
-            self._logbook.paths_of(variables),
-        )
+        data = self._hook.data_here()
+        if self._evidence is None or self._evidence.data is not data:
+            self._evidence = step_evidence(self._model, data)
+        paths = self._logbook.paths_of(variables)
+        return Step(self._model, data, tuple(variables), paths, self._evidence)

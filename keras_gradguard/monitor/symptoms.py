@@ -5,6 +5,7 @@ import warnings
 
 import tensorflow as tf
 
+from keras_gradguard.backend import step_evidence
 from keras_gradguard.backend.tensorflow.internals.batches import packed_batch
 from keras_gradguard.diagnosis.not_applied import (
     dropped_findings,
@@ -246,7 +247,8 @@ class Symptoms:
     def _step(self, batch):
         variables = tuple(self._model.trainable_variables)
         paths = self._logbook.paths_of(variables)
-        return Step(self._model, batch, variables, paths)
+        evidence = step_evidence(self._model, batch)
+        return Step(self._model, batch, variables, paths, evidence)
 
 
 def _cause(finding):

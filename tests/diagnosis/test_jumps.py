@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from keras_gradguard.backend import loss_evidence
 from keras_gradguard.backend.tensorflow.internals.eager import every_op_seen
 from keras_gradguard.backend.tensorflow.tracing.step import trace_loss
 from keras_gradguard.diagnosis.jumps import jump_findings, may_jump
@@ -19,7 +20,8 @@ def found(loss, y_true=TARGETS, y_pred=PREDICTION, **arguments):
     """The jumps of a loss function or a `Loss`."""
     if not isinstance(loss, keras.losses.Loss):
         loss = wrapped_loss(loss, loss)
-    return jump_findings(loss, y_true, y_pred, **arguments)
+    subject = loss_evidence(loss, y_true, y_pred).loss_run()
+    return jump_findings(subject, loss.name, **arguments)
 
 
 def where_on_error(y_true, y_pred):

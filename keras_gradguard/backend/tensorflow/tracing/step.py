@@ -192,25 +192,26 @@ def _placeholder(value):
     return tf.compat.v1.placeholder(value.dtype, value.shape)
 
 
-def rerun_step(step, may_fail=False):
+def rerun_step(model, data, variables, may_fail=False):
     """Runs an eager step outside the training, and returns what it shows.
 
     Args:
-        step: The `Step`; its model is left as it was.
+        model: A compiled Keras model; it is left as it was.
+        data: The batch as `train_step` gets it.
+        variables: Those whose gradients are asked about.
         may_fail: Whether a step that fails is to be shown up to there.
 
     Returns:
         A `Trace` of the ops that ran, or `None` if the step does not run
         eagerly here, or fails.
     """
-    model = step.model
-    leaves = tensors_of(step.data)
+    leaves = tensors_of(data)
     if not runs_eagerly(model) or not leaves or not _are_eager(leaves):
         return None
     with state_restored(model), applied_nowhere(model):
-        run = functools.partial(model.train_step, step.data)
+        run = functools.partial(model.train_step, data)
         sight = _seen(model, run, may_fail)
-    return sight and sight.trace_of(step.variables)
+    return sight and sight.trace_of(variables)
 
 
 def rerun_loss(loss, y_true, y_pred):
