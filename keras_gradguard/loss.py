@@ -13,6 +13,7 @@ from keras_gradguard.backend.tensorflow.internals.graphs import (
     NO_GRADIENTS,
     tape_is_active,
 )
+from keras_gradguard.backend.tensorflow.tracing.graphs import traced_graph
 from keras_gradguard.backend.tensorflow.tracing.restore import is_examining
 from keras_gradguard.diagnosis.failures import explain_error
 from keras_gradguard.diagnosis.questions import (
@@ -227,4 +228,5 @@ def _is_connected(tape, value, tensors):
         return any(gradient is not None for gradient in gradients)
     if any(tensor.graph is not value.graph for tensor in tensors):
         return True
-    return flows_to(value.graph, value, tensors)
+    graph = traced_graph(value.graph)
+    return flows_to(graph.tensor(value), [graph.tensor(t) for t in tensors])

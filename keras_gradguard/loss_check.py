@@ -13,7 +13,6 @@ from keras_gradguard.backend.tensorflow.internals.randomness import (
 )
 from keras_gradguard.backend.tensorflow.tracing.restore import (
     examining,
-    state_kept,
 )
 from keras_gradguard.diagnosis.jumps import jumps_of
 from keras_gradguard.diagnosis.nonfinite import nonfinite_findings
@@ -66,16 +65,15 @@ def check_loss(loss, y_true, y_pred):
 
 def _findings(evidence, y_pred):
     """Returns `(severity, findings)` pairs."""
-    trace = evidence.traced()
-    with state_kept(trace):
-        recording = evidence.recorded()
-    error = recording.trace.error
+    with evidence.state_kept():
+        recorded = evidence.recorded()
+    error = recorded.error
     if error is not None:
         finding = evidence.failure(error)
         if finding is None:
             raise error
         return [("error", [finding])]
-    _, gradients = recording.applied[0]
+    _, gradients = recorded.applied[0]
     cut = []
     if any(gradient is None for gradient in gradients):
         cut = explain_loss(evidence)
@@ -83,7 +81,7 @@ def _findings(evidence, y_pred):
         return [("error", cut)]
     predictions = tensors_of(y_pred)
     names = ["y_pred"] * len(predictions)
-    nonfinite = nonfinite_findings(recording, predictions, names)
+    nonfinite = nonfinite_findings(recorded, predictions, names)
     if nonfinite:
         return [("warning", cut), ("error", [_named(f) for f in nonfinite])]
     wrong, jumps = _measured(evidence)

@@ -1,4 +1,4 @@
-"""Step 4: steps that fail, in training or only when they are traced."""
+"""Steps that fail, in training or only when they are traced."""
 
 import dataclasses
 
@@ -6,7 +6,7 @@ from keras_gradguard.diagnosis.cuts import Location, located_findings
 from keras_gradguard.graph.ops import Context
 from keras_gradguard.model.layers import runs_eagerly
 from keras_gradguard.records.finding import Place
-from keras_gradguard.source.frames import frames_of, library_calls, op_place
+from keras_gradguard.source.frames import library_calls, op_place
 from keras_gradguard.source.syntax import feeds_result
 
 _EAGER_NOTE = (
@@ -72,7 +72,6 @@ def hidden_by_eager(step, finding):
 def _eager_suspect(step, trace, finding):
     """Weighs whether the line that ended a trace is what cut the gradient."""
     tensors = step.evidence.read_tensors(trace.error, finding.place)
-    tensors = [t for t in tensors if t.graph is trace.graph]
     location = Location(
         trace, step.model, step.variables, step.paths, losses=tensors
     )
@@ -126,10 +125,10 @@ def _for_all(step, finding, hit, trace=None):
 def _made_at(trace, op_type):
     """The user's line of the first op of a type, and what it called."""
     for context in Context(trace.graph).everything():
-        for op in context.graph.get_operations():
+        for op in context.graph.ops:
             if op.type == op_type:
                 place = op_place(op)
                 if place.line is not None:
-                    calls = library_calls(frames_of(op))
+                    calls = library_calls(op.frames)
                     return place, calls
     return Place(), ()

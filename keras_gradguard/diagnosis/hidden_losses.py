@@ -1,4 +1,4 @@
-"""Step 4: losses that train nothing while something else hides it."""
+"""Losses that train nothing while something else hides it."""
 
 import dataclasses
 import inspect
@@ -7,7 +7,7 @@ from keras_gradguard.diagnosis.cuts import Location
 from keras_gradguard.diagnosis.unused import unused_findings
 from keras_gradguard.graph.edges import edges
 from keras_gradguard.graph.flow import Flow
-from keras_gradguard.graph.ops import Context, Value
+from keras_gradguard.graph.ops import Context, Value, walk
 from keras_gradguard.graph.trace import ADDED, LOSS, OTHER, Trace
 from keras_gradguard.model.layers import (
     has_extra_losses,
@@ -149,7 +149,7 @@ def explain_terms(step, is_asked=False):
 
 
 def _hidden(step, trace):
-    batch = {tensor.name for tensor in trace.batch}
+    batch = {tensor for _, tensor in trace.batch}
     on_batch, on_weights = [], []
     for term in trace.terms:
         for value in term.values if term.kind != LOSS else ():
@@ -157,7 +157,8 @@ def _hidden(step, trace):
             group = on_batch if is_data else on_weights
             group.append((term.name, value))
     # The losses inside a loss are asked too: one of them may be cut alone.
-    terms = [(call.name, call.value) for call in trace.losses] + on_batch
+    called = [call for call in trace.losses if call.value is not None]
+    terms = [(call.name, call.value) for call in called] + on_batch
     stops = [value for _, value in on_weights]
     data = _located(step, trace, stops=stops)
     lost, notes = _lost_terms(step, trace, terms, data)
@@ -173,7 +174,11 @@ def _left_out(step, trace):
     total = Flow(trace.graph, targets)
     findings = []
     for call in trace.losses:
-        if call.is_inner or total.reached(total.value(call.value)):
+        if (
+            call.value is None
+            or call.is_inner
+            or total.reached(total.value(call.value))
+        ):
             continue
         location = _located(step, trace, losses=[call.value])
         paths = [
@@ -268,14 +273,10 @@ def _noted(findings):
     )
 
 
-def _depends_on(trace, term, names):
-    queue, seen = [Value(Context(trace.graph), term)], set()
-    while queue:
-        value = queue.pop()
-        if value.tensor.name in names:
-            return True
-        for edge in edges(value):
-            if edge.source.key not in seen:
-                seen.add(edge.source.key)
-                queue.append(edge.source)
-    return False
+def _depends_on(trace, term, tensors):
+    begin = Value(Context(trace.graph), term)
+    return any(value.tensor in tensors for value in walk([begin], _sources))
+
+
+def _sources(value):
+    return [edge.source for edge in edges(value)]

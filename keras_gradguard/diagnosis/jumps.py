@@ -1,4 +1,4 @@
-"""Step 4: losses that jump where a condition on the prediction flips.
+"""Losses that jump where a condition on the prediction flips.
 
 The height is measured: the loss is run a little to each side of the flip,
 at three distances. A jump stays as it is, everything else shrinks.
@@ -10,8 +10,6 @@ import itertools
 
 import numpy as np
 
-from keras_gradguard.backend.tensorflow.internals.eager import CUSTOM_GRADIENT
-from keras_gradguard.backend.tensorflow.tracing.loss_run import condition_keys
 from keras_gradguard.diagnosis.flips import FlipSearch
 from keras_gradguard.graph.ops import Context, is_condition
 from keras_gradguard.graph.trace import LossFailed
@@ -133,11 +131,11 @@ def may_jump(graph):
     """Returns whether a traced step holds a condition on a user's line.
 
     Args:
-        graph: A `FuncGraph`; bodies of functions and branches are entered.
+        graph: A `Graph`; bodies of functions and branches are entered.
     """
     for context in Context(graph).everything():
-        for op in context.graph.get_operations():
-            if is_condition(op.inputs, op.outputs):
+        for op in context.graph.ops:
+            if is_condition(op):
                 if op_place(op).line is not None:
                     return True
     return False
@@ -205,47 +203,31 @@ def _conditions(subject):
     What a user has put behind `stop_gradient`, a hand-written gradient or a
     stopped tape is meant to have no gradient.
     """
-    recording = subject.recording
-    open_ids = {id(tensor) for tensor in subject.tensors}
-    for op in recording.ops:
-        if op.type != "StopGradient" and not is_hidden(op):
-            if any(id(tensor) in open_ids for tensor in op.inputs):
-                open_ids |= {id(tensor) for tensor in op.outputs}
+    made = subject.graph.descendants(
+        subject.tensors,
+        lambda op: op.type != "StopGradient" and not subject.is_hidden(op),
+    )
+    is_open = {*subject.tensors, *made}
     return {
         op: key
-        for op, key in condition_keys(recording).items()
+        for op, key in subject.conditions.items()
         if op.type != "StopGradient"
-        and any(id(tensor) in open_ids for tensor in op.inputs)
-        and not is_hidden(op)
+        and not is_open.isdisjoint(op.inputs)
+        and not subject.is_hidden(op)
         and not _is_stopped(subject, op)
     }
 
 
-def is_hidden(op):
-    """Returns whether the tape sees nothing of a recorded op.
-
-    Args:
-        op: A `RanOp`; inside a hand-written gradient the tape sees only
-            that.
-    """
-    inside = CUSTOM_GRADIENT
-    return not op.is_taped or any(
-        (frame.filename, frame.name) == (inside.co_filename, inside.co_name)
-        for frame in op.traceback
-    )
-
-
 def _is_stopped(subject, condition):
     """Whether a condition leads to the value only behind `stop_gradient`."""
-    reached = {id(tensor) for tensor in condition.outputs}
-    is_stopped = False
-    for op in subject.recording.ops[condition.number + 1 :]:
-        if any(id(tensor) in reached for tensor in op.inputs):
-            if op.type == "StopGradient":
-                is_stopped = True
-            else:
-                reached |= {id(tensor) for tensor in op.outputs}
-    return is_stopped and id(subject.value) not in reached
+    reached = subject.graph.descendants(
+        condition.outputs, lambda op: op.type != "StopGradient"
+    )
+    reached |= dict.fromkeys(condition.outputs)
+    is_stopped = any(
+        op.type == "StopGradient" for t in reached for op in t.consumers()
+    )
+    return is_stopped and subject.value not in reached
 
 
 def _jump_at(subject, ways, key):
@@ -259,7 +241,7 @@ def _jump_at(subject, ways, key):
         if jump.height and depends_on_condition(subject, jump, key):
             return jump
         num_measured += 1
-        num_ops = ways.num_runs * len(subject.recording.ops)
+        num_ops = ways.num_runs * len(subject.graph.ops)
         if num_measured == _MOST_MEASURED or num_ops > _MOST_OPS:
             break
     return None

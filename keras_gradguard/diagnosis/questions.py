@@ -1,10 +1,7 @@
-"""Step 4: which questions to ask of a step, in which order."""
+"""Which questions to ask of a step, in which order."""
 
 import dataclasses
 
-import tensorflow as tf
-
-from keras_gradguard.backend.tensorflow.tracing.gradients import pulled
 from keras_gradguard.diagnosis.cuts import (
     Location,
     branch_cuts,
@@ -107,8 +104,8 @@ def explain_loss_of_step(step, name):
     trace = _shown(step)
     if trace.error is not None:
         return explain_failed_trace(step, range(len(step.variables)))
-    calls = [call for call in trace.losses if call.loss.name == name]
-    values = [call.value for call in calls]
+    calls = [call for call in trace.losses if call.loss_name == name]
+    values = [call.value for call in calls if call.value is not None]
     return located_findings(step, trace, None, losses=values or None)
 
 
@@ -175,16 +172,16 @@ def explain_nonfinite(step, hit, weights=(), is_xla=False):
     Returns:
         A list of `Finding`s, never empty.
     """
-    recording = step.evidence.recorded(weights)
-    if recording.trace.error is not None:
-        error = type(recording.trace.error).__name__
+    recorded = step.evidence.recorded(weights)
+    if recorded.error is not None:
+        error = type(recorded.error).__name__
         return [unexplained(hit, _FAILED.format(error))]
-    asked = (recording, step.variables, step.paths, step.model)
+    asked = (recorded, step.variables, step.paths, step.model)
     found = nonfinite_findings(*asked)
     if not found and is_xla:
         found = [
             dataclasses.replace(finding, notes=(*finding.notes, _XLA))
-            for finding in nonfinite_findings(*asked, pull=_pulled_by_xla)
+            for finding in nonfinite_findings(*asked, compiled=True)
         ]
     if not found:
         return [unexplained(hit, _NOT_AGAIN)]
@@ -219,12 +216,12 @@ def explain_zeros(step, zero, noise=0.0):
     Returns:
         A list of `Finding`s, empty where nothing is wrong.
     """
-    recording = step.evidence.recorded()
-    if recording.trace.error is not None:
+    recorded = step.evidence.recorded()
+    if recorded.error is not None:
         return []
     named = dict(zip(step.paths, step.variables, strict=True))
     variables = [named[path] for path in zero]
-    return zero_findings(recording, variables, zero, step.model, noise)
+    return zero_findings(recorded, variables, zero, step.model, noise)
 
 
 def explain_jumps(step, graph=None):
@@ -232,36 +229,23 @@ def explain_jumps(step, graph=None):
 
     Args:
         step: The `Step`, its `data` a batch.
-        graph: The graph of the step, `None` if it runs eagerly. Without a
-            condition on a line of the user's nothing is run.
+        graph: The graph of the step as the backend has it, `None` if it
+            runs eagerly. Without a condition on a line of the user's
+            nothing is run.
 
     Returns:
         A list of `Finding`s.
     """
     is_eager = runs_eagerly(step.model)
-    if not is_eager and (graph is None or not may_jump(graph)):
+    if not is_eager and (
+        graph is None or not may_jump(step.evidence.adapted(graph))
+    ):
         return []
-    recording = step.evidence.recorded()
     findings = []
-    for call in recording.trace.losses:
+    for call in step.evidence.recorded().losses:
         code = getattr(call.function, "__code__", None)
         if code is None or not is_users(code.co_filename):
             continue
         subject = step.evidence.loss_run(call)
         findings += jump_findings(subject, call.name, is_eager)
     return findings
-
-
-def _pulled_by_xla(op, incoming):
-    """The gradient of an op, as XLA compiles it."""
-    if op.backward is not None or not any(
-        isinstance(t, tf.Tensor) and t.dtype.is_floating for t in op.inputs
-    ):
-        return pulled(op, incoming)
-    known = dataclasses.replace
-
-    @tf.function(jit_compile=True, autograph=False)
-    def compiled(inputs, outputs, gradients):
-        return pulled(known(op, inputs=inputs, outputs=outputs), gradients)
-
-    return compiled(op.inputs, op.outputs, tuple(incoming))

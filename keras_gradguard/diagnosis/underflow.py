@@ -1,4 +1,4 @@
-"""Steps 3 and 4: gradients that float16 loses, and loss scales that fall."""
+"""Gradients that float16 loses, and loss scales that fall."""
 
 import collections
 

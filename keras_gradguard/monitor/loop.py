@@ -254,7 +254,7 @@ class LoopMonitor(Monitor):
             return
         step = self._step(self._model.trainable_variables)
         measured = self._hook.probe.take_bad()
-        found = origins_of_nonfinite(step, measured, self._sight.recording)
+        found = origins_of_nonfinite(step, measured, self._sight.recorded())
         is_all = len(found[0].variables) == len(step.paths)
         severity = "error" if is_all else "warning"
         quiet = self._on_nonfinite == "raise"

@@ -4,10 +4,10 @@ import dataclasses
 import warnings
 from dataclasses import replace
 
-from keras_gradguard.backend.tensorflow.internals.graphs import new_graph
 from keras_gradguard.diagnosis.hidden_losses import explain_terms, reaches_of
 from keras_gradguard.diagnosis.nonfinite import nonfinite_findings
 from keras_gradguard.diagnosis.questions import explain_missing
+from keras_gradguard.graph.ops import Graph
 from keras_gradguard.graph.trace import Trace
 from keras_gradguard.records.finding import Finding
 
@@ -108,8 +108,7 @@ _NO_OPTIMIZER = (
 
 def nothing_seen():
     """Returns a `Trace` that answers no question."""
-    graph = new_graph("gradguard_unseen")
-    return Trace(graph, error=LookupError())
+    return Trace(Graph(), error=LookupError())
 
 
 class LoopMissingGradients(MissingGradients):
@@ -156,13 +155,13 @@ class LoopMissingGradients(MissingGradients):
         return self._response.add_broken([finding], severity, quiet)
 
 
-def origins_of_nonfinite(step, measured, recording=None):
+def origins_of_nonfinite(step, measured, recorded=None):
     """Returns the `Finding`s of an update that is not finite.
 
     Args:
         step: The `Step`.
         measured: `(variables, statistics)` of each optimizer.
-        recording: The `Recording` of the eager step, if it was looked at.
+        recorded: The `Trace` of the eager step, if it was looked at.
     """
     bad = {
         id(variable)
@@ -172,9 +171,9 @@ def origins_of_nonfinite(step, measured, recording=None):
     }
     named = zip(step.variables, step.paths, strict=True)
     paths = tuple(path for variable, path in named if id(variable) in bad)
-    if recording is not None and recording.ops:
+    if recorded is not None:
         found = nonfinite_findings(
-            recording, step.variables, step.paths, step.model
+            recorded, step.variables, step.paths, step.model
         )
         if found:
             return [replace(finding, variables=paths) for finding in found]

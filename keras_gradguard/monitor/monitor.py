@@ -230,6 +230,8 @@ class Monitor:
                     self._response.act(
                         self._response.add_broken(findings, severity)
                     )
+                # A trace takes room; later steps seldom ask for it.
+                self._evidence = None
             for finding in self._symptoms.of_record(figures):
                 everything = self._model.trainable_variables
                 is_all = len(finding.variables) == len(everything)

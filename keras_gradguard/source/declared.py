@@ -13,7 +13,7 @@ import re
 import keras
 
 from keras_gradguard.model.layers import functional_call, layers_of
-from keras_gradguard.source.frames import frames_of, is_users, place_at
+from keras_gradguard.source.frames import is_users, place_at
 from keras_gradguard.source.reachable import ReachableCode, called, loaded_files
 from keras_gradguard.source.syntax import tree_of
 
@@ -189,7 +189,7 @@ def declared_place(model, layer_path, op=None, variable=None):
         return _only(op, (type(layer).__name__,), layer)
     names = ()
     if op is not None:
-        names = functional_call(frames_of(op))
+        names = functional_call(op.frames)
     return _only(op, names) if names else None
 
 
@@ -256,7 +256,7 @@ def _class_file(owner_class):
 def _only(op, names, layer=None):
     """The one place that may have called something, by its names."""
     if op is not None:
-        stack = [(file, name) for file, _, name in frames_of(op)]
+        stack = [(file, name) for file, _, name in op.frames]
     else:
         frames = inspect.stack(context=0)
         stack = [(frame.filename, frame.function) for frame in frames]

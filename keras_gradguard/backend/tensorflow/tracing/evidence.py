@@ -7,7 +7,14 @@ from keras_gradguard.backend.tensorflow.tracing.failures import (
     failure_finding,
     read_tensors,
 )
-from keras_gradguard.backend.tensorflow.tracing.loss_run import LossRun
+from keras_gradguard.backend.tensorflow.tracing.graphs import (
+    trace_of_graph,
+    traced_graph,
+)
+from keras_gradguard.backend.tensorflow.tracing.loss_run import (
+    LossRun,
+    state_kept,
+)
 from keras_gradguard.backend.tensorflow.tracing.recorder import (
     record_loss,
     record_step,
@@ -47,7 +54,9 @@ class _Evidence:
 
     def read_tensors(self, error, place):
         """Returns what a line that failed names, see `failures`."""
-        return read_tensors(error, place)
+        graph = self.traced().graph
+        found = map(graph.tensor, read_tensors(error, place))
+        return [t for t in found if t is not None and t.op.graph is graph]
 
 
 class StepEvidence(_Evidence):
@@ -67,13 +76,15 @@ class StepEvidence(_Evidence):
         self.data = data
 
     def _trace(self):
-        return trace_step(self.model, self.data)
+        return trace_of_graph(trace_step(self.model, self.data))
 
     def traced_with_python_control_flow(self):
         """Returns the `Trace` in which AutoGraph has converted the calls."""
         return self._once(
             "converted",
-            lambda: trace_step(self.model, self.data, self.traced().called),
+            lambda: trace_of_graph(
+                trace_step(self.model, self.data, self.traced().called)
+            ),
         )
 
     def rerun(self, variables, may_fail=False):
@@ -91,9 +102,14 @@ class StepEvidence(_Evidence):
             "recorded", lambda: record_step(self.model, self.data)
         )
 
+    def adapted(self, graph):
+        """Returns a `FuncGraph` of the step as a `Graph`."""
+        return traced_graph(graph)
+
     def loss_run(self, call):
         """Returns the `LossRun` of a recorded call, `None` if it is none."""
-        return _loss_run(call.loss, call.y_true, call.y_pred)
+        seen = call.native
+        return _loss_run(seen.loss, seen.y_true, seen.y_pred)
 
     def lost_elements(self, variables, paths):
         """Counts what float16 loses, see `reruns.lost_elements`."""
@@ -120,8 +136,15 @@ class LossEvidence(_Evidence):
         self.loss = loss
         self._given = y_true, y_pred
 
+    def _seen(self):
+        return self._once("seen", lambda: trace_loss(self.loss, *self._given))
+
     def _trace(self):
-        return trace_loss(self.loss, *self._given)
+        return trace_of_graph(self._seen())
+
+    def state_kept(self):
+        """Puts back what the loss writes to while the block runs."""
+        return state_kept(self._seen())
 
     def rerun(self):
         """Runs the loss eagerly once more, see `step.rerun_loss`."""

@@ -15,7 +15,7 @@ def loss_terms_of(model, trace):
 
     Args:
         model: The compiled model.
-        trace: A `Trace`, of a graph or of an eager run.
+        trace: The `Seen`.
 
     Returns:
         A list of `LossTerm`s: compiled losses, `add_loss`, regularisers.
@@ -62,7 +62,7 @@ def name_losses(model, trace):
 
     Args:
         model: The compiled model.
-        trace: The `Trace`.
+        trace: The `Seen`.
     """
     if trace.error is not None:
         return

@@ -17,8 +17,9 @@ from keras_gradguard.backend.tensorflow.internals.patch import replaced
 from keras_gradguard.backend.tensorflow.tracing.loss_terms import loss_terms_of
 from keras_gradguard.backend.tensorflow.tracing.observer import Observer
 from keras_gradguard.backend.tensorflow.tracing.restore import state_restored
+from keras_gradguard.backend.tensorflow.tracing.seen import Seen
 from keras_gradguard.backend.tensorflow.tracing.step import run_forward
-from keras_gradguard.graph.trace import LOSS, OTHER, Trace
+from keras_gradguard.graph.trace import LOSS, OTHER
 from keras_gradguard.model.layers import (
     is_default_step,
     layers_of,
@@ -179,7 +180,7 @@ def _reach(name, kind, figures, ways, number):
 
 def _run(model, batch, variables, has_other):
     """Returns `(name, kind)` of each term and the norms of its gradients."""
-    trace, variables = Trace(None), list(variables)
+    trace, variables = Seen(None), list(variables)
     with tf.GradientTape(persistent=True) as tape:
         with Observer(trace, lambda: (None, 0)):
             run_forward(model, batch, trace)

@@ -18,7 +18,10 @@ from keras_gradguard.backend.tensorflow.internals.randomness import (
     python_numbers_kept,
     random_state_kept,
 )
-from keras_gradguard.backend.tensorflow.internals.variables import made_inside
+from keras_gradguard.backend.tensorflow.internals.variables import (
+    made_inside,
+    variable_inside,
+)
 from keras_gradguard.backend.tensorflow.tracing.loss_terms import name_losses
 from keras_gradguard.backend.tensorflow.tracing.observer import Observer
 from keras_gradguard.backend.tensorflow.tracing.recorder import LiveRecorder
@@ -28,14 +31,17 @@ from keras_gradguard.backend.tensorflow.tracing.restore import (
     examining,
     state_restored,
 )
-from keras_gradguard.graph.trace import TapeCall, Trace
+from keras_gradguard.backend.tensorflow.tracing.seen import Seen, SeenTape
 from keras_gradguard.model.layers import (
     accepts_training,
     is_default_step,
     losses_kept,
     runs_eagerly,
 )
-from keras_gradguard.source.frames import is_users
+from keras_gradguard.source.frames import is_users, pass_over
+
+# It runs where the user's code makes a variable.
+pass_over(variable_inside)
 
 
 @contextlib.contextmanager
@@ -72,10 +78,10 @@ def trace_step(model, data, converted=()):
             AutoGraph is to convert, to see behind an eager `if`.
 
     Returns:
-        A `Trace`.
+        A `Seen`.
     """
     graph = _scratch_graph("gradguard_trace")
-    trace = Trace(graph)
+    trace = Seen(graph)
     with (
         losses_kept(model),
         attributes_kept(model),
@@ -113,10 +119,10 @@ def trace_loss(loss, y_true, y_pred):
         y_pred: Predictions: tensors, or a nest of them.
 
     Returns:
-        A `Trace`; its `batch` and its `outputs` are the prediction.
+        A `Seen`; its `batch` and its `outputs` are the prediction.
     """
     graph = _scratch_graph("gradguard_loss")
-    trace = Trace(graph)
+    trace = Seen(graph)
     with python_numbers_kept(), examining():
         with graph.as_default(), made_inside():
             y_true, y_pred = keras.tree.map_structure(
@@ -126,7 +132,7 @@ def trace_loss(loss, y_true, y_pred):
             try:
                 with Observer(trace):
                     value = loss(y_true, y_pred)
-                trace.targets.append(TapeCall(tensors_of(value), [], [], ()))
+                trace.targets.append(SeenTape(tensors_of(value), [], [], ()))
             except Exception as error:  # noqa: BLE001
                 trace.error = error
     return trace
@@ -144,7 +150,7 @@ def run_forward(model, batch, trace):
     Args:
         model: A compiled Keras model.
         batch: The batch as `train_step` gets it.
-        trace: The `Trace` that gets the outputs and the loss.
+        trace: The `Seen` that gets the outputs and the loss.
     """
     x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
     known = {"training": True} if accepts_training(model) else {}
@@ -156,7 +162,7 @@ def run_forward(model, batch, trace):
         arguments["training"] = True
     loss = model.compute_loss(**arguments)
     sources = list(model.trainable_variables)
-    trace.targets.append(TapeCall([loss], sources, [], ()))
+    trace.targets.append(SeenTape([loss], sources, [], ()))
 
 
 def _own_step(model, batch, trace):
