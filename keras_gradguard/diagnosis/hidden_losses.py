@@ -131,8 +131,9 @@ def explain_terms(step, is_asked=False):
         is_asked: Whether to look also where no sign tells of several terms.
 
     Returns:
-        `Terms` without findings if every loss trains what it depends on. A
-        Python `if` on a tensor that only eager mode lets pass is a note.
+        `HiddenLosses` without findings if every loss trains what it depends
+        on. A Python `if` on a tensor that only eager mode lets pass is a
+        note.
     """
     model = step.model
     is_eager = runs_eagerly(model)

@@ -31,9 +31,9 @@ class Jump:
 
     Args:
         height: The largest change of one value of the loss.
-        switch: The `Switch` it happens at.
+        switch: The `Flip` it happens at.
         runs: The `Run`s nearest to it, where the condition is true first.
-        signs: The signs for `Switch.side` of the first of them.
+        signs: The signs for `Flip.side` of the first of them.
     """
 
     height: float
@@ -48,8 +48,8 @@ def measured_jump(ways, switch):
     Its height is 0.0 where the loss is continuous.
 
     Args:
-        ways: The `Ways` that led there.
-        switch: The `Switch`.
+        ways: The `FlipSearch` that led there.
+        switch: The `Flip`.
     """
     found = None
     for signs in _patterns(switch):
@@ -231,7 +231,7 @@ def _is_stopped(subject, condition):
 
 
 def _jump_at(subject, ways, key):
-    """Returns the `_Jump` that one condition makes, or `None`."""
+    """Returns the `Jump` that one condition makes, or `None`."""
     num_measured = 0
     switches = ways.switches(lambda run: run.bools.get(key))
     for switch in itertools.islice(switches, _MOST_SWITCHES):

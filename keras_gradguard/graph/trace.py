@@ -1,4 +1,39 @@
-"""What a step has shown, and what it is asked."""
+"""What a step has shown, and what it is asked.
+
+The diagnosis asks the evidence of a step, and nothing else, to look at it. A
+backend gives an object that keeps each answer:
+
+- `seen`: the `Trace` of a step that was looked at while it ran, or `None`.
+- `traced()`: a `Trace` in which nothing has run, with its `error` if the step
+  cannot be traced; `seen` where there is one.
+- `traced_with_python_control_flow()`: the same `Trace`, with the Python control
+  flow of the user's losses and layers made into ops.
+- `rerun(variables, may_fail=False)`: the `Trace` of the eager step run once
+  more; `None` where it does not run eagerly or, unless it `may_fail`, fails.
+- `recorded(weights=())`: the `Trace` of the step run op by op, each tensor with
+  its values; from `(variable, value)` pairs or the weights of now.
+- `adapted(graph)`: a graph of the backend's as a `Graph`.
+- `loss_run(call)`: the loss of a recorded `LossCall` as a function of its
+  prediction, or `None` if it is no function of that alone.
+- `failure(error, any_error=False)`: a `Finding` of what an exception says of
+  the gradient, or `None`.
+- `read_tensors(error, place)`: a list of the `Tensor`s of `traced()` that the
+  line names at which it failed.
+- `lost_elements(variables, paths)`: a dict of path -> `(lost, kept)`, how many
+  elements of the gradient float16 loses.
+- `measured_reaches(variables, known=(), weights=(), number=None)`: a list of a
+  `LossReach` with norms for each term of the loss.
+
+The evidence of a loss alone has the `loss`, `traced()`, `rerun()`,
+`recorded()`, `loss_run()` and `failure(...)`, without arguments of a step, and
+`state_kept()`, a context that undoes what the loss writes.
+
+The run of a loss has `start`, `targets`, `base`, `gradients`, `is_double`,
+`has_prints` (arrays, a `Run` and bools), `graph`, `tensors`, `value`,
+`dependent`, `conditions`, `handmade` (what was recorded), and `run(prediction,
+forced=None, with_path=False)`, `is_hidden(op)`, `is_dependent(native)`,
+`gradients_of(tensor)`, `op_alone(op)`.
+"""
 
 import dataclasses
 
@@ -155,30 +190,8 @@ class Step:
         data: The batch as `train_step` gets it, `None` if it is not known.
         variables: The trainable variables that the step should train.
         paths: Their paths, unique, in the same order.
-        evidence: What looks at the step, each way once: the steps of several
-            variables share it. A backend gives an object with
-
-            - `seen`: the `Trace` of a step that was looked at while it ran,
-              or `None`.
-            - `traced()`: a `Trace` in which nothing runs, with its `error`
-              if the step cannot be traced; `seen` where there is one.
-            - `traced_with_python_control_flow()`: the same, with the Python
-              control flow of the user's losses and layers made into ops.
-            - `rerun(variables, may_fail=False)`: the `Trace` of the eager
-              step run once more, `None` where it does not run eagerly or,
-              unless it `may_fail`, fails.
-            - `recorded(weights=())`: the step run op by op, with the values
-              of each, from `(variable, value)` pairs or those of now.
-            - `loss_run(call)`: the loss of a `LossCall` as a function of its
-              prediction (`run`, `base`, `start`, ...), or `None`.
-            - `failure(error, any_error=False)`: a `Finding` of what an
-              exception says of the gradient, or `None`.
-            - `read_tensors(error, place)`: the tensors of `traced()` that
-              the line names at which it failed.
-            - `lost_elements(variables, paths)`: `(lost, kept)` counts of
-              gradient elements by path, for float16.
-            - `measured_reaches(variables, known, weights, number)`: a
-              `LossReach` with norms for each term of the loss.
+        evidence: What looks at the step, each way once; see the head of this
+            module. The steps of several variables share it.
     """
 
     model: object

@@ -79,6 +79,8 @@ def test_a_loss_alone():
         assert ["Round"] == [f.op for f in explain_loss(asked)]
         asked.recorded()
     assert (1, 1) == (counting.symbolic, counting.eager)
+    assert asked.loss_run() is asked.loss_run()
+    assert 1 == counting.symbolic
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Step 4: a look at a step draws no random number that training would."""
+"""A look at a step draws no random number that training would."""
 
 import contextlib
 import functools

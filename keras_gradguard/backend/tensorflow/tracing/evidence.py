@@ -159,12 +159,13 @@ class LossEvidence(_Evidence):
     def loss_run(self):
         """Returns the `LossRun`, `None` if the loss is no function."""
         return self._once(
-            "loss_run", lambda: _loss_run(self.loss, *self._given)
+            "loss_run",
+            lambda: _loss_run(self.loss, *self._given, self._seen()),
         )
 
 
-def _loss_run(loss, y_true, y_pred):
+def _loss_run(loss, y_true, y_pred, seen=None):
     try:
-        return LossRun(loss, y_true, y_pred)
+        return LossRun(loss, y_true, y_pred, seen)
     except (LossFailed, NotAFunction):
         return None

@@ -1,4 +1,4 @@
-"""Step 4: the terms that the loss of a step is the sum of."""
+"""The terms that the loss of a step is the sum of."""
 
 import collections
 

@@ -1,4 +1,4 @@
-"""Step 4: the gradient of each term of a loss, by a tape of its own.
+"""The gradient of each term of a loss, by a tape of its own.
 
 The tape tells how much of each term enters the total, so `loss_weights`, and
 whatever else the step makes of a term, are in the norms without being asked

@@ -1,4 +1,4 @@
-"""Step 4: look at a model by running it, and leave it as it was."""
+"""A look at a model that runs it, and leaves it as it was."""
 
 import contextlib
 import functools

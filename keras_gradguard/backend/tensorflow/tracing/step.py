@@ -1,4 +1,4 @@
-"""Step 4c: trace one training step in a scratch graph, and watch it.
+"""Traces one training step in a scratch graph, and watches it.
 
 Nothing runs: no weight, optimizer, metric or random state changes.
 """
@@ -261,7 +261,7 @@ def _are_eager(tensors):
 
 
 def _seen(model, run, may_fail=False):
-    """Returns the `Sight` of what runs, or `None` if it must not fail."""
+    """Returns the `LiveRecorder` of what runs, `None` if it may not fail."""
     sight = LiveRecorder(model, _OpenDoor(), _nothing, _nothing)
     sight.open()
     try:
