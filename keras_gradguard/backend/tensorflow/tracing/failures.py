@@ -7,6 +7,7 @@ import traceback
 import tensorflow as tf
 
 from keras_gradguard.backend.tensorflow.tracing.graphs import traced_graph
+from keras_gradguard.graph.ops import Graph
 from keras_gradguard.records.finding import Finding
 from keras_gradguard.source.frames import (
     frames_of_error,
@@ -144,16 +145,12 @@ def _keeps_computed(frame):
     """
     arguments = [v for v in frame.f_locals.values() if isinstance(v, dict)]
     first = [known.get("initial_value") for known in arguments]
-    waiting = [value.op for value in first if _is_tensor(value)]
-    seen = set(waiting)
-    while waiting:
-        op = waiting.pop()
-        if op.type == "Placeholder":
-            return True
-        new = {tensor.op for tensor in op.inputs} - seen
-        seen |= new
-        waiting += new
-    return False
+    tensors = [
+        traced_graph(value.graph).tensor(value)
+        for value in first
+        if _is_tensor(value)
+    ]
+    return any(op.type == "Placeholder" for op in Graph.ancestors(tensors))
 
 
 def _is_tensor(value):
