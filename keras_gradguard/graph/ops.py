@@ -201,6 +201,7 @@ class Graph:
         outputs: Those that it gives back.
     """
 
+    # What `add` makes.
     kind_of_op = Op
 
     def __init__(self, oracle=None):

@@ -197,12 +197,27 @@ class _TracedTensor(Tensor):
         return [graph.op(op) for op in self.native.consumers()]
 
 
+class _RecordedOp(Op):
+    """An op that ran; a function's graph may be known only later."""
+
+    @property
+    def bodies(self):
+        """See `Op`."""
+        body = self.native.body if self.native is not None else None
+        if body is None or len(body.inputs) != len(self.inputs):
+            return None
+        if len(body.outputs) < len(self.outputs):
+            return None
+        return "call", [self.graph.family.graph(body)]
+
+
 class RecordedGraph(Graph):
     """The ops of a step that ran eagerly, with their values."""
 
+    kind_of_op = _RecordedOp
+
     def __init__(self):
         super().__init__(RecordedOracle())
-        self.kind_of_op = _RecordedOp
         self._known = {}
         self.family = Family()
 
@@ -253,20 +268,6 @@ class RecordedGraph(Graph):
         is_tensor = isinstance(variable, tf.Tensor)
         natives = [variable] if is_tensor else handles_of(variable)
         return [t for t in map(self.tensor, natives) if t is not None]
-
-
-class _RecordedOp(Op):
-    """An op that ran; a function's graph may be known only later."""
-
-    @property
-    def bodies(self):
-        """See `Op`."""
-        body = self.native.body if self.native is not None else None
-        if body is None or len(body.inputs) != len(self.inputs):
-            return None
-        if len(body.outputs) < len(self.outputs):
-            return None
-        return "call", [self.graph.family.graph(body)]
 
 
 def _described(tensor):
