@@ -25,6 +25,7 @@ if backend.unsupported() is None:
         NO_GRADIENTS,
         tape_is_active,
     )
+    from keras_gradguard.backend.tensorflow.tracing.graphs import traced_graph
     from keras_gradguard.backend.tensorflow.tracing.restore import is_examining
     from keras_gradguard.diagnosis.failures import explain_error
     from keras_gradguard.diagnosis.questions import (
@@ -166,7 +167,8 @@ class GradGuardLoss(keras.losses.Loss):
     def _diagnoses(self, inner, y_true, y_pred):
         step = _running_step()
         if step is None:
-            findings = explain_loss(inner, y_true, y_pred)
+            evidence = backend.loss_evidence(inner, y_true, y_pred)
+            findings = explain_loss(evidence)
             return diagnoses_of(findings, 0, "error")
         findings = explain_loss_of_step(step, inner.name)
         lost = {path for f in findings for path in f.variables}
@@ -178,9 +180,13 @@ class GradGuardLoss(keras.losses.Loss):
             if running_hook() is not None:
                 return
             step = _running_step()
-            paths = () if step is None else step.paths
+            if step is None:
+                step = Step(
+                    None, None, (), (), backend.step_evidence(None, None)
+                )
             findings = explain_error(step, error)
-            for diagnosis in diagnoses_of(findings, len(paths), "error"):
+            num_variables = len(step.paths)
+            for diagnosis in diagnoses_of(findings, num_variables, "error"):
                 error.add_note(f"\n{diagnosis}")
 
     def _tell(self, diagnoses):
@@ -232,7 +238,8 @@ def _running_step():
     if model is None:
         return None
     variables = tuple(model.trainable_variables)
-    return Step(model, data, variables, unique_paths(variables))
+    evidence = backend.step_evidence(model, data)
+    return Step(model, data, variables, unique_paths(variables), evidence)
 
 
 def _step_on_the_stack():
@@ -254,4 +261,5 @@ def _is_connected(tape, value, tensors):
         return any(gradient is not None for gradient in gradients)
     if any(tensor.graph is not value.graph for tensor in tensors):
         return True
-    return flows_to(value.graph, value, tensors)
+    graph = traced_graph(value.graph)
+    return flows_to(graph.tensor(value), [graph.tensor(t) for t in tensors])

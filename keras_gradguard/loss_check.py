@@ -16,22 +16,14 @@ if backend.unsupported() is None:
     from keras_gradguard.backend.tensorflow.internals.randomness import (
         random_state_kept,
     )
-    from keras_gradguard.backend.tensorflow.tracing.failures import (
-        failure_finding,
-    )
-    from keras_gradguard.backend.tensorflow.tracing.loss_run import LossRun
-    from keras_gradguard.backend.tensorflow.tracing.recorder import record_loss
     from keras_gradguard.backend.tensorflow.tracing.restore import (
         examining,
-        state_kept,
     )
-    from keras_gradguard.backend.tensorflow.tracing.step import trace_loss
     from keras_gradguard.diagnosis.jumps import jumps_of
     from keras_gradguard.diagnosis.nonfinite import nonfinite_findings
     from keras_gradguard.diagnosis.questions import explain_loss
     from keras_gradguard.diagnosis.wording import diagnoses_of
     from keras_gradguard.diagnosis.wrong_gradient import wrong_findings
-    from keras_gradguard.graph.trace import LossFailed, NotAFunction
     from keras_gradguard.model.losses import resolved_loss
 
 _ON_PURPOSE = ("straight_through", "identity")
@@ -70,38 +62,37 @@ def check_loss(loss, y_true, y_pred):
     y_pred = _tensors("y_pred", y_pred)
     loss = inner or resolved_loss(loss, y_true, y_pred)
     with examining(), random_state_kept():
-        found = _findings(loss, y_true, y_pred)
+        found = _findings(backend.loss_evidence(loss, y_true, y_pred), y_pred)
     diagnoses = []
     for severity, findings in found:
         diagnoses += diagnoses_of(findings, 0, severity)
     return Report(diagnoses=tuple(diagnoses))
 
 
-def _findings(loss, y_true, y_pred):
+def _findings(evidence, y_pred):
     """Returns `(severity, findings)` pairs."""
-    trace = trace_loss(loss, y_true, y_pred)
-    with state_kept(trace):
-        recording = record_loss(loss, y_true, y_pred)
-    error = recording.trace.error
+    with evidence.state_kept():
+        recorded = evidence.recorded()
+    error = recorded.error
     if error is not None:
-        finding = failure_finding(error)
+        finding = evidence.failure(error)
         if finding is None:
             raise error
         return [("error", [finding])]
-    _, gradients = recording.applied[0]
+    _, gradients = recorded.applied[0]
     cut = []
     if any(gradient is None for gradient in gradients):
-        cut = explain_loss(loss, y_true, y_pred)
+        cut = explain_loss(evidence)
     if all(gradient is None for gradient in gradients):
         return [("error", cut)]
     predictions = tensors_of(y_pred)
     names = ["y_pred"] * len(predictions)
-    nonfinite = nonfinite_findings(recording, predictions, names)
+    nonfinite = nonfinite_findings(recorded, predictions, names)
     if nonfinite:
         return [("warning", cut), ("error", [_named(f) for f in nonfinite])]
-    wrong, jumps = _measured(loss, y_true, y_pred)
+    wrong, jumps = _measured(evidence)
     beside = [f for f in wrong if f.place.line is None]
-    refused = _refused(trace, beside) if beside else []
+    refused = _refused(evidence, beside) if beside else []
     if refused:
         wrong = [f for f in wrong if f not in beside]
     return [
@@ -121,18 +112,18 @@ def _named(finding):
     return dataclasses.replace(finding, variables=(), evidence=evidence)
 
 
-def _measured(loss, y_true, y_pred):
+def _measured(evidence):
     """What running the loss on other predictions shows."""
-    try:
-        subject = LossRun(loss, y_true, y_pred)
-    except (LossFailed, NotAFunction):
+    subject, name = evidence.loss_run(), evidence.loss.name
+    if subject is None:
         return [], []
-    return wrong_findings(subject, loss.name), jumps_of(subject, loss.name)
+    return wrong_findings(subject, name), jumps_of(subject, name)
 
 
-def _refused(trace, beside):
+def _refused(evidence, beside):
     """The line at which a part of the value has left TensorFlow."""
-    finding = failure_finding(trace.error) if trace.error is not None else None
+    error = evidence.traced().error
+    finding = evidence.failure(error) if error is not None else None
     if finding is None:
         return []
     notes = (*finding.notes, _LACKS_NOTE)

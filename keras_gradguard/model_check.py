@@ -23,14 +23,10 @@ if backend.unsupported() is None:
     from keras_gradguard.backend.tensorflow.internals.variables import (
         num_updates,
     )
-    from keras_gradguard.backend.tensorflow.tracing.reruns import (
-        measured_reaches,
-    )
     from keras_gradguard.backend.tensorflow.tracing.restore import (
         state_restored,
         updates_caught,
     )
-    from keras_gradguard.backend.tensorflow.tracing.step import trace_step
     from keras_gradguard.diagnosis.failures import explain_error
     from keras_gradguard.diagnosis.hidden_losses import (
         HiddenLosses,
@@ -90,31 +86,37 @@ def diagnose(model, x, y=None, sample_weight=None):
     if not model.built:
         model(data[0] if isinstance(data, tuple) else data)
     logbook = TrainingLog(model, num_updates)
+    evidence = backend.step_evidence(model, data)
+
+    def step_of(variables):
+        paths = logbook.paths_of(variables)
+        return Step(model, data, tuple(variables), paths, evidence)
+
     applied, error = _run(model, data)
     if error is not None and not applied:
-        step = _step(model, data, model.trainable_variables, logbook)
+        step = step_of(model.trainable_variables)
         findings = explain_error(step, error)
         if not findings:
             raise error
         logbook.add(findings, "error")
-    _see_losses(_step(model, data, model.trainable_variables, logbook), logbook)
+    _see_losses(step_of(model.trainable_variables), logbook)
     for variables, figures, *_ in applied:
-        _look(_step(model, data, variables, logbook), figures, logbook)
+        _look(step_of(variables), figures, logbook)
     known = {id(v) for variables, *_ in applied for v in variables}
     dropped = [v for v in model.trainable_variables if id(v) not in known]
     if known and dropped:
-        step = _step(model, data, dropped, logbook)
+        step = step_of(dropped)
         logbook.add(explain_dropped(step), "warning")
     rows = logbook.measure(applied)
     bad, zero = _bad_and_zero(logbook.report.variables)
     if bad:
-        step = _step(model, data, model.trainable_variables, logbook)
+        step = step_of(model.trainable_variables)
         logbook.add(
             explain_nonfinite(step, bad),
             severity_of(len(bad), len(rows)),
         )
     elif zero and not logbook.report.diagnoses:
-        step = _step(model, data, model.trainable_variables, logbook)
+        step = step_of(model.trainable_variables)
         _add_zeros(explain_zeros(step, zero), logbook, len(rows))
     return logbook.report
 
@@ -161,15 +163,13 @@ def _look(step, figures, logbook):
 
 def _see_losses(step, logbook):
     """Tells the logbook which term of the loss reaches which variable."""
-    trace = trace_step(step.model, step.data)
+    trace = step.evidence.traced()
     known = reaches_of(step, trace) if trace.error is None else []
     if len(known) != 1 and is_default_step(step.model):
-        known = measured_reaches(step, known, number=logbook.now())
+        known = step.evidence.measured_reaches(
+            step.variables, known, number=logbook.now()
+        )
     logbook.reach(step.paths, known)
-
-
-def _step(model, data, variables, logbook):
-    return Step(model, data, tuple(variables), logbook.paths_of(variables))
 
 
 def _run(model, data):

@@ -7,6 +7,7 @@ import sys
 
 import keras
 
+from keras_gradguard.backend import step_evidence
 from keras_gradguard.backend.tensorflow.internals.batches import (
     loaded,
     unpacked,
@@ -53,7 +54,8 @@ def replay_incident(folder, model):
             f"`{model}` has {len(trained)} trainable variables, and that of "
             f"the incident had {len(incident.paths)}: freeze the same layers"
         )
-    step = Step(made, incident.batch, trained, incident.paths)
+    evidence = step_evidence(made, incident.batch)
+    step = Step(made, incident.batch, trained, incident.paths, evidence)
     weights = zip(variables, incident.weights, strict=False)
     found = explain_nonfinite(
         step, incident.hit, tuple(weights), incident.mode == "xla"

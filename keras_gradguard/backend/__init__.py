@@ -1,7 +1,9 @@
-"""The one place that asks which backend Keras runs on.
+"""Which backend Keras runs on, and what looks at a step by it.
 
-It is fixed once Keras is imported. An entry point imports what needs
-TensorFlow only where `unsupported` returns `None`.
+The backend is fixed once Keras is imported. An entry point imports what needs
+TensorFlow only where `unsupported` returns `None`. What is named here is all
+that the rest of the package asks a backend for by itself; those imports wait
+until they are needed.
 """
 
 import warnings
@@ -51,3 +53,33 @@ def warn_unsupported():
             UnsupportedBackendWarning,
             stacklevel=3,
         )
+
+
+def step_evidence(model, data, seen=None):
+    """Returns what looks at a training step, see `graph.trace.Step`.
+
+    Args:
+        model: The compiled model.
+        data: The batch as `train_step` gets it, or `None`.
+        seen: The `Trace` of a step that was looked at while it ran.
+    """
+    from keras_gradguard.backend.tensorflow.tracing.evidence import (
+        StepEvidence,
+    )
+
+    return StepEvidence(model, data, seen)
+
+
+def loss_evidence(loss, y_true, y_pred):
+    """Returns what looks at a loss alone, see `diagnosis.questions`.
+
+    Args:
+        loss: A `keras.losses.Loss`.
+        y_true: Its targets: tensors, or a nest of them.
+        y_pred: Its predictions, alike.
+    """
+    from keras_gradguard.backend.tensorflow.tracing.evidence import (
+        LossEvidence,
+    )
+
+    return LossEvidence(loss, y_true, y_pred)

@@ -1,26 +1,18 @@
-"""Step 4d: from a traced step to findings: which cut hits which variables."""
+"""From a traced step to findings: which cut hits which variables."""
 
 import collections
 import copy
 import dataclasses
 
-from keras_gradguard.backend.tensorflow.internals.batches import tensors_of
-from keras_gradguard.backend.tensorflow.internals.graphs import (
-    custom_gradient_name,
-)
-from keras_gradguard.backend.tensorflow.tracing.gradients import (
-    variable_tensors,
-)
 from keras_gradguard.diagnosis.outside_tape import (
     outside_findings,
     read_findings,
 )
+from keras_gradguard.diagnosis.places import Places
 from keras_gradguard.diagnosis.unused import unused_findings
 from keras_gradguard.graph.flow import Flow, cut_key
-from keras_gradguard.graph.ops import carries_gradient
-from keras_gradguard.records.finding import Finding, Place
-from keras_gradguard.source.declared import Declarations
-from keras_gradguard.source.frames import frames_of, library_calls, op_place
+from keras_gradguard.records.finding import Finding
+from keras_gradguard.source.frames import library_calls, op_place
 
 _PLUMBING = frozenset(
     ("Identity", "PartitionedCall", "StatefulPartitionedCall")
@@ -62,8 +54,8 @@ class Location:
         self._branch = branch
         self._stops = stops
         self._flows = {}
-        self.declarations = Declarations(model)
-        self.tensors = variable_tensors(trace.graph, self.variables)
+        self.places = Places(trace, model)
+        self.tensors = [trace.graph.standing_for(v) for v in self.variables]
 
     @classmethod
     def of_prediction(cls, trace, branch=None):
@@ -71,7 +63,7 @@ class Location:
         location = cls(trace, None, (), (), branch=branch)
         location.tensors = [[tensor] for tensor in trace.outputs]
         location.paths = ["y_pred"] * len(location.tensors)
-        location._losses = trace.targets[0].targets
+        location._losses = [t for c in trace.targets for t in c.targets]
         return location
 
     def of_losses(self, losses):
@@ -90,7 +82,7 @@ class Location:
         if losses is None:
             calls = self._calls_for(number) or self.trace.targets
             losses = [t for call in calls for t in call.targets]
-        key = (tuple(id(loss) for loss in losses), state)
+        key = (*losses, state)
         if key not in self._flows:
             self._flows[key] = Flow(
                 self.trace.graph, losses, self._stops, self._branch, state
@@ -107,12 +99,8 @@ class Location:
         return bool(self._calls_for(number, calls))
 
     def _calls_for(self, number, calls=None):
-        variable = self.variables[number]
-        return [
-            call
-            for call in (self.trace.targets if calls is None else calls)
-            if any(_same(variable, other) for other in call.sources)
-        ]
+        calls = self.trace.targets if calls is None else calls
+        return [c for c in calls if c.is_about(self.variables[number])]
 
     def distance(self, number, state=False):
         """Returns the number of cuts between the loss and a variable."""
@@ -153,69 +141,28 @@ class Location:
         cause = None
         if cut.edge.is_state:
             cause = "state"
-        elif custom_gradient_name(op):
+        elif op.has_own_gradient:
             cause = "custom_gradient"
         types = [value.tensor.op.type for value in cut.path]
         if cut.path[-1].tensor.op is not op:
             types.append(op.type)
-        place, notes = self.place(op, cut.edge.context)
+        place, notes = self.places.place(op, cut.edge.context)
         return Finding(
             kind=kind,
             place=place,
             op=op.type,
-            layer=self.layer(op, cut.edge.context),
-            loss=self.loss_on(cut.path),
+            layer=self.places.layer(op, cut.edge.context),
+            loss=self.places.loss_on(cut.path),
             variables=tuple(self.paths[number] for number in hit),
             path=tuple(t for t in types if t not in _PLUMBING) or tuple(types),
             chain=_chain(cut),
-            input_dtypes=tuple(t.dtype.name for t in op.inputs),
-            output_dtype=cut.path[-1].tensor.dtype.name,
-            calls=library_calls(frames_of(op)),
+            input_dtypes=tuple(t.dtype for t in op.inputs),
+            output_dtype=cut.path[-1].tensor.dtype,
+            calls=library_calls(op.frames),
             cause=cause,
             error=cut.edge.error,
             notes=(*notes, *_also(place, further)),
         )
-
-    def place(self, op, context):
-        """Returns the user's line of an op, and notes on how it was found."""
-        while True:
-            found = op_place(op)
-            if found.line is not None:
-                return found, ()
-            if context.parent is None:
-                break
-            op, context = context.call, context.parent
-        if self.model is None:
-            return Place(), ()
-        found = self.declarations.place(self.layer(op, context), op)
-        if found is None:
-            return Place(), ()
-        return found, ("the line was found by the name of the layer or op",)
-
-    def layer(self, op, context):
-        """Returns the path of the layer that an op runs in, or `None`."""
-        while True:
-            number = op.graph.get_operations().index(op)
-            found = self.trace.layer_of(op, number)
-            if found is not None or context.parent is None:
-                return found
-            op, context = context.call, context.parent
-
-    def loss_on(self, path):
-        """Returns the name of the loss that a path leads through."""
-        keys = {
-            (value.tensor.op.name, value.tensor.value_index) for value in path
-        }
-        named = [(call.value, call.name) for call in self.trace.losses]
-        named += [
-            (tensor, self.trace.names.get(id(tensor)))
-            for tensor in tensors_of(self.trace.extra_losses)
-        ]
-        for tensor, name in named:
-            key = (getattr(tensor.op, "name", None), tensor.value_index)
-            if key in keys:
-                return name
-        return None
 
 
 def _chain(cut):
@@ -223,7 +170,7 @@ def _chain(cut):
     types = []
     for value in reversed(cut.path):
         types.append(value.tensor.op.type)
-        if len(types) > 1 and carries_gradient(value.tensor.dtype):
+        if len(types) > 1 and value.tensor.carries_gradient:
             break
     return tuple(types)
 
@@ -244,10 +191,6 @@ def _also(place, further):
 def _rank(finding):
     is_value = (finding.output_dtype,) == finding.input_dtypes[:1]
     return (-len(finding.variables), not is_value, finding.place.line or 0)
-
-
-def _same(variable, other):
-    return variable is other or getattr(variable, "value", None) is other
 
 
 _BRANCH_NOTE = "only when this branch is taken: the other one passes a gradient"

@@ -1,20 +1,12 @@
-"""Step 4: steps that fail, in training or only when they are traced."""
+"""Steps that fail, in training or only when they are traced."""
 
 import dataclasses
 
-from keras_gradguard.backend.tensorflow.tracing.failures import (
-    failure_finding,
-    read_tensors,
-)
-from keras_gradguard.backend.tensorflow.tracing.step import (
-    rerun_step,
-    trace_step,
-)
 from keras_gradguard.diagnosis.cuts import Location, located_findings
 from keras_gradguard.graph.ops import Context
 from keras_gradguard.model.layers import runs_eagerly
 from keras_gradguard.records.finding import Place
-from keras_gradguard.source.frames import frames_of, library_calls, op_place
+from keras_gradguard.source.frames import library_calls, op_place
 from keras_gradguard.source.syntax import feeds_result
 
 _EAGER_NOTE = (
@@ -30,20 +22,20 @@ _UNUSED_NOTE = (
 )
 
 
-def explain_failed_trace(step, trace, missing):
+def explain_failed_trace(step, missing):
     """Explains a step that runs eagerly and fails when it is traced.
 
     Args:
-        step: The `Step`.
-        trace: The `Trace` that ended in an exception.
+        step: The `Step`, its trace ended by an exception.
         missing: Indices of the variables without a gradient.
 
     Returns:
         A list of `Finding`s, never empty.
     """
-    finding = failure_finding(trace.error, any_error=True)
+    trace = step.evidence.traced()
+    finding = step.evidence.failure(trace.error, any_error=True)
     if finding.cause == "tensor_as_bool":
-        converted = trace_step(step.model, step.data, trace.called)
+        converted = step.evidence.traced_with_python_control_flow()
         if converted.error is None:
             found = [
                 f
@@ -57,14 +49,15 @@ def explain_failed_trace(step, trace, missing):
     return _for_all(step, finding, missing, trace)
 
 
-def hidden_by_eager(finding, error):
+def hidden_by_eager(step, finding):
     """Returns a finding of an eager step that says what a trace makes of it.
 
     Args:
+        step: The `Step`, its trace ended by an exception.
         finding: The `Finding`.
-        error: The exception that ended the trace of the same step.
     """
-    failed = failure_finding(error, any_error=True)
+    error = step.evidence.traced().error
+    failed = step.evidence.failure(error, any_error=True)
     here, there = finding.place, failed.place
     if here.line is None or (here.file, here.line) != (there.file, there.line):
         return finding
@@ -78,8 +71,7 @@ def hidden_by_eager(finding, error):
 
 def _eager_suspect(step, trace, finding):
     """Weighs whether the line that ended a trace is what cut the gradient."""
-    tensors = read_tensors(trace.error, finding.place)
-    tensors = [t for t in tensors if t.graph is trace.graph]
+    tensors = step.evidence.read_tensors(trace.error, finding.place)
     location = Location(
         trace, step.model, step.variables, step.paths, losses=tensors
     )
@@ -100,22 +92,23 @@ def explain_error(step, error):
     """Explains an exception of a step, if it is about gradients.
 
     Args:
-        step: The `Step`; its variables are all that it should train.
+        step: The `Step`; its variables are all that it should train, none
+            where its model is not known.
         error: The exception that ended it.
 
     Returns:
         A list of `Finding`s, empty if the exception is about other things.
     """
-    finding = failure_finding(error)
+    finding = step.evidence.failure(error)
     if finding is None:
         return []
     everything = range(len(step.variables))
-    is_found = finding.place.line is not None and step.trace is None
-    if finding.op is None or is_found:
+    is_found = finding.place.line is not None and step.evidence.seen is None
+    if finding.op is None or is_found or step.model is None:
         return _for_all(step, finding, everything)
-    trace = step.trace or trace_step(step.model, step.data)
+    trace = step.evidence.traced()
     if trace.error is not None:
-        trace = rerun_step(step, may_fail=True) or trace
+        trace = step.evidence.rerun(step.variables, may_fail=True) or trace
     return _for_all(step, finding, everything, trace)
 
 
@@ -132,10 +125,10 @@ def _for_all(step, finding, hit, trace=None):
 def _made_at(trace, op_type):
     """The user's line of the first op of a type, and what it called."""
     for context in Context(trace.graph).everything():
-        for op in context.graph.get_operations():
+        for op in context.graph.ops:
             if op.type == op_type:
                 place = op_place(op)
                 if place.line is not None:
-                    calls = library_calls(frames_of(op))
+                    calls = library_calls(op.frames)
                     return place, calls
     return Place(), ()

@@ -1,4 +1,4 @@
-"""Step 4: predictions at which a condition of a loss flips.
+"""Predictions at which a condition of a loss flips.
 
 From the batch's own prediction a straight way leads to another one where the
 condition is different; in between it flips, and halving finds the point.

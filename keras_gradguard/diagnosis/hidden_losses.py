@@ -1,16 +1,13 @@
-"""Step 4: losses that train nothing while something else hides it."""
+"""Losses that train nothing while something else hides it."""
 
 import dataclasses
 import inspect
 
-from keras_gradguard.backend.tensorflow.tracing.failures import failure_finding
-from keras_gradguard.backend.tensorflow.tracing.loss_terms import loss_terms_of
-from keras_gradguard.backend.tensorflow.tracing.step import trace_step
 from keras_gradguard.diagnosis.cuts import Location
 from keras_gradguard.diagnosis.unused import unused_findings
 from keras_gradguard.graph.edges import edges
 from keras_gradguard.graph.flow import Flow
-from keras_gradguard.graph.ops import Context, Value
+from keras_gradguard.graph.ops import Context, Value, walk
 from keras_gradguard.graph.trace import ADDED, LOSS, OTHER, Trace
 from keras_gradguard.model.layers import (
     has_extra_losses,
@@ -36,18 +33,17 @@ def reaches_of(step, trace):
     """
     found, everything = [], range(len(step.variables))
     entered = [(call, _flow(trace, call)) for call in trace.targets]
-    addends = loss_terms_of(step.model, trace)
-    for addend in addends:
+    for term in trace.terms:
         values, calls = [], []
-        for value in addend.values:
+        for value in term.values:
             via = [call for call, flow in entered if flow.distance(value) == 0]
             values += [value] if via else []
             calls += via
         location = _location(step, trace, losses=values)
         found.append(
             LossReach(
-                addend.name,
-                addend.kind,
+                term.name,
+                term.kind,
                 tuple(
                     location.was_asked_for(n, calls)
                     and location.distance(n) == 0
@@ -55,12 +51,12 @@ def reaches_of(step, trace):
                 ),
             )
         )
-    known = [value for addend in addends for value in addend.values]
+    known = [value for term in trace.terms for value in term.values]
     rest = _location(step, trace, stops=known)
     is_left = tuple(
         rest.was_asked_for(n) and rest.distance(n) == 0 for n in everything
     )
-    if addends and any(is_left):
+    if trace.terms and any(is_left):
         found.append(LossReach(OTHER, LOSS, is_left))
     return found
 
@@ -135,16 +131,17 @@ def explain_terms(step, is_asked=False):
         is_asked: Whether to look also where no sign tells of several terms.
 
     Returns:
-        `Terms` without findings if every loss trains what it depends on. A
-        Python `if` on a tensor that only eager mode lets pass is a note.
+        `HiddenLosses` without findings if every loss trains what it depends
+        on. A Python `if` on a tensor that only eager mode lets pass is a
+        note.
     """
     model = step.model
     is_eager = runs_eagerly(model)
     if not (is_asked or is_eager or _has_terms(model)):
         return HiddenLosses()
-    trace = trace_step(model, step.data)
+    trace = step.evidence.traced()
     if trace.error is not None:
-        finding = failure_finding(trace.error)
+        finding = step.evidence.failure(trace.error)
         if not is_eager or getattr(finding, "cause", "") != "tensor_as_bool":
             return HiddenLosses(trace)
         note = dataclasses.replace(finding, notes=(_EAGER_NOTE,))
@@ -153,16 +150,16 @@ def explain_terms(step, is_asked=False):
 
 
 def _hidden(step, trace):
-    batch = {tensor.name for tensor in trace.batch}
-    addends = loss_terms_of(step.model, trace)
+    batch = {tensor for _, tensor in trace.batch}
     on_batch, on_weights = [], []
-    for addend in addends:
-        for value in addend.values if addend.kind != LOSS else ():
-            is_data = addend.kind == ADDED and _depends_on(trace, value, batch)
+    for term in trace.terms:
+        for value in term.values if term.kind != LOSS else ():
+            is_data = term.kind == ADDED and _depends_on(trace, value, batch)
             group = on_batch if is_data else on_weights
-            group.append((addend.name, value))
+            group.append((term.name, value))
     # The losses inside a loss are asked too: one of them may be cut alone.
-    terms = [(call.name, call.value) for call in trace.losses] + on_batch
+    called = [call for call in trace.losses if call.value is not None]
+    terms = [(call.name, call.value) for call in called] + on_batch
     stops = [value for _, value in on_weights]
     data = _located(step, trace, stops=stops)
     lost, notes = _lost_terms(step, trace, terms, data)
@@ -178,7 +175,11 @@ def _left_out(step, trace):
     total = Flow(trace.graph, targets)
     findings = []
     for call in trace.losses:
-        if call.is_inner or total.reached(total.value(call.value)):
+        if (
+            call.value is None
+            or call.is_inner
+            or total.reached(total.value(call.value))
+        ):
             continue
         location = _located(step, trace, losses=[call.value])
         paths = [
@@ -273,14 +274,10 @@ def _noted(findings):
     )
 
 
-def _depends_on(trace, term, names):
-    queue, seen = [Value(Context(trace.graph), term)], set()
-    while queue:
-        value = queue.pop()
-        if value.tensor.name in names:
-            return True
-        for edge in edges(value):
-            if edge.source.key not in seen:
-                seen.add(edge.source.key)
-                queue.append(edge.source)
-    return False
+def _depends_on(trace, term, tensors):
+    begin = Value(Context(trace.graph), term)
+    return any(value.tensor in tensors for value in walk([begin], _sources))
+
+
+def _sources(value):
+    return [edge.source for edge in edges(value)]

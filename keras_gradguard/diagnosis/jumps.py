@@ -1,4 +1,4 @@
-"""Step 4: losses that jump where a condition on the prediction flips.
+"""Losses that jump where a condition on the prediction flips.
 
 The height is measured: the loss is run a little to each side of the flip,
 at three distances. A jump stays as it is, everything else shrinks.
@@ -10,18 +10,12 @@ import itertools
 
 import numpy as np
 
-from keras_gradguard.backend.tensorflow.internals.eager import CUSTOM_GRADIENT
-from keras_gradguard.backend.tensorflow.tracing.loss_run import (
-    LossRun,
-    condition_keys,
-)
 from keras_gradguard.diagnosis.flips import FlipSearch
 from keras_gradguard.graph.ops import Context, is_condition
-from keras_gradguard.graph.trace import LossFailed, NotAFunction
+from keras_gradguard.graph.trace import LossFailed
 from keras_gradguard.model.layers import is_loss_call
 from keras_gradguard.records.finding import Finding
 from keras_gradguard.source.frames import (
-    frames_of,
     op_place,
     place_at,
     user_place,
@@ -42,9 +36,9 @@ class Jump:
 
     Args:
         height: The largest change of one value of the loss.
-        switch: The `Switch` it happens at.
+        switch: The `Flip` it happens at.
         runs: The `Run`s nearest to it, where the condition is true first.
-        signs: The signs for `Switch.side` of the first of them.
+        signs: The signs for `Flip.side` of the first of them.
     """
 
     height: float
@@ -59,8 +53,8 @@ def measured_jump(ways, switch):
     Its height is 0.0 where the loss is continuous.
 
     Args:
-        ways: The `Ways` that led there.
-        switch: The `Switch`.
+        ways: The `FlipSearch` that led there.
+        switch: The `Flip`.
     """
     found = None
     for signs in _patterns(switch):
@@ -142,19 +136,18 @@ def holds_condition(graph):
     """Returns whether a loss in a traced step holds a user's condition.
 
     Args:
-        graph: A `FuncGraph`; bodies of functions and branches are entered.
+        graph: A `Graph`; bodies of functions and branches are entered.
     """
     in_loss = {}
     for context in Context(graph).everything():
         # A function may have been traced before the loss has called it.
         is_in_loss = in_loss[context] = context.parent is not None and (
             in_loss[context.parent]
-            or _inside_loss(frames_of(context.call)) is not None
+            or _inside_loss(context.call.frames) is not None
         )
-        for op in context.graph.get_operations():
-            if is_condition(op.inputs, op.outputs):
-                frames = frames_of(op)
-                inside = frames if is_in_loss else _inside_loss(frames)
+        for op in context.graph.ops:
+            if is_condition(op):
+                inside = op.frames if is_in_loss else _inside_loss(op.frames)
                 if inside and user_place(inside).line is not None:
                     return True
     return False
@@ -168,13 +161,11 @@ def _inside_loss(frames):
     return None
 
 
-def jump_findings(loss, y_true, y_pred, name=None, with_python=True):
-    """Finds the conditions at which a loss jumps.
+def jump_findings(subject, name, with_python=True):
+    """Finds the conditions at which a loss jumps, if it may be run often.
 
     Args:
-        loss: A `keras.losses.Loss`.
-        y_true: Its targets on this batch: eager tensors, or a nest of them.
-        y_pred: Its predictions on this batch, alike.
+        subject: The `LossRun`, or `None`.
         name: Name of the loss for the findings.
         with_python: Whether a Python `if` on numbers may choose as well:
             not where the loss is compiled.
@@ -183,14 +174,10 @@ def jump_findings(loss, y_true, y_pred, name=None, with_python=True):
         A list of `Finding`s; empty where nothing jumps, or where the values
         are not a function of the prediction alone.
     """
-    try:
-        subject = LossRun(loss, y_true, y_pred)
-    except (LossFailed, NotAFunction):
+    # Nobody wants to read what it prints a hundred times.
+    if subject is None or subject.has_prints:
         return []
-    if subject.has_prints:
-        # Nobody wants to read it a hundred times.
-        return []
-    return jumps_of(subject, name or loss.name, with_python)
+    return jumps_of(subject, name, with_python)
 
 
 def jumps_of(subject, name, with_python=True):
@@ -236,51 +223,35 @@ def _conditions(subject):
     What a user has put behind `stop_gradient`, a hand-written gradient or a
     stopped tape is meant to have no gradient.
     """
-    recording = subject.recording
-    open_ids = {id(tensor) for tensor in subject.tensors}
-    for op in recording.ops:
-        if op.type != "StopGradient" and not is_hidden(op):
-            if any(id(tensor) in open_ids for tensor in op.inputs):
-                open_ids |= {id(tensor) for tensor in op.outputs}
+    made = subject.graph.descendants(
+        subject.tensors,
+        lambda op: op.type != "StopGradient" and not subject.is_hidden(op),
+    )
+    is_open = {*subject.tensors, *made}
     return {
         op: key
-        for op, key in condition_keys(recording).items()
+        for op, key in subject.conditions.items()
         if op.type != "StopGradient"
-        and any(id(tensor) in open_ids for tensor in op.inputs)
-        and not is_hidden(op)
+        and not is_open.isdisjoint(op.inputs)
+        and not subject.is_hidden(op)
         and not _is_stopped(subject, op)
     }
 
 
-def is_hidden(op):
-    """Returns whether the tape sees nothing of a recorded op.
-
-    Args:
-        op: A `RanOp`; inside a hand-written gradient the tape sees only
-            that.
-    """
-    inside = CUSTOM_GRADIENT
-    return not op.is_taped or any(
-        (frame.filename, frame.name) == (inside.co_filename, inside.co_name)
-        for frame in op.traceback
-    )
-
-
 def _is_stopped(subject, condition):
     """Whether a condition leads to the value only behind `stop_gradient`."""
-    reached = {id(tensor) for tensor in condition.outputs}
-    is_stopped = False
-    for op in subject.recording.ops[condition.number + 1 :]:
-        if any(id(tensor) in reached for tensor in op.inputs):
-            if op.type == "StopGradient":
-                is_stopped = True
-            else:
-                reached |= {id(tensor) for tensor in op.outputs}
-    return is_stopped and id(subject.value) not in reached
+    reached = subject.graph.descendants(
+        condition.outputs, lambda op: op.type != "StopGradient"
+    )
+    reached |= dict.fromkeys(condition.outputs)
+    is_stopped = any(
+        op.type == "StopGradient" for t in reached for op in t.consumers()
+    )
+    return is_stopped and subject.value not in reached
 
 
 def _jump_at(subject, ways, key):
-    """Returns the `_Jump` that one condition makes, or `None`."""
+    """Returns the `Jump` that one condition makes, or `None`."""
     num_measured = 0
     switches = ways.switches(lambda run: run.bools.get(key))
     for switch in itertools.islice(switches, _MOST_SWITCHES):
@@ -290,7 +261,7 @@ def _jump_at(subject, ways, key):
         if jump.height and depends_on_condition(subject, jump, key):
             return jump
         num_measured += 1
-        num_ops = ways.num_runs * len(subject.recording.ops)
+        num_ops = ways.num_runs * len(subject.graph.ops)
         if num_measured == _MOST_MEASURED or num_ops > _MOST_OPS:
             break
     return None

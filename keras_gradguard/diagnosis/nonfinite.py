@@ -1,16 +1,19 @@
-"""Step 4: where a NaN or an Inf begins, in a recorded step."""
+"""Where a NaN or an Inf begins, in a recorded step."""
 
 import collections
 import dataclasses
 
 import numpy as np
-import tensorflow as tf
 
-from keras_gradguard.backend.tensorflow.internals.batches import flat_batch
-from keras_gradguard.backend.tensorflow.tracing.gradients import pulled
-from keras_gradguard.diagnosis.places import Lineage
+from keras_gradguard.diagnosis.places import Places
 from keras_gradguard.graph.backward import Gradients
-from keras_gradguard.graph.ops import RanOp, array_of, bad_elements, is_finite
+from keras_gradguard.graph.ops import (
+    DATA,
+    RESOURCE,
+    Op,
+    bad_elements,
+    is_finite,
+)
 from keras_gradguard.records.finding import Finding
 
 _MOST_SAMPLES = 20
@@ -60,20 +63,21 @@ class Origin:
     """Where numbers cease to be finite.
 
     Args:
-        op: The `RanOp`, `None` if the batch itself is not finite.
+        op: The `Op`, `None` if the batch itself is not finite.
         elements: Indices of what is not finite, `[count, rank]`.
         result: `"nan"`, `"inf"` or `"-inf"`: what came out first.
-        tensor: The tensor that `elements` index: an output of the op, one
-            of its inputs if its gradient is meant, or a part of the batch.
+        shape: The shape that `elements` index: that of an output of the op,
+            of one of its inputs if its gradient is meant, or of a part of
+            the batch.
         phase: `"forward"` or `"backward"`.
         cause: `"data"`, `"weight"`, `"unchosen"` or `None`.
         part: `"x"`, `"y"` or `"sample_weight"` of a batch.
     """
 
-    op: RanOp | None
+    op: Op | None
     elements: np.ndarray
     result: str
-    tensor: object
+    shape: tuple
     phase: str = "forward"
     cause: str | None = None
     part: str | None = None
@@ -84,26 +88,26 @@ class Origin:
         return (self.part, -1 if self.op is None else self.op.number)
 
 
-def origin_of(op, values, tensor, **known):
+def origin_of(op, array, shape, **known):
     """Makes an `Origin`.
 
     Args:
-        op: The `RanOp`, or `None`.
-        values: The tensor that is not finite.
-        tensor: What its elements index; see `Origin`.
+        op: The `Op`, or `None`.
+        array: The numbers that are not finite.
+        shape: What their indices are of; see `Origin`.
         **known: Further fields of `Origin`.
     """
-    elements = bad_elements(values)
-    first = array_of(values)[tuple(elements[0])] if len(elements) else np.nan
+    elements = bad_elements(array)
+    first = array[tuple(elements[0])] if len(elements) else np.nan
     result = "nan" if np.isnan(first) else "inf" if first > 0 else "-inf"
-    return Origin(op, elements, result, tensor, **known)
+    return Origin(op, elements, result, shape, **known)
 
 
 def nonfinite_cause(origin):
     """Returns the cause word of an origin, see `Finding.cause`."""
     if origin.cause is not None or origin.op is None:
         return origin.cause
-    if origin.op.backward is not None and origin.phase == "backward":
+    if origin.op.has_own_gradient and origin.phase == "backward":
         return "unexplained"
     if origin.op.type in _SUMS_OF_PRODUCTS:
         # They have a value and a slope everywhere: it is their size.
@@ -137,8 +141,7 @@ def origin_evidence(origin, num_samples=None):
         if limits:
             known["input_range"] = limits
     known["num_elements"] = len(origin.elements)
-    shape = getattr(origin.tensor, "shape", ())
-    if num_samples and len(shape) and shape[0] == num_samples:
+    if num_samples and origin.shape and origin.shape[0] == num_samples:
         rows = sorted({int(element[0]) for element in origin.elements})
         known["samples"] = rows[:_MOST_SAMPLES]
         known["num_samples"] = len(rows)
@@ -150,14 +153,13 @@ def _values(origin):
     op = origin.op
     if op is None or not len(origin.elements):
         return []
-    shape = tuple(origin.tensor.shape)
     found = []
     for tensor in op.inputs:
-        values = array_of(tensor)
+        values = tensor.array()
         if values is None:
             continue
         try:
-            values = np.broadcast_to(values, shape)
+            values = np.broadcast_to(values, origin.shape)
         except ValueError:
             return []
         found.append(float(np.real(values[tuple(origin.elements[0])])))
@@ -166,7 +168,7 @@ def _values(origin):
 
 def _limits(tensors):
     """The smallest and largest finite number that went in."""
-    arrays = [array_of(tensor) for tensor in tensors]
+    arrays = [tensor.array() for tensor in tensors]
     known = [a[np.isfinite(a)] for a in arrays if a is not None]
     known = [np.real(a) for a in known if a.size]
     if not known:
@@ -182,7 +184,7 @@ _OWN_GRADIENT = "its own gradient function returns what is not finite"
 _BACK = {"phase": "backward"}
 
 
-def nonfinite_findings(recording, variables, paths, model=None, pull=pulled):
+def nonfinite_findings(recorded, variables, paths, model=None, compiled=False):
     """Says where the numbers of a recorded step cease to be finite.
 
     A NaN is followed back to the op that made it, and from there an Inf to
@@ -190,21 +192,21 @@ def nonfinite_findings(recording, variables, paths, model=None, pull=pulled):
     a constant (a mask) is nobody's fault.
 
     Args:
-        recording: A `Recording` of the step.
+        recorded: The `Trace` of the step that was recorded.
         variables: The trainable variables to look at, or the predictions of
             a loss alone.
         paths: The path of each.
         model: The model that ran, or `None` for a loss alone.
-        pull: See `Gradients`.
+        compiled: See `Gradients`.
 
     Returns:
         A list of `Finding`s, one for each line where it begins; empty if
         everything is finite.
     """
-    search = _Search(recording, variables, model)
-    origins, numbers = search.forward(), _not_finite(recording, variables)
+    search = _Search(recorded, variables, model)
+    origins, numbers = search.forward(), _not_finite(recorded, variables)
     if not origins:
-        origins, found = search.backward(pull)
+        origins, found = search.backward(compiled)
         numbers = numbers or found
     hit = tuple(paths[number] for number in numbers)
     findings = {}
@@ -217,29 +219,27 @@ def nonfinite_findings(recording, variables, paths, model=None, pull=pulled):
     return list(findings.values())[:_MOST_ORIGINS]
 
 
-def _not_finite(recording, variables):
+def _not_finite(recorded, variables):
     """The numbers of the variables that were given NaN or Inf."""
     bad = {
         id(variable)
-        for group, gradients in recording.applied
+        for group, gradients in recorded.applied
         for variable, gradient in zip(group, gradients, strict=True)
-        if not is_finite(gradient)
+        if not is_finite(recorded.graph.oracle.array(gradient))
     }
     return [n for n, variable in enumerate(variables) if id(variable) in bad]
 
 
 class _Search:
-    def __init__(self, recording, variables, model):
-        self._recording = recording
+    def __init__(self, recorded, variables, model):
+        self._graph = recorded.graph
         self._variables = list(variables)
-        self._lineage = Lineage(recording, model)
-        self._parts = {id(t): (n, t) for n, t in flat_batch(recording.batch)}
-        wanted = {id(v) for v in variables}
-        wanted |= {id(getattr(v, "value", v)) for v in variables}
+        self._places = Places(recorded, model)
+        self._parts = {tensor: name for name, tensor in recorded.batch}
         self._calls = [
             call
-            for call in recording.trace.targets
-            if any(id(s) in wanted for s in call.sources)
+            for call in recorded.targets
+            if any(map(call.is_about, self._variables))
         ]
         self._targets = [t for call in self._calls for t in call.targets]
         self._roots = self._find_roots()
@@ -247,30 +247,32 @@ class _Search:
     def _find_roots(self):
         """Where each tensor that is not finite became so: sets of origins."""
         roots = {}
-        for name, tensor in self._parts.values():
-            if not is_finite(tensor):
+        for tensor, name in self._parts.items():
+            if not _is_finite(tensor):
                 known = {"part": name, "cause": "data"}
-                origin = origin_of(None, tensor, tensor, **known)
-                roots[id(tensor)] = {origin.key: origin}
-        for op in self._recording.ops:
+                origin = _origin(None, tensor, **known)
+                roots[tensor] = {origin.key: origin}
+        for op in self._graph.ops:
             for tensor in op.outputs:
-                if id(tensor) not in roots and not is_finite(tensor):
-                    roots[id(tensor)] = self._roots_at(op, tensor, roots)
+                if tensor.inside in roots:
+                    roots[tensor] = roots[tensor.inside]
+                elif not _is_finite(tensor):
+                    roots[tensor] = self._roots_at(op, tensor, roots)
         return roots
 
     def _roots_at(self, op, tensor, roots):
-        bad = [t for t in op.inputs if not is_finite(t)]
+        bad = [t for t in op.inputs if not _is_finite(t)]
         if _reads_variable(op):
-            origin = origin_of(op, tensor, tensor, cause="weight")
+            origin = _origin(op, tensor, cause="weight")
             return {origin.key: origin}
         if _has_nan(tensor):
             bad = [t for t in bad if _has_nan(t)] or bad
         found = {}
         for source in bad:
-            found.update(roots.get(id(source), {}))
+            found.update(roots.get(source, {}))
         # An Inf out of Inf alone is passed on; a NaN out of it is made here.
         if not found and (not bad or _has_nan(tensor)):
-            origin = origin_of(op, tensor, tensor)
+            origin = _origin(op, tensor)
             found = {origin.key: origin}
         return found
 
@@ -278,27 +280,25 @@ class _Search:
         """Returns the origins of a loss that is not finite, in order."""
         found = {}
         for target in self._targets:
-            if not is_finite(target):
-                roots = self._roots.get(id(target), {})
-                maker = self._recording.maker(target)
-                if not roots and maker is not None:
-                    origin = origin_of(maker, target, target)
+            if not _is_finite(target):
+                roots = self._roots.get(target, {})
+                if not roots and target.op.number >= 0:
+                    origin = _origin(target.op, target)
                     roots = {origin.key: origin}
                 found.update(roots)
         return sorted(found.values(), key=lambda o: o.key[1])
 
-    def backward(self, pull):
+    def backward(self, compiled):
         """Returns the origins nearest to the loss, and who is hit."""
         origins, hit = {}, []
         for call in self._calls:
-            seen = _BadGradients()
-            gradients = Gradients(self._recording, call, seen.see, pull)
+            seen = _BadGradients(self._graph.oracle)
+            gradients = Gradients(self._graph, call, seen.see, compiled)
             for number, variable in enumerate(self._variables):
-                source = getattr(variable, "value", variable)
-                source = getattr(source, "handle", source)
-                if not is_finite(gradients.of(source)):
+                if not is_finite(gradients.array(variable)):
                     hit.append(number)
-                    for origin in seen.origins(source):
+                    tensors = self._graph.standing_for(variable)
+                    for origin in seen.origins(tensors):
                         origins.update(self._forward_cause(origin))
         found = sorted(origins.values(), key=lambda o: -o.key[1])
         return found, sorted(set(hit))
@@ -307,7 +307,7 @@ class _Search:
         """A derivative at Inf is not finite because of what made the Inf."""
         found = {}
         for source in origin.op.inputs:
-            for key, root in self._roots.get(id(source), {}).items():
+            for key, root in self._roots.get(source, {}).items():
                 known = {"phase": "backward"}
                 if root.cause is None:
                     known["cause"] = origin.cause
@@ -316,26 +316,26 @@ class _Search:
 
     def finding(self, origin, hit):
         """Returns an origin as a `Finding`."""
-        op, parts = origin.op, self._parts.values()
-        num_samples = next((t.shape[0] for _, t in parts if t.shape.rank), None)
-        if op is not None and not self._lineage.is_of_batch(op):
+        op, parts = origin.op, self._parts.items()
+        num_samples = next((t.shape[0] for t, _ in parts if t.shape), None)
+        if op is not None and not self._places.is_of_batch(op):
             num_samples = None
         evidence = origin_evidence(origin, num_samples)
-        bad = sorted({n for n, t in parts if not is_finite(t)})
+        bad = sorted({n for t, n in parts if not _is_finite(t)})
         if bad:
             evidence["data"] = bad
         known = {}
         if op is not None:
-            place, notes = self._lineage.place(op)
-            if op.backward is not None and origin.phase == "backward":
+            place, notes = self._places.place(op)
+            if op.has_own_gradient and origin.phase == "backward":
                 notes = (*notes, _OWN_GRADIENT)
             known = {
                 "place": place,
                 "notes": notes,
                 "op": op.type,
-                "layer": self._recording.layer_of(op),
-                "loss": self._lineage.loss_of(op),
-                "path": self._lineage.path(self._targets, op),
+                "layer": op.layer,
+                "loss": self._places.loss_of(op),
+                "path": self._places.path(self._targets, op),
             }
         return Finding(
             kind="nonfinite",
@@ -349,26 +349,31 @@ class _Search:
 class _BadGradients:
     """Sees where a finite gradient goes in and one that is not comes out."""
 
-    def __init__(self):
+    def __init__(self, oracle):
+        self._oracle = oracle
         self._bad = collections.defaultdict(list)
         self._begun = {}
 
     def see(self, pullback):
         """Takes in the gradient of one op."""
         op = pullback.op
-        begins = all(map(is_finite, pullback.incoming))
+        incoming = list(map(self._oracle.array, pullback.incoming))
+        begins = all(map(is_finite, incoming))
         for tensor, gradient in zip(op.inputs, pullback.outgoing, strict=False):
-            if is_finite(gradient):
+            array = self._oracle.array(gradient)
+            if is_finite(array):
                 continue
-            self._bad[id(tensor)].append(op)
+            self._bad[tensor].append(op)
             if begins and op not in self._begun:
-                self._begun[op] = _begun(pullback, tensor, gradient)
+                is_rows = self._oracle.is_rows(gradient)
+                shape = array.shape if is_rows else tensor.shape
+                self._begun[op] = _begun(op, incoming, tensor, array, shape)
 
-    def origins(self, tensor):
-        """Returns where the gradient of a tensor ceased to be finite."""
-        found, queue, seen = [], [tensor], set()
+    def origins(self, tensors):
+        """Returns where the gradient of some tensors ceased to be finite."""
+        found, queue, seen = [], list(tensors), set()
         while queue:
-            for op in self._bad[id(queue.pop())]:
+            for op in self._bad[queue.pop()]:
                 if op in seen:
                     continue
                 seen.add(op)
@@ -376,36 +381,37 @@ class _BadGradients:
                     found.append(self._begun[op])
                     continue
                 queue += op.outputs
-                if not any(self._bad[id(t)] for t in op.outputs):
+                if not any(self._bad[t] for t in op.outputs):
                     # Finite gradients whose sum is not.
-                    found.append(
-                        origin_of(op, op.outputs[0], op.outputs[0], **_BACK)
-                    )
+                    found.append(_origin(op, op.outputs[0], **_BACK))
         return found
 
 
-def _begun(pullback, tensor, gradient):
+def _begun(op, incoming, tensor, array, shape):
     cause = None
-    elements = bad_elements(gradient)
-    for output, incoming in zip(
-        pullback.op.outputs, pullback.incoming, strict=True
-    ):
-        values = array_of(incoming)
+    elements = bad_elements(array)
+    for output, values in zip(op.outputs, incoming, strict=True):
         if values is None or output.shape != tensor.shape:
             continue
         if not np.any(values[tuple(elements.T)]):
             cause = "unchosen"
-    if isinstance(gradient, tf.IndexedSlices):
-        tensor = gradient.values
-    known = {**_BACK, "cause": cause}
-    return origin_of(pullback.op, gradient, tensor, **known)
+    return origin_of(op, array, shape, **_BACK, cause=cause)
 
 
 def _reads_variable(op):
-    kinds = {t.dtype for t in op.inputs if isinstance(t, tf.Tensor)}
-    return tf.resource in kinds and not any(k.is_floating for k in kinds)
+    kinds = {tensor.kind for tensor in op.inputs}
+    return RESOURCE in kinds and DATA not in kinds
+
+
+def _origin(op, tensor, **known):
+    """The `Origin` of a tensor that is not finite itself."""
+    return origin_of(op, tensor.array(), tensor.shape, **known)
+
+
+def _is_finite(tensor):
+    return is_finite(tensor.array())
 
 
 def _has_nan(tensor):
-    values = array_of(tensor)
+    values = tensor.array()
     return values is not None and bool(np.isnan(values).any())

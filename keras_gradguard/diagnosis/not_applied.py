@@ -1,11 +1,10 @@
-"""Step 4: gradients that are there, and weights that do not move."""
+"""Gradients that are there, and weights that do not move."""
 
 import collections
 import dataclasses
 
 import keras
 
-from keras_gradguard.backend.tensorflow.tracing.recorder import record_step
 from keras_gradguard.graph.backward import Gradients
 from keras_gradguard.graph.ops import is_finite, is_zero
 from keras_gradguard.model.optimizers import optimizers_of
@@ -83,12 +82,12 @@ def dropped_findings(step, applied):
     }
     if not dropped or step.data is None:
         return []
-    recording = record_step(step.model, step.data)
-    alive = _with_gradient(recording, dropped)
+    recorded = step.evidence.recorded()
+    alive = _with_gradient(recorded, dropped)
     own = set(map(id, step.model.variables))
     foreign, meant = None, set()
     for (variables, _), place in zip(
-        recording.applied, recording.callers, strict=True
+        recorded.applied, recorded.callers, strict=True
     ):
         meant |= set(map(id, variables))
         if variables and not any(id(v) in own for v in variables):
@@ -114,16 +113,15 @@ def dropped_findings(step, applied):
     ]
 
 
-def _with_gradient(recording, variables):
+def _with_gradient(recorded, variables):
     """The paths whose gradient is there, finite and not zero."""
     found = []
-    for call in recording.trace.targets:
-        gradients = Gradients(recording, call, lambda pullback: None)
-        asked = {id(source) for source in call.sources}
+    for call in recorded.targets:
+        gradients = Gradients(recorded.graph, call, lambda pullback: None)
         for path, variable in variables.items():
-            if not asked & {id(variable), id(variable.value)}:
+            if not call.is_about(variable):
                 continue
-            gradient = gradients.of(variable.value.handle)
+            gradient = gradients.array(variable)
             is_there = gradient is not None and not is_zero(gradient)
             if is_there and is_finite(gradient) and path not in found:
                 found.append(path)

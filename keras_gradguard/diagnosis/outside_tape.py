@@ -2,10 +2,9 @@
 
 import dataclasses
 
-import tensorflow as tf
-
+from keras_gradguard.graph.ops import RESOURCE
 from keras_gradguard.records.finding import Finding, Place
-from keras_gradguard.source.frames import frames_of, op_place, place_at
+from keras_gradguard.source.frames import op_place, place_at
 from keras_gradguard.source.syntax import feeds_result, rebuilds
 
 
@@ -60,25 +59,21 @@ def _finding(location, number):
 def _first_unrecorded(trace, path):
     """The op nearest to the variable that ran while no tape recorded."""
     for call in trace.targets:
-        if not call.recorded:
+        if call.taped is None:
             continue
         for value in reversed(path):
             op = value.tensor.op
-            computes = any(t.dtype != tf.resource for t in op.inputs)
+            computes = any(t.kind != RESOURCE for t in op.inputs)
             if not computes or op.graph is not trace.graph:
                 continue
-            number = op.graph.get_operations().index(op)
-            if not any(
-                graph is op.graph and first <= number < (last or first)
-                for graph, first, last in call.recorded
-            ):
+            if op.number not in call.taped:
                 return op, call
     return None
 
 
 def _line_in(op, caller):
     """The line of the function that asked the tape, else the op's own."""
-    for file, line, function in reversed(frames_of(op)):
+    for file, line, function in reversed(op.frames):
         if (file, function) == caller:
             return place_at(file, line, function)
     return op_place(op)

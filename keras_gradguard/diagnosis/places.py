@@ -1,6 +1,4 @@
-"""Step 4: where a recorded op stands: its line, its layer, its loss."""
-
-import collections
+"""Where an op stands: its line, its layer, its loss."""
 
 import numpy as np
 
@@ -12,43 +10,58 @@ _PLUMBING = frozenset(("Identity", "ReadVariableOp"))
 _BY_NAME = "the line was found by the name of the layer or op"
 
 
-class Lineage:
-    """The ways from the losses of a recorded step back to its ops.
+class Places:
+    """Where the ops of one step stand.
 
     Args:
-        recording: The `Recording`.
-        model: The model that ran, or `None` for a loss alone.
+        trace: The `Trace`.
+        model: The model of the step, or `None` for a loss alone.
     """
 
-    def __init__(self, recording, model=None):
-        self.recording = recording
+    def __init__(self, trace, model=None):
+        self.trace = trace
+        self._graph = trace.graph
         self._model = model
-        self._declarations = Declarations(model)
-        self._batch = {id(tensor) for tensor in recording.trace.batch}
+        self.declarations = Declarations(model)
+        self._batch = {tensor for _, tensor in trace.batch}
 
-    def ancestors(self, tensors):
-        """Maps each op that some tensors were computed from to the next one.
+    def place(self, op, context=None):
+        """Returns the user's line of an op, and notes on how it was found.
 
         Args:
-            tensors: Tensors of the step.
-
-        Returns:
-            A dict of `RanOp` to the `RanOp` that used it on the shortest
-            way, `None` for those that made `tensors`.
+            op: An `Op`.
+            context: The `Context` that it runs in; by default the root's.
         """
-        queue = collections.deque((tensor, None) for tensor in tensors)
-        found = {}
-        while queue:
-            tensor, later = queue.popleft()
-            op = self.recording.maker(tensor)
-            if op is not None and op not in found:
-                found[op] = later
-                queue.extend((source, op) for source in op.inputs)
-        return found
+        while True:
+            found = op_place(op)
+            if found.line is not None:
+                return found, ()
+            if context is None or context.parent is None:
+                break
+            op, context = context.call, context.parent
+        if self._model is None:
+            return Place(), ()
+        found = self.declarations.place(op.layer, op)
+        return (Place(), ()) if found is None else (found, (_BY_NAME,))
+
+    def layer(self, op, context):
+        """Returns the path of the layer that an op runs in, or `None`."""
+        while op.layer is None and context.parent is not None:
+            op, context = context.call, context.parent
+        return op.layer
+
+    def loss_on(self, path):
+        """Returns the name of the loss that a path of `Value`s leads through.
+
+        Of a loss that runs in a body the tensor counts in whatever call.
+        """
+        on_path = {value.tensor for value in path}
+        names = [name for tensor, name in self.trace.named if tensor in on_path]
+        return names[0] if names else None
 
     def path(self, targets, op):
-        """Returns the op types from the loss to an op, the op last."""
-        found = self.ancestors(targets)
+        """Returns the op types from some tensors to an op, the op last."""
+        found = self._graph.ancestors(targets)
         if op not in found:
             return (op.type,)
         types = []
@@ -60,36 +73,30 @@ class Lineage:
 
     def is_of_batch(self, op):
         """Returns whether an op was computed from the batch."""
-        ops = [op, *self.ancestors(op.inputs)]
-        return any(id(t) in self._batch for one in ops for t in one.inputs)
+        ops = [op, *self._graph.ancestors(op.inputs)]
+        return any(t in self._batch for one in ops for t in one.inputs)
 
     def loss_of(self, op):
         """Returns the name of the one loss that an op leads to, or `None`."""
         names = {
             call.name
-            for call in self.recording.trace.losses
-            if op in self.ancestors([call.value])
+            for call in self.trace.losses
+            if call.value is not None
+            and op in self._graph.ancestors([call.value])
         }
         return names.pop() if len(names) == 1 else None
 
     def largest_loss(self, op):
         """Returns the largest value of the losses that an op leads to."""
-        trace = self.recording.trace
-        values = [call.value for call in trace.losses]
-        values += [t for call in trace.targets for t in call.targets]
-        led = [v for v in values if op in self.ancestors([v])]
-        return max((float(np.max(np.abs(v))) for v in led[:1]), default=0.0)
+        values = [c.value for c in self.trace.losses if c.value is not None]
+        values += [t for call in self.trace.targets for t in call.targets]
+        led = [v for v in values if op in self._graph.ancestors([v])]
+        arrays = [value.array() for value in led[:1]]
+        sizes = [np.max(np.abs(a)) for a in arrays if a is not None]
+        return float(max(sizes, default=0.0))
 
     def is_in_loss(self, op):
         """Returns whether an op ran inside no layer but the model itself."""
-        layer = self.recording.layer_of(op)
-        return layer is None or layer == getattr(self._model, "name", None)
-
-    def place(self, op):
-        """Returns the user's line of an op, and notes on how it was found."""
-        found = op_place(op)
-        if found.line is not None or self._model is None:
-            return found, ()
-        layer = self.recording.layer_of(op)
-        found = self._declarations.place(layer, op)
-        return (Place(), ()) if found is None else (found, (_BY_NAME,))
+        return op.layer is None or op.layer == getattr(
+            self._model, "name", None
+        )

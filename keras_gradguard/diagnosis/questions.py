@@ -1,20 +1,8 @@
-"""Step 4: which questions to ask of a step, in which order."""
+"""Which questions to ask of a step, in which order."""
 
 import dataclasses
 import weakref
 
-import tensorflow as tf
-
-from keras_gradguard.backend.tensorflow.tracing.failures import failure_finding
-from keras_gradguard.backend.tensorflow.tracing.gradients import pulled
-from keras_gradguard.backend.tensorflow.tracing.recorder import record_step
-from keras_gradguard.backend.tensorflow.tracing.step import (
-    losses_of,
-    rerun_loss,
-    rerun_step,
-    trace_loss,
-    trace_step,
-)
 from keras_gradguard.diagnosis.cuts import (
     Location,
     branch_cuts,
@@ -45,14 +33,14 @@ def explain_missing(step, missing):
     Returns:
         A list of `Finding`s, never empty.
     """
-    trace = step.trace or trace_step(step.model, step.data)
+    trace = step.evidence.traced()
     if trace.error is None:
         return located_findings(step, trace, missing)
-    ran = rerun_step(step)
+    ran = step.evidence.rerun(step.variables)
     if ran is None:
-        return explain_failed_trace(step, trace, missing)
+        return explain_failed_trace(step, missing)
     found = located_findings(step, ran, missing)
-    return [hidden_by_eager(finding, trace.error) for finding in found]
+    return [hidden_by_eager(step, finding) for finding in found]
 
 
 def explain_zero(step, zero):
@@ -68,7 +56,7 @@ def explain_zero(step, zero):
     Returns:
         A list of `Finding`s, empty if the gradients are connected.
     """
-    trace = step.trace or trace_step(step.model, step.data)
+    trace = step.evidence.traced()
     if trace.error is not None:
         return []
     location = Location(trace, step.model, step.variables, step.paths)
@@ -92,7 +80,7 @@ def explain_dropped(step):
     Returns:
         A list of `Finding`s for those that the tape was asked for.
     """
-    trace = step.trace or trace_step(step.model, step.data)
+    trace = step.evidence.traced()
     if trace.error is not None:
         return []
     location = Location(trace, step.model, step.variables, step.paths)
@@ -116,34 +104,36 @@ def explain_loss_of_step(step, name):
     """
     trace = _shown(step)
     if trace.error is not None:
-        return explain_failed_trace(step, trace, range(len(step.variables)))
-    calls = [call for call in trace.losses if call.loss.name == name]
-    values = [call.value for call in calls]
+        return explain_failed_trace(step, range(len(step.variables)))
+    calls = [call for call in trace.losses if call.loss_name == name]
+    values = [call.value for call in calls if call.value is not None]
     return located_findings(step, trace, None, losses=values or None)
 
 
 def _shown(step):
     """What a step shows: a trace, or where that fails the eager step."""
-    trace = step.trace or trace_step(step.model, step.data)
-    return trace if trace.error is None else rerun_step(step) or trace
+    trace = step.evidence.traced()
+    if trace.error is None:
+        return trace
+    return step.evidence.rerun(step.variables) or trace
 
 
-def explain_loss(loss, y_true, y_pred):
+def explain_loss(evidence):
     """Explains why a loss has no gradient for its prediction, without model.
 
     Args:
-        loss: A `keras.losses.Loss`.
-        y_true: Its targets.
-        y_pred: Its predictions.
+        evidence: What looks at the loss; has `loss` itself, `traced()` and
+            `failure(...)` as for a `Step`, and `rerun()`, the `Trace` of the
+            loss run eagerly, or `None`.
 
     Returns:
         A list of `Finding`s without variables.
     """
-    trace = trace_loss(loss, y_true, y_pred)
+    trace = evidence.traced()
     if trace.error is not None:
-        trace = rerun_loss(loss, y_true, y_pred) or trace
+        trace = evidence.rerun() or trace
     if trace.error is not None:
-        return [failure_finding(trace.error, any_error=True)]
+        return [evidence.failure(trace.error, any_error=True)]
     location = Location.of_prediction(trace)
     numbers = range(len(location.tensors))
     cut = [n for n in numbers if location.distance(n) < float("inf")]
@@ -154,7 +144,7 @@ def explain_loss(loss, y_true, y_pred):
         findings = location.cuts(cut)
     else:
         findings, _ = read_findings(location, list(numbers))
-        findings = findings or [ignoring_loss(trace, loss.name)]
+        findings = findings or [ignoring_loss(trace, evidence.loss.name)]
     if cut and not findings:
         findings = branch_cuts(
             lambda branch: Location.of_prediction(trace, branch), cut
@@ -183,16 +173,16 @@ def explain_nonfinite(step, hit, weights=(), is_xla=False):
     Returns:
         A list of `Finding`s, never empty.
     """
-    recording = record_step(step.model, step.data, weights)
-    if recording.trace.error is not None:
-        error = type(recording.trace.error).__name__
+    recorded = step.evidence.recorded(weights)
+    if recorded.error is not None:
+        error = type(recorded.error).__name__
         return [unexplained(hit, _FAILED.format(error))]
-    asked = (recording, step.variables, step.paths, step.model)
+    asked = (recorded, step.variables, step.paths, step.model)
     found = nonfinite_findings(*asked)
     if not found and is_xla:
         found = [
             dataclasses.replace(finding, notes=(*finding.notes, _XLA))
-            for finding in nonfinite_findings(*asked, pull=_pulled_by_xla)
+            for finding in nonfinite_findings(*asked, compiled=True)
         ]
     if not found:
         return [unexplained(hit, _NOT_AGAIN)]
@@ -227,12 +217,12 @@ def explain_zeros(step, zero, noise=0.0):
     Returns:
         A list of `Finding`s, empty where nothing is wrong.
     """
-    recording = record_step(step.model, step.data)
-    if recording.trace.error is not None:
+    recorded = step.evidence.recorded()
+    if recorded.error is not None:
         return []
     named = dict(zip(step.paths, step.variables, strict=True))
     variables = [named[path] for path in zero]
-    return zero_findings(recording, variables, zero, step.model, noise)
+    return zero_findings(recorded, variables, zero, step.model, noise)
 
 
 def explain_jumps(step, graph=None):
@@ -242,8 +232,9 @@ def explain_jumps(step, graph=None):
 
     Args:
         step: The `Step`, its `data` a batch.
-        graph: The graph of the step, `None` if it runs eagerly. Without a
-            condition on a line of the user's nothing is run.
+        graph: The graph of the step as the backend has it, `None` if it
+            runs eagerly. Without a condition on a line of the user's
+            nothing is run.
 
     Returns:
         A list of `Finding`s.
@@ -256,31 +247,16 @@ def explain_jumps(step, graph=None):
 
 
 def _jumps_in(step, graph):
-    return _jumps_of(step, False) if holds_condition(graph()) else []
+    own = step.evidence.adapted(graph())
+    return _jumps_of(step, False) if holds_condition(own) else []
 
 
 def _jumps_of(step, is_eager=True):
     findings = []
-    for call in losses_of(step.model, step.data):
+    for call in step.evidence.loss_calls():
         code = getattr(call.function, "__code__", None)
         if code is None or not is_users(code.co_filename):
             continue
-        findings += jump_findings(
-            call.loss, call.y_true, call.y_pred, call.name, is_eager
-        )
+        subject = step.evidence.loss_run(call)
+        findings += jump_findings(subject, call.name, is_eager)
     return findings
-
-
-def _pulled_by_xla(op, incoming):
-    """The gradient of an op, as XLA compiles it."""
-    if op.backward is not None or not any(
-        isinstance(t, tf.Tensor) and t.dtype.is_floating for t in op.inputs
-    ):
-        return pulled(op, incoming)
-    known = dataclasses.replace
-
-    @tf.function(jit_compile=True, autograph=False)
-    def compiled(inputs, outputs, gradients):
-        return pulled(known(op, inputs=inputs, outputs=outputs), gradients)
-
-    return compiled(op.inputs, op.outputs, tuple(incoming))

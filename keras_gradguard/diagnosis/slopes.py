@@ -1,4 +1,4 @@
-"""Step 4: whether a gradient is the slope that the values really have.
+"""Whether a gradient is the slope that the values really have.
 
 Central differences along single numbers and along random directions are
 compared with what automatic differentiation gave. Where a difference has not

@@ -1,8 +1,7 @@
-"""Steps 3 and 4: gradients that float16 loses, and loss scales that fall."""
+"""Gradients that float16 loses, and loss scales that fall."""
 
 import collections
 
-from keras_gradguard.backend.tensorflow.tracing.reruns import lost_elements
 from keras_gradguard.model.layers import uses_float16
 from keras_gradguard.records.finding import Finding
 
@@ -84,7 +83,7 @@ class Underflow:
         """Gradient elements that a larger loss scale brings back."""
         if step.data is None or not uses_float16(step.model):
             return []
-        counts = lost_elements(step)
+        counts = step.evidence.lost_elements(step.variables, step.paths)
         shares = {
             path: lost / (lost + kept)
             for path, (lost, kept) in counts.items()

@@ -1,17 +1,13 @@
-"""Step 4e: variables that no loss depends on at all, told apart by cause."""
+"""Variables that no loss depends on at all, told apart by cause."""
 
 import ast
 import collections
 import re
 
-from keras_gradguard.backend.tensorflow.internals.variables import (
-    frames_to_stand_in,
-)
 from keras_gradguard.graph.edges import edges
-from keras_gradguard.graph.ops import Context, Value
+from keras_gradguard.graph.ops import Context, Value, walk
 from keras_gradguard.records.finding import Finding, Place
 from keras_gradguard.source.frames import (
-    frames_of,
     is_users,
     op_place,
     place_at,
@@ -35,20 +31,16 @@ def early_place(graph, layer, variable):
     for context in Context(graph).everything():
         if context.parent is None:
             continue
-        for op in context.graph.get_operations():
+        for op in context.graph.ops:
             if not any(map(scope.fullmatch, op.name.split("/"))):
                 continue
-            if all(tuple(variable.shape) != _shape(t) for t in op.outputs):
+            if all(tuple(variable.shape) != t.shape for t in op.outputs):
                 continue
-            frames = frames_to_stand_in(frames_of(op))
+            frames = context.graph.oracle.frames_to_stand_in(op)
             found = [f for f in frames if is_users(f[0])]
             if found:
                 return _head(*found[0])
     return None
-
-
-def _shape(tensor):
-    return tuple(tensor.shape) if tensor.shape.rank is not None else None
 
 
 def _head(file, line, function):
@@ -112,19 +104,19 @@ def ignoring_loss(trace, name):
 def _cause(location, number):
     trace, variable = location.trace, location.variables[number]
     layer = location.paths[number].rpartition("/")[0] or None
-    declarations = location.declarations
+    declarations = location.places.declarations
     owner = declarations.owner(variable)
     was_called = any(owner is called for called in trace.called)
-    later = _later_tensors(location.tensors[number])
-    names = {_name(tensor) for tensor in later}
+    later = trace.graph.descendants(location.tensors[number])
     for call in trace.losses:
-        if _name(call.y_pred) in names:
+        if call.y_pred in later:
             place = _loss_place(trace, call)
             return "loss_ignores_prediction", None, call.name, place
-    last = next((op for op in _newest_first(later) if op_place(op).line), None)
+    ops = sorted({t.op for t in later}, key=lambda op: -op.number)
+    last = next((op for op in ops if op_place(op).line), None)
     used = op_place(last) if last is not None else Place()
     declared = declarations.place(layer, variable=variable)
-    if any(_name(tensor) in names for tensor in trace.outputs):
+    if any(tensor in later for tensor in trace.outputs):
         place = used if used.line is not None else declared or Place()
         return "output_without_loss", layer, None, place
     if used.line is not None:
@@ -140,50 +132,21 @@ def _cause(location, number):
     return "unused_weight", layer, None, place or Place()
 
 
-def _later_tensors(tensors):
-    """The tensors of the root graph computed from some tensors."""
-    found, queue = {}, list(tensors)
-    while queue:
-        tensor = queue.pop()
-        for op in tensor.consumers():
-            for output in op.outputs:
-                if _name(output) not in found:
-                    found[_name(output)] = output
-                    queue.append(output)
-    return list(found.values())
-
-
-def _newest_first(tensors):
-    ops = {tensor.op.name: tensor.op for tensor in tensors}
-    if not ops:
-        return []
-    graph = next(iter(ops.values())).graph
-    return [op for op in reversed(graph.get_operations()) if op.name in ops]
-
-
 def _loss_place(trace, call):
     """The user's line nearest to the value of a loss."""
-    queue = collections.deque([Value(Context(trace.graph), call.value)])
-    seen = set()
-    while queue:
-        value = queue.popleft()
+    begin = [] if call.value is None else [call.value]
+    root = Context(trace.graph)
+    for value in walk([Value(root, one) for one in begin], _made_of):
         place = op_place(value.tensor.op)
         if place.line is not None:
             return place
-        for edge in edges(value):
-            if edge.source.key not in seen:
-                seen.add(edge.source.key)
-                queue.append(edge.source)
-        for origin in value.tensor.op.inputs:
-            follow = Value(value.context, origin)
-            if follow.key not in seen:
-                seen.add(follow.key)
-                queue.append(follow)
     code = getattr(call.function, "__code__", None)
     if code is None or not is_users(code.co_filename):
         return Place()
     return place_at(code.co_filename, code.co_firstlineno, code.co_name)
 
 
-def _name(tensor):
-    return getattr(tensor, "name", None)
+def _made_of(value):
+    inputs = value.tensor.op.inputs
+    found = [edge.source for edge in edges(value)]
+    return found + [Value(value.context, source) for source in inputs]

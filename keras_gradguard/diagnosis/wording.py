@@ -1,4 +1,4 @@
-"""Step 4g: put findings into words with the rules."""
+"""Puts findings into words with the rules."""
 
 import dataclasses
 import textwrap

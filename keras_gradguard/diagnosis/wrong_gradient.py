@@ -1,104 +1,70 @@
-"""Step 4: gradients of a loss that are not its slope, and whose fault it is."""
-
-import inspect
+"""Gradients of a loss that are not its slope, and whose fault it is."""
 
 import numpy as np
-import tensorflow as tf
 
-from keras_gradguard.backend.tensorflow.internals.batches import tensors_of
-from keras_gradguard.diagnosis.jumps import is_hidden
 from keras_gradguard.diagnosis.slopes import NUM_ELEMENTS, mismatch
 from keras_gradguard.graph.trace import LossFailed
 from keras_gradguard.records.finding import Finding, Place
 from keras_gradguard.source.frames import op_place
 
 _NUM_ELEMENTS = 64
-_SMALL = 1e-3
 _ADDS = {"AddV2": 1.0, "Add": 1.0, "AddN": 1.0, "Sub": -1.0}
 
 
-def judged_gradient(call, dependent, is_double):
+def judged_gradient(call, subject):
     """Compares a hand-written gradient with the slope of its function.
 
     Args:
-        call: A `HandMade`.
-        dependent: The ids of the tensors that the prediction made.
-        is_double: Whether it computes in float64.
+        call: One of `LossRun.handmade`.
+        subject: The `LossRun`.
 
     Returns:
         `(cause, Mismatch)`, or `None` if the two agree. The cause is
         `"wrong_gradient"`, `"straight_through"` if the values are piecewise
         constant, `"identity"` if the function returns what it got.
     """
-    flat = tf.nest.flatten((call.arguments, call.named))
-    places = [
-        n
-        for n, value in enumerate(flat)
-        if id(value) in dependent and value.dtype.is_floating
-    ]
-    start = [flat[n].numpy() for n in places]
-    if not start:
+    alone = call.alone(subject.is_dependent)
+    if alone is None:
         return None
-
-    def results(arrays, function=call.function):
-        moved = list(flat)
-        for n, array in zip(places, arrays, strict=True):
-            moved[n] = tf.convert_to_tensor(array, flat[n].dtype)
-        arguments, named = tf.nest.pack_sequence_as(
-            (call.arguments, call.named), moved
-        )
-        return [moved[n] for n in places], function(*arguments, **named)
-
-    gradient = tf.custom_gradient(call.function)
     for seed in (None, 0):
-        found = _compared(results, gradient, start, seed, is_double)
+        found = _compared(alone, seed, subject.is_double)
         if found is not None:
             break
     if found is None:
         return None
     if found.is_flat:
         return "straight_through", found
-    out = tensors_of(results(start)[1][0])
-    if any(np.array_equal(o, s) for o in out for s in start):
+    out = alone.outputs(alone.start)
+    if any(np.array_equal(o, s) for o in out for s in alone.start):
         return "identity", found
     return "wrong_gradient", found
 
 
-def _compared(results, gradient, start, seed, is_double):
+def _compared(alone, seed, is_double):
     """The `Mismatch` of a weighed sum of a function's outputs."""
+    random = None if seed is None else np.random.default_rng(seed)
+
+    def weigh(shape):
+        return np.ones(shape) if random is None else _between(random, shape)
+
+    weights, gradients = alone.gradients(weigh)
+    if all(gradient is None for gradient in gradients):
+        return None
 
     def values(arrays):
         try:
-            out = tensors_of(results(arrays)[1][0])
+            out = alone.outputs(arrays)
         except Exception:  # noqa: BLE001
             # A function need not take every value.
             return None
-        return np.concatenate(
-            [np.ravel(w * o.numpy()) for w, o in zip(weights, out, strict=True)]
-        )
+        pairs = zip(weights, out, strict=True)
+        return np.concatenate([np.ravel(w * o) for w, o in pairs])
 
-    with tf.GradientTape() as tape:
-        inputs = [tf.convert_to_tensor(part) for part in start]
-        tape.watch(inputs)
-        _, out = results(inputs, gradient)
-    out = [t for t in tensors_of(out) if t.dtype.is_floating]
-    weights = [np.ones(o.shape) for o in out]
-    if seed is not None:
-        random = np.random.default_rng(seed)
-        weights = [random.uniform(0.5, 1.5, o.shape) for o in out]
-    # Whoever clips what comes in does so on purpose: nothing large comes in.
-    seeds = [
-        tf.constant(_SMALL * w, o.dtype)
-        for w, o in zip(weights, out, strict=True)
-    ]
-    gradients = tape.gradient(out, inputs, output_gradients=seeds)
-    if all(g is None for g in gradients):
-        return None
-    gradients = [
-        None if g is None else tf.convert_to_tensor(g).numpy() / _SMALL
-        for g in gradients
-    ]
-    return mismatch(values, start, gradients, is_double, _NUM_ELEMENTS)
+    return mismatch(values, alone.start, gradients, is_double, _NUM_ELEMENTS)
+
+
+def _between(random, shape):
+    return random.uniform(0.5, 1.5, shape)
 
 
 def straight_through(subject):
@@ -110,17 +76,10 @@ def straight_through(subject):
     Args:
         subject: A `LossRun`.
     """
-    users = {}
-    for op in subject.recording.ops:
-        for tensor in op.inputs:
-            users.setdefault(id(tensor), []).append(op)
-    for op in subject.recording.ops:
-        if (
-            op.type != "StopGradient"
-            or id(op.inputs[0]) not in subject.dependent
-        ):
+    for op in subject.graph.ops:
+        if op.type != "StopGradient" or op.inputs[0] not in subject.dependent:
             continue
-        for user in users.get(id(op.outputs[0]), ()):
+        for user in op.outputs[0].consumers():
             if user.type in _ADDS and len(user.inputs) == 2:
                 first, second = user.inputs
                 other = second if first is op.outputs[0] else first
@@ -130,17 +89,12 @@ def straight_through(subject):
 
 
 def _cancels(subject, stopped, other, sign):
-    try:
-        kept = subject.tape.gradient(other, subject.tensors)
-        lost = subject.tape.gradient(stopped, subject.tensors)
-    except LookupError:
+    kept, lost = map(subject.gradients_of, (other, stopped))
+    if kept is None or lost is None:
         return False
     is_moving = False
-    for one, two in zip(kept, lost, strict=True):
-        one, two = (
-            0.0 if g is None else tf.convert_to_tensor(g).numpy()
-            for g in (one, two)
-        )
+    for pair in zip(kept, lost, strict=True):
+        one, two = (0.0 if g is None else g for g in pair)
         is_moving = is_moving or bool(np.any(one))
         if not np.allclose(one, -sign * two):
             return False
@@ -178,7 +132,7 @@ def wrong_findings(subject, name):
     for call in users:
         key = (call.place.file, call.place.line)
         if key not in findings:
-            found = judged_gradient(call, subject.dependent, subject.is_double)
+            found = judged_gradient(call, subject)
             if found is not None:
                 findings[key] = _finding(*found, call.place, name, _of(call))
     for op in straight_through(subject):
@@ -209,7 +163,7 @@ def _of_the_whole(subject, name):
         except LossFailed:
             return None
 
-    elements = max(_FEW_ELEMENTS, _MOST_OPS // len(subject.recording.ops))
+    elements = max(_FEW_ELEMENTS, _MOST_OPS // len(subject.graph.ops))
     found = mismatch(
         values,
         subject.start,
@@ -219,7 +173,7 @@ def _of_the_whole(subject, name):
     )
     if found is None:
         return {}
-    for op in subject.recording.ops:
+    for op in subject.graph.ops:
         of_op = _of_op(subject, op)
         if of_op is not None:
             place = op_place(op)
@@ -232,49 +186,10 @@ def _of_the_whole(subject, name):
 
 def _of_op(subject, op):
     """The `Mismatch` of one op alone, run again by itself."""
-    places = [
-        n
-        for n, tensor in enumerate(op.inputs)
-        if id(tensor) in subject.dependent and tensor.dtype.is_floating
-    ]
-    function = getattr(tf.raw_ops, op.type, None)
-    if not places or function is None or is_hidden(op):
+    alone = None if subject.is_hidden(op) else subject.op_alone(op)
+    if alone is None or all(gradient is None for gradient in alone[2]):
         return None
-    named = dict(zip(op.attributes[::2], op.attributes[1::2], strict=True))
-    known = inspect.signature(function).parameters
-    named = {key: value for key, value in named.items() if key in known}
-    inputs = [key for key in known if key not in named and key != "name"]
-    if len(inputs) != len(op.inputs):
-        return None
-
-    def result(parts):
-        tensors = list(op.inputs)
-        for n, part in zip(places, parts, strict=True):
-            tensors[n] = tf.convert_to_tensor(part, tensors[n].dtype)
-        out = function(**dict(zip(inputs, tensors, strict=True)), **named)
-        return tf.nest.flatten(out)[0]
-
-    def values(parts):
-        return result(parts).numpy().ravel()
-
-    start = [op.inputs[n].numpy() for n in places]
-    if not op.outputs or not op.outputs[0].dtype.is_floating:
-        return None
-    try:
-        with tf.GradientTape() as tape:
-            parts = [tf.constant(part) for part in start]
-            tape.watch(parts)
-            out = result(parts)
-        gradients = tape.gradient(out, parts)
-    except (LookupError, TypeError, ValueError, tf.errors.OpError):
-        # Not an op that can be run by itself: it is not accused.
-        return None
-    if all(gradient is None for gradient in gradients):
-        return None
-    gradients = [
-        g if g is None else tf.convert_to_tensor(g).numpy() for g in gradients
-    ]
-    return mismatch(values, start, gradients, subject.is_double, 64)
+    return mismatch(*alone, subject.is_double, _NUM_ELEMENTS)
 
 
 def _of(call):

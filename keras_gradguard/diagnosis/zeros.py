@@ -1,17 +1,15 @@
-"""Step 4: where a gradient becomes zero, in a recorded step."""
+"""Where a gradient becomes zero, in a recorded step."""
 
 import collections
 import dataclasses
 
 import numpy as np
-import tensorflow as tf
 
-from keras_gradguard.diagnosis.places import Lineage
+from keras_gradguard.diagnosis.places import Places
 from keras_gradguard.graph.backward import Gradients
-from keras_gradguard.graph.ops import RanOp, array_of, is_zero
+from keras_gradguard.graph.ops import RESOURCE, Op, Tensor, is_zero
 from keras_gradguard.model.losses import is_in_compiled_loss
 from keras_gradguard.records.finding import Finding
-from keras_gradguard.source.frames import frames_of
 
 PRODUCTS = frozenset(
     (
@@ -43,71 +41,66 @@ _NOTHING_LOST = 1e-6
 _CLIPS = ("ClipByValue", "Minimum", "Maximum", "Relu6")
 
 
-def zero_cause(stop, lineage):
+def zero_cause(stop, places):
     """Returns the cause word of a `Stop`, `None` if it is no fault.
 
     Args:
         stop: The `Stop`.
-        lineage: The `Lineage` of the step.
+        places: The `Places` of the step.
     """
     op = stop.op
     if stop.cancels:
         # A shift of all scores may well cancel; a prediction may not.
-        is_parameter = stop.tensor.dtype == tf.resource or is_weight(
-            stop.tensor, lineage
-        )
+        is_parameter = stop.tensor.kind == RESOURCE or is_weight(stop.tensor)
         return None if is_parameter else "constant_loss"
     if op.type in _SUMS:
         return None
-    if op.type in _AT_THEIR_MINIMUM and not np.any(array_of(op.inputs[0])):
+    if op.type in _AT_THEIR_MINIMUM and not np.any(op.inputs[0].array()):
         return None
     others = [t for t in op.inputs if t is not stop.tensor]
-    zeros = [
-        t for t in others if array_of(t) is not None and not np.any(array_of(t))
-    ]
+    zeros = [t for t in others if _is_nothing(t)]
     if op.type in PRODUCTS:
         if not zeros:
             return None
-        return "zero_weights" if is_weight(zeros[0], lineage) else "zero_input"
+        return "zero_weights" if is_weight(zeros[0]) else "zero_input"
     if op.type in ("Mul", "MulNoNan"):
-        return _of_product(op, zeros, lineage)
-    return _of_slope(stop, lineage)
+        return _of_product(op, zeros, places)
+    return _of_slope(stop, places)
 
 
-def _of_product(op, zeros, lineage):
+def _of_product(op, zeros, places):
     if not zeros:
         # Elements that are not zero, times a gradient that is zero there.
         return None
-    if is_weight(zeros[0], lineage):
+    if is_weight(zeros[0]):
         return "zero_weights"
-    is_constant = lineage.recording.maker(zeros[0]) is None
-    if is_constant and is_in_compiled_loss(frames_of(op)):
-        if all(zeros[0] is not t for t in lineage.recording.trace.batch):
+    is_constant = zeros[0].op.number < 0
+    if is_constant and is_in_compiled_loss(op.frames):
+        if all(zeros[0] is not t for _, t in places.trace.batch):
             return "loss_weight"
     return "zero_factor"
 
 
-def _of_slope(stop, lineage):
-    op, values = stop.op, array_of(stop.tensor)
+def _of_slope(stop, places):
+    op, values = stop.op, stop.tensor.array()
     if op.type == "Sign":
         return "sign"
     if op.type in ("Softmax", "LogSoftmax", *_SOFTMAX_LOSSES):
         if values.shape[-1] == 1:
             return "one_unit_softmax"
     if op.type in _SOFTMAX_LOSSES:
-        return (
-            "saturated_activation" if np.any(array_of(op.outputs[0])) else None
-        )
+        is_lost = np.any(op.outputs[0].array())
+        return "saturated_activation" if is_lost else None
     if op.type in ("Softmax", "LogSoftmax"):
         spread = np.ptp(stop.incoming[0], axis=-1)
-        at_end = np.isin(array_of(op.outputs[0]), (0, 1)).all()
+        at_end = np.isin(op.outputs[0].array(), (0, 1)).all()
         if not np.any(spread) and not at_end:
             return "constant_loss"
         return "saturated_activation"
     if op.type in ("Relu", "Relu6") and np.all(values <= 0):
-        return "dead_relu" if np.any(values) else _of_zeros(stop, lineage)
+        return "dead_relu" if np.any(values) else _of_zeros(stop)
     if op.type == "Maximum" and not any(
-        np.any(array_of(t)) for t in op.inputs if t is not stop.tensor
+        np.any(t.array()) for t in op.inputs if t is not stop.tensor
     ):
         return "dead_relu"
     if op.type in _CLIPS:
@@ -117,33 +110,38 @@ def _of_slope(stop, lineage):
     return "unexplained_zero"
 
 
-def _of_zeros(stop, lineage):
+def _of_zeros(stop):
     """Why a value is zero throughout: zeros went into the layer."""
-    op = lineage.recording.maker(stop.tensor)
-    while op is not None and op.type in ("BiasAdd", "Add", "AddV2", "Reshape"):
-        op = lineage.recording.maker(op.inputs[0])
-    if op is None or op.type not in PRODUCTS:
+    op = stop.tensor.op
+    while op.type in ("BiasAdd", "Add", "AddV2", "Reshape"):
+        op = op.inputs[0].op
+    if op.type not in PRODUCTS:
         return "dead_relu"
     for tensor in op.inputs:
-        if array_of(tensor) is not None and not np.any(array_of(tensor)):
-            is_own = is_weight(tensor, lineage)
-            return "zero_weights" if is_own else "zero_input"
+        if _is_nothing(tensor):
+            return "zero_weights" if is_weight(tensor) else "zero_input"
     return "dead_relu"
 
 
-def is_weight(tensor, lineage):
+def _is_nothing(tensor):
+    """Whether a tensor is data, and zero throughout or empty."""
+    values = tensor.array()
+    return values is not None and not np.any(values)
+
+
+def is_weight(tensor):
     """Whether a tensor is a variable's value, perhaps cast or reshaped."""
-    op = lineage.recording.maker(tensor)
-    while op is not None:
+    op = tensor.op
+    while op.number >= 0:
         if op.type in ("ReadVariableOp", "ResourceGather"):
             return True
         if op.type not in ("Cast", "Identity", "Reshape", "Transpose"):
             return False
-        op = lineage.recording.maker(op.inputs[0])
+        op = op.inputs[0].op
     return False
 
 
-def is_satisfied(stop, cause, lineage, noise=0.0):
+def is_satisfied(stop, cause, places, noise=0.0):
     """Returns whether the loss would not gain by a slope: all is well.
 
     A value that is held at a bound and that the loss wants beyond this bound
@@ -153,22 +151,22 @@ def is_satisfied(stop, cause, lineage, noise=0.0):
     Args:
         stop: The `Stop`.
         cause: Its cause word.
-        lineage: The `Lineage` of the step.
+        places: The `Places` of the step.
         noise: See `zeros.zero_findings`.
     """
     op = stop.op
     is_tail = bool(noise) and cause != "constant_loss"
     if is_tail or (stop.cancels and stop.num_uses > 2):
         # The terms of a cross-entropy of logits cancel once they are large.
-        if lineage.largest_loss(op) <= _NOTHING_LOST:
+        if places.largest_loss(op) <= _NOTHING_LOST:
             return True
     is_bound = cause in ("saturated_clip", "dead_relu", "unexplained_zero")
     if cause == "saturated_activation" and op.type in _ENDS:
         low, high = _ENDS[op.type]
-        after = array_of(op.outputs[0])
+        after = op.outputs[0].array()
         is_low, is_high = after == low, after == high
-    elif is_bound and lineage.is_in_loss(op):
-        before, after = array_of(stop.tensor), array_of(op.outputs[0])
+    elif is_bound and places.is_in_loss(op):
+        before, after = stop.tensor.array(), op.outputs[0].array()
         if before is None or after is None or before.shape != after.shape:
             return False
         is_low, is_high = after > before, after < before
@@ -177,12 +175,12 @@ def is_satisfied(stop, cause, lineage, noise=0.0):
     wish = stop.incoming[0]
     if wish is None or wish.shape != after.shape:
         return False
-    if np.any(after) and lineage.largest_loss(op) > _NOTHING_LOST:
+    if np.any(after) and places.largest_loss(op) > _NOTHING_LOST:
         return False
     return bool(np.all(wish[is_low] >= 0) and np.all(wish[is_high] <= 0))
 
 
-def zero_input_origin(stop, handles, lineage):
+def zero_input_origin(stop, handles, places):
     """Returns the `Stop` at which the zeros of a zero input begin.
 
     A dead layer gives zeros to the next one, whose ReLU is then at its flat
@@ -190,46 +188,46 @@ def zero_input_origin(stop, handles, lineage):
 
     Args:
         stop: A `Stop` whose cause is a zero input.
-        handles: Handles of the variables that get no more than zeros.
-        lineage: The `Lineage` of the step.
+        handles: Tensors of the variables that get no more than zeros.
+        places: The `Places` of the step.
 
     Returns:
         A `Stop` of the op that makes zeros out of what is not zero and hangs
         on one of the variables; else one of the first layer that gets zeros.
     """
-    known = set(map(id, handles))
+    known = set(handles)
 
     def hangs_on_them(tensor):
         return any(
-            id(source) in known
-            for op in lineage.ancestors([tensor])
+            source in known
+            for op in tensor.op.graph.ancestors([tensor])
             for source in op.inputs
         )
 
     first, op = stop, stop.op
     while op is not None:
         zeros = [t for t in op.inputs if _is_all_zero(t)]
-        inputs = [t for t in zeros if not is_weight(t, lineage)]
+        inputs = [t for t in zeros if not is_weight(t)]
         if op.type in PRODUCTS and inputs:
             first = _at(stop, op, inputs[0])
         learned = [t for t in inputs if hangs_on_them(t)]
         if learned:
-            op = lineage.recording.maker(learned[0])
+            op = learned[0].op if learned[0].op.number >= 0 else None
             continue
-        others = [t for t in op.inputs if array_of(t) is not None]
+        others = [t for t in op.inputs if t.array() is not None]
         alive = [t for t in others if all(t is not zero for zero in zeros)]
         held = [t for t in alive if hangs_on_them(t)]
         tensors = held or alive
         if op is not stop.op and tensors:
             begin = _at(stop, op, tensors[0])
-            if zero_cause(begin, lineage) not in (None, "unexplained_zero"):
+            if zero_cause(begin, places) not in (None, "unexplained_zero"):
                 return begin
         break
     return first
 
 
 def _is_all_zero(tensor):
-    values = array_of(tensor)
+    values = tensor.array()
     return values is not None and values.size > 0 and not np.any(values)
 
 
@@ -249,7 +247,7 @@ class Stop:
     """An op that gets a gradient and passes none on.
 
     Args:
-        op: The `RanOp`.
+        op: The `Op`.
         tensor: The input whose gradient is zero.
         incoming: The gradients of the op's outputs, arrays or `None`.
         cancels: Whether several uses of `tensor` have gradients that are
@@ -257,18 +255,18 @@ class Stop:
         num_uses: How many uses it has through which a gradient may come.
     """
 
-    op: RanOp
-    tensor: tf.Tensor
+    op: Op
+    tensor: Tensor
     incoming: tuple = ()
     cancels: bool = False
     num_uses: int = 1
 
 
-def zero_findings(recording, variables, paths, model, noise=0.0):
+def zero_findings(recorded, variables, paths, model, noise=0.0):
     """Says which op stops the gradient of variables that get only zeros.
 
     Args:
-        recording: A `Recording` of the step.
+        recorded: The `Trace` of the step that was recorded.
         variables: Trainable variables whose gradient is zero throughout.
         paths: The path of each.
         model: The model that ran.
@@ -280,30 +278,30 @@ def zero_findings(recording, variables, paths, model, noise=0.0):
         or where the zero is as it should be: a loss that is satisfied, a
         bias whose effect cancels.
     """
-    lineage = Lineage(recording, model)
+    places = Places(recorded, model)
     hit, stops = collections.defaultdict(set), {}
-    for call in recording.trace.targets:
-        seen = _Stops(noise)
-        asked = _asked_for(call, variables)
-        gradients = Gradients(recording, call, seen.see) if asked else None
+    graph = recorded.graph
+    for call in recorded.targets:
+        seen = _Stops(graph.oracle, noise)
+        asked = [n for n, v in enumerate(variables) if call.is_about(v)]
+        gradients = Gradients(graph, call, seen.see) if asked else None
         for number in asked:
-            handle = variables[number].value.handle
-            if is_zero(gradients.of(handle), noise):
-                for stop in seen.of(handle):
+            if is_zero(gradients.array(variables[number]), noise):
+                for stop in seen.of(graph.standing_for(variables[number])):
                     stops.setdefault(stop.op, (stop, call))
                     hit[stop.op].add(number)
-    _trace_back(stops, hit, variables, lineage)
-    _merge(stops, hit, lineage)
+    _trace_back(stops, hit, variables, places)
+    _merge(stops, hit, places)
     findings = []
     for op, (stop, call) in stops.items():
-        cause = zero_cause(stop, lineage)
-        if cause is None or is_satisfied(stop, cause, lineage, noise):
+        cause = zero_cause(stop, places)
+        if cause is None or is_satisfied(stop, cause, places, noise):
             continue
         # What has settled is as small as rounding too.
         is_rounding = noise > _BELOW_ROUNDING
         if is_rounding and (stop.cancels or cause != "constant_loss"):
             continue
-        place, notes = lineage.place(op)
+        place, notes = places.place(op)
         largest = [abs(g).max() for g in stop.incoming if g is not None]
         finding = Finding(
             kind="zero",
@@ -311,9 +309,9 @@ def zero_findings(recording, variables, paths, model, noise=0.0):
             place=place,
             notes=notes,
             op=op.type,
-            layer=recording.layer_of(op),
-            loss=lineage.loss_of(op),
-            path=lineage.path(call.targets, op),
+            layer=op.layer,
+            loss=places.loss_of(op),
+            path=places.path(call.targets, op),
             variables=tuple(paths[number] for number in sorted(hit[op])),
             evidence={"incoming": float(max(largest))} if largest else {},
         )
@@ -321,45 +319,38 @@ def zero_findings(recording, variables, paths, model, noise=0.0):
     return sorted(findings, key=lambda f: -len(f.variables))
 
 
-def _trace_back(stops, hit, variables, lineage):
+def _trace_back(stops, hit, variables, places):
     """Puts where zeros begin in the place of what gets them."""
     for op, (stop, call) in list(stops.items()):
-        if zero_cause(stop, lineage) != "zero_input":
+        if zero_cause(stop, places) != "zero_input":
             continue
-        handles = [variables[number].value.handle for number in hit[op]]
-        origin = zero_input_origin(stop, handles, lineage)
+        graph = op.graph
+        known = [graph.standing_for(variables[number]) for number in hit[op]]
+        handles = [tensor for tensors in known for tensor in tensors]
+        origin = zero_input_origin(stop, handles, places)
         if origin.op is not op:
             del stops[op]
             stops.setdefault(origin.op, (origin, call))
             hit[origin.op] |= hit.pop(op)
 
 
-def _merge(stops, hit, lineage):
+def _merge(stops, hit, places):
     """What gets zeros because another layer gives zeros is that one's."""
     for op in list(stops):
-        before = lineage.ancestors(op.inputs)
+        before = op.graph.ancestors(op.inputs)
         first = next((o for o in stops if o is not op and o in before), None)
-        if first is not None and zero_cause(stops[op][0], lineage) == (
+        if first is not None and zero_cause(stops[op][0], places) == (
             "zero_input"
         ):
             hit[first] |= hit.pop(op)
             del stops[op]
 
 
-def _asked_for(call, variables):
-    """The numbers of the variables that a tape was asked for."""
-    asked = {id(source) for source in call.sources}
-    return [
-        number
-        for number, variable in enumerate(variables)
-        if asked & {id(variable), id(variable.value)}
-    ]
-
-
 class _Stops:
     """Sees where a gradient goes in and only zeros come out."""
 
-    def __init__(self, noise):
+    def __init__(self, oracle, noise):
+        self._array = oracle.array
         self._noise = noise
         self._uses = collections.defaultdict(list)
 
@@ -368,33 +359,33 @@ class _Stops:
         op = pullback.op
         limit = _ABOVE_NOISE * self._noise
         arrives = any(
-            g is not None and not is_zero(g, limit) for g in pullback.incoming
+            g is not None and not is_zero(self._array(g), limit)
+            for g in pullback.incoming
         )
         incoming = None
         for tensor, gradient in zip(op.inputs, pullback.outgoing, strict=False):
-            known = array_of(gradient)
+            known = self._array(gradient)
             # A tensor of no rows has nothing to pass on.
             if known is None or not known.size:
                 continue
-            nothing = is_zero(gradient, self._noise)
+            nothing = is_zero(known, self._noise)
             stops = arrives and nothing
             if stops and incoming is None:
                 incoming = tuple(
-                    array_of(None if g is None else tf.convert_to_tensor(g))
-                    for g in pullback.incoming
+                    self._array(g, dense=True) for g in pullback.incoming
                 )
             use = _Use(op, nothing, incoming if stops else None)
-            self._uses[id(tensor)].append(use)
+            self._uses[tensor].append(use)
 
-    def of(self, tensor):
-        """Returns the `Stop`s between the loss and a tensor."""
-        found, queue, seen = [], [tensor], set()
+    def of(self, tensors):
+        """Returns the `Stop`s between the loss and some tensors."""
+        found, queue, seen = [], list(tensors), set()
         while queue:
             tensor = queue.pop()
-            if id(tensor) in seen:
+            if tensor in seen:
                 continue
-            seen.add(id(tensor))
-            uses = self._uses[id(tensor)]
+            seen.add(tensor)
+            uses = self._uses[tensor]
             passing = [use for use in uses if not use.is_zero]
             if passing:
                 last = max(passing, key=lambda use: use.op.number)
@@ -413,6 +404,6 @@ class _Stops:
 class _Use:
     """One use of a tensor: does a gradient come back, did one go in."""
 
-    op: RanOp
+    op: Op
     is_zero: bool
     incoming: tuple | None

@@ -1,17 +1,15 @@
-"""Step 4: take a recorded step back, op by op, and see each gradient.
+"""A recorded step taken back, op by op, to see each gradient.
 
 The tape itself does not tell which op a gradient came from. Here each op's
 own gradient function is called with the values of the recorded step, in the
-reverse order, as the tape does.
+reverse order, as the tape does. A gradient is whatever the backend makes of
+it; the oracle of the graph turns it into an array.
 """
 
 import collections
 import dataclasses
 
-import tensorflow as tf
-
-from keras_gradguard.backend.tensorflow.tracing.gradients import pulled
-from keras_gradguard.graph.ops import RanOp, carries_gradient
+from keras_gradguard.graph.ops import Op
 
 
 @dataclasses.dataclass(eq=False)
@@ -19,12 +17,12 @@ class Pullback:
     """The gradient of one op, from its outputs to its inputs.
 
     Args:
-        op: The `RanOp`.
+        op: The `Op`.
         incoming: The gradient of each output, `None` where there is none.
         outgoing: The gradient of each input, `None` where there is none.
     """
 
-    op: RanOp
+    op: Op
     incoming: tuple
     outgoing: tuple
 
@@ -33,73 +31,67 @@ class Gradients:
     """The gradients of a recorded tape call, as far as they are known.
 
     Args:
-        recording: The `Recording`.
+        graph: The `Graph` of the recorded step.
         call: The `TapeCall` to take back.
         see: Is called with each `Pullback`, the one nearest to the loss
-            first; its tensors are let go after that.
-        pull: Runs the gradient function of an op, see `pulled`.
+            first; its gradients are let go after that.
+        compiled: Whether each op's gradient is computed as the compiler of
+            the backend does it.
     """
 
-    def __init__(self, recording, call, see, pull=None):
-        self._recording = recording
+    def __init__(self, graph, call, see, compiled=False):
+        self._graph = graph
+        self._oracle = graph.oracle
         self._see = see
-        self._run = pull or pulled
+        self._compiled = compiled
         self._known = collections.defaultdict(list)
         self.faults = []
         seeds = call.seeds or [None] * len(call.targets)
         for target, seed in zip(call.targets, seeds, strict=False):
-            seed = tf.ones_like(target) if seed is None else seed
-            self._known[id(target)].append(seed)
-        last = max((self._number(t) for t in call.targets), default=-1)
-        for op in reversed(recording.ops[: last + 1]):
+            seed = self._oracle.seed(target) if seed is None else seed
+            self._known[target].append(seed)
+        last = max((t.op.number for t in call.targets), default=-1)
+        for op in reversed(graph.ops[: last + 1]):
             self._pull(op)
 
-    def of(self, tensor):
-        """Returns the gradient of a tensor that no recorded op made.
+    def of(self, variable):
+        """Returns the gradient of a variable, or of a prediction.
 
         Args:
-            tensor: A variable's handle or a tensor of the batch.
+            variable: What `Graph.standing_for` knows.
 
         Returns:
-            A tensor, `tf.IndexedSlices`, or `None`.
+            A gradient, or `None`.
         """
-        return _summed(self._known.get(id(tensor), ()))
+        tensors = self._graph.standing_for(variable)
+        found = [g for t in tensors for g in self._known.get(t, ())]
+        return self._summed(found)
 
-    def _number(self, tensor):
-        op = self._recording.maker(tensor)
-        return -1 if op is None else op.number
+    def array(self, variable):
+        """Returns the gradient as an array, see `of`; its rows if it is few."""
+        return self._oracle.array(self.of(variable))
+
+    def _summed(self, gradients):
+        if len(gradients) < 2:
+            return gradients[0] if gradients else None
+        return self._oracle.total(gradients)
 
     def _pull(self, op):
-        made = {
-            id(t) for t in op.outputs if self._recording.maker(t) is op
-        } & self._known.keys()
-        if not made:
+        made = [tensor in self._known for tensor in op.outputs]
+        if not any(made):
             return
         incoming = [
-            _summed(self._known.pop(id(t))) if id(t) in made else None
-            for t in op.outputs
+            self._summed(self._known.pop(tensor)) if is_made else None
+            for tensor, is_made in zip(op.outputs, made, strict=True)
         ]
         if not op.is_taped:
             return
         try:
-            outgoing = self._run(op, incoming)
+            outgoing = self._oracle.pull(op, incoming, self._compiled)
         except Exception as fault:  # noqa: BLE001
             self.faults.append((op, fault))
             return
         for tensor, gradient in zip(op.inputs, outgoing, strict=False):
-            if gradient is not None and carries_gradient(tensor.dtype):
-                self._known[id(tensor)].append(gradient)
+            if gradient is not None and tensor.carries_gradient:
+                self._known[tensor].append(gradient)
         self._see(Pullback(op, tuple(incoming), tuple(outgoing)))
-
-
-def _summed(gradients):
-    """Adds up gradients of one tensor; rows stay rows."""
-    if len(gradients) < 2:
-        return gradients[0] if gradients else None
-    if all(isinstance(g, tf.IndexedSlices) for g in gradients):
-        return tf.IndexedSlices(
-            tf.concat([g.values for g in gradients], 0),
-            tf.concat([g.indices for g in gradients], 0),
-            gradients[0].dense_shape,
-        )
-    return tf.add_n([tf.convert_to_tensor(g) for g in gradients])

@@ -1,24 +1,22 @@
 """What a tensor was computed from, and whether a gradient passes back.
 
 Function bodies are entered: a tensor is known by the context (the chain of
-calls) in which its graph runs, so that a path leads through a `tf.function`,
-a `tf.cond` branch or a loop body and back out of it.
+calls) in which its graph runs, so that a path leads through a function, a
+branch or a loop body and back out of it.
 """
 
 import collections
 import dataclasses
 
-import tensorflow as tf
-
-from keras_gradguard.backend.tensorflow.internals.graphs import (
-    new_graph,
-)
-from keras_gradguard.backend.tensorflow.tracing.gradients import probe
 from keras_gradguard.graph.ops import (
+    LIST,
+    RESOURCE,
     SHAPE_ONLY,
+    TEXT,
     Context,
+    Op,
     Value,
-    carries_gradient,
+    walk,
 )
 
 
@@ -34,14 +32,14 @@ class Edge:
         selects: Whether `source` only chooses among other inputs: a
             condition, an index, a shape.
         decides: Whether `source` only chooses the branch, or ends the loop.
-        error: Text of the LookupError if `op` has no gradient at all.
+        error: The backend's words if `op` has no gradient at all.
         is_state: Whether `op` stored `source` in a variable that the later
             value was read from.
     """
 
     source: Value
     context: Context
-    op: tf.Operation
+    op: Op
     is_open: bool = True
     selects: bool = False
     decides: bool = False
@@ -69,28 +67,32 @@ def edges(value, branch=None):
         return _through_bodies(context, tensor, *found, branch)
     if op.type in SHAPE_ONLY:
         return []
-    passes, error = probe(op, tensor.value_index)
+    passes, error = _asked(op, tensor)
     if op.type == "EagerPyFunc" and branch is not None:
         passes = (False,) * len(passes)
-    has_data = any(
-        carries_gradient(t.dtype) and t.dtype != tf.resource for t in op.inputs
-    )
+    has_data = any(t.carries_gradient and t.kind != RESOURCE for t in op.inputs)
     return [
         Edge(
             Value(context, source),
             context,
             op,
             is_open=is_open,
-            selects=has_data and not carries_gradient(source.dtype),
+            selects=has_data and not source.carries_gradient,
             error=error,
         )
         for source, is_open in zip(op.inputs, passes, strict=True)
     ]
 
 
+def _asked(op, tensor):
+    if not tensor.carries_gradient:
+        return (False,) * len(op.inputs), None
+    return op.graph.oracle.passes(op, tensor.index)
+
+
 def _through_bodies(context, tensor, kind, bodies, branch):
     # What a loop passes on unchanged is reached through its body.
-    op, position = tensor.op, tensor.value_index
+    op, position = tensor.op, tensor.index
     if kind == "branch" and branch is not None:
         bodies = [bodies[min(branch, len(bodies) - 1)]]
     if kind == "while":
@@ -108,9 +110,6 @@ def _through_bodies(context, tensor, kind, bodies, branch):
     return found
 
 
-_OPAQUE = (tf.resource, tf.variant, tf.string)
-
-
 def length_edges(value):
     """Returns the closed edges from what decides the shape that is read.
 
@@ -120,12 +119,12 @@ def length_edges(value):
     op = value.tensor.op
     if op.type not in SHAPE_ONLY:
         return []
-    number = value.tensor.value_index if op.type == "ShapeN" else 0
+    number = value.tensor.index if op.type == "ShapeN" else 0
     read = Value(value.context, op.inputs[number])
     found = []
     for decider in _deciders(read):
         context, maker = decider.context, decider.tensor.op
-        if carries_gradient(decider.tensor.dtype):
+        if decider.tensor.carries_gradient:
             # Its elements are not read, only how many they are.
             sources = [Value(context, source) for source in maker.inputs]
             found += [Edge(s, context, maker, is_open=False) for s in sources]
@@ -136,63 +135,46 @@ def length_edges(value):
 
 def _deciders(value):
     """The values whose number of elements is not that of what made them."""
-    queue, seen, found = [value], set(), []
-    while queue:
-        value = queue.pop()
-        context, tensor = value.context, value.tensor
-        if value.key in seen or tensor.shape.is_fully_defined():
-            continue
-        seen.add(value.key)
-        inner = context.bodies(tensor.op) if tensor.op.inputs else None
-        if not tensor.op.inputs:
-            queue += context.origins(tensor)
-        elif inner is not None:
-            kind, bodies = inner
-            bodies = bodies[1:] if kind == "while" else bodies
-            queue += [
-                Value(body, body.graph.outputs[tensor.value_index])
-                for body in bodies
-            ]
-        elif _is_found(tensor):
-            found.append(value)
-        else:
-            queue += [Value(context, source) for source in tensor.op.inputs]
-    return found
+    return [found for found in walk([value], _shape_from) if _decides(found)]
+
+
+def _shape_from(value):
+    """The values that the shape of another one is taken from."""
+    context, tensor = value.context, value.tensor
+    if tensor.has_known_shape:
+        return []
+    if not tensor.op.inputs:
+        return context.origins(tensor)
+    inner = context.bodies(tensor.op)
+    if inner is None:
+        if _is_found(tensor):
+            return []
+        return [Value(context, source) for source in tensor.op.inputs]
+    kind, bodies = inner
+    bodies = bodies[1:] if kind == "while" else bodies
+    return [Value(body, body.graph.outputs[tensor.index]) for body in bodies]
+
+
+def _decides(value):
+    tensor = value.tensor
+    return bool(
+        not tensor.has_known_shape
+        and tensor.op.inputs
+        and value.context.bodies(tensor.op) is None
+        and _is_found(tensor)
+    )
 
 
 def _is_found(tensor):
-    """Whether constants of known shapes leave the shape of an op unknown."""
+    """Whether inputs of known shapes leave the shape of an output unknown."""
     op = tensor.op
     is_plain = all(
-        source.dtype not in _OPAQUE and source.shape.rank is not None
+        source.kind not in (RESOURCE, LIST, TEXT) and source.shape is not None
         for source in op.inputs
     )
-    if not is_plain or tensor.shape.rank is None:
+    if not is_plain or tensor.shape is None:
         return False
-    with op.graph.as_default():
-        scratch = new_graph("gradguard_lengths")
-    with scratch.as_default():
-        inputs = [_constant(source) for source in op.inputs]
-        try:
-            made = scratch.create_op(
-                op.type,
-                inputs,
-                [output.dtype for output in op.outputs],
-                attrs=dict(op.node_def.attr),
-            )
-        except (ValueError, TypeError, tf.errors.OpError):
-            # They do not fit each other, which says nothing.
-            return False
-    return not made.outputs[tensor.value_index].shape.is_fully_defined()
-
-
-def _constant(source):
-    """What is known of a tensor as a constant; unknown lengths are 1."""
-    value = tf.get_static_value(source)
-    if value is not None:
-        return tf.constant(value, source.dtype)
-    shape = [1 if n is None else n for n in source.shape.as_list()]
-    return tf.cast(tf.fill(shape, 1), source.dtype)
+    return op.graph.oracle.finds_length(op, tensor.index)
 
 
 class Writers:
@@ -205,12 +187,12 @@ class Writers:
     def __init__(self, root):
         self._stores = collections.defaultdict(list)
         for context in root.everything():
-            for number, op in enumerate(context.graph.get_operations()):
+            for op in context.graph.ops:
                 if op.outputs:
                     continue
                 for handle in _resources(op):
                     key = _origin(Value(context, handle)).key
-                    self._stores[key].append((context, number, op))
+                    self._stores[key].append((context, op))
 
     def edges(self, value):
         """Returns the closed edges from what a read value was stored as."""
@@ -218,9 +200,8 @@ class Writers:
         found = []
         for handle in _resources(op):
             key = _origin(Value(value.context, handle)).key
-            for context, number, store in self._stores.get(key, ()):
-                same = context is value.context
-                if same and number > _number(op):
+            for context, store in self._stores.get(key, ()):
+                if context is value.context and store.number > op.number:
                     continue
                 found += [
                     Edge(
@@ -231,17 +212,13 @@ class Writers:
                         is_state=True,
                     )
                     for source in store.inputs
-                    if source.dtype != tf.resource
+                    if source.kind != RESOURCE
                 ]
         return found
 
 
 def _resources(op):
-    return [t for t in op.inputs if t.dtype == tf.resource]
-
-
-def _number(op):
-    return op.graph.get_operations().index(op)
+    return [t for t in op.inputs if t.kind == RESOURCE]
 
 
 def _origin(value):

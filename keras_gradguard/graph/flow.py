@@ -1,4 +1,4 @@
-"""Step 4a: how a gradient flows from a loss back to the variables.
+"""How a gradient flows from a loss back to the variables.
 
 The walk takes the path with the fewest cuts from the loss to each value.
 A value at distance 0 gets a gradient; at a greater one it does not, and the
@@ -10,7 +10,7 @@ import dataclasses
 import heapq
 
 from keras_gradguard.graph.edges import Edge, Writers, edges, length_edges
-from keras_gradguard.graph.ops import Context, Value, carries_gradient
+from keras_gradguard.graph.ops import Context, Value
 
 # A condition or an index is a cause only where no other path is left.
 _SELECTION_COST = 2
@@ -40,7 +40,7 @@ class Cut:
 
 def cut_key(edge):
     """Returns what makes two edges the same cut."""
-    return (id(edge.op.graph), edge.op.name)
+    return id(edge.op)
 
 
 class Flow:
@@ -175,16 +175,15 @@ def _cost(edge):
     if edge.selects:
         return _DECISION_COST if edge.decides else _SELECTION_COST
     # What is an integer or a truth value already was cut earlier.
-    return int(edge.is_state or carries_gradient(edge.source.tensor.dtype))
+    return int(edge.is_state or edge.source.tensor.carries_gradient)
 
 
-def flows_to(graph, loss, tensors):
+def flows_to(loss, tensors):
     """Returns whether a gradient reaches one of `tensors` from `loss`.
 
     Args:
-        graph: The graph that holds all of them.
-        loss: A tensor of `graph`.
-        tensors: Tensors of `graph`; the walk does not pass them.
+        loss: A tensor.
+        tensors: Tensors of its graph; the walk does not pass them.
     """
-    flow = Flow(graph, [loss], stops=tensors)
+    flow = Flow(loss.op.graph, [loss], stops=tensors)
     return any(flow.distance(tensor) == 0 for tensor in tensors)

@@ -1,8 +1,43 @@
-"""What a traced training step has shown."""
+"""What a step has shown, and what it is asked.
+
+The diagnosis asks the evidence of a step, and nothing else, to look at it. A
+backend gives an object that keeps each answer:
+
+- `seen`: the `Trace` of a step that was looked at while it ran, or `None`.
+- `traced()`: a `Trace` in which nothing has run, with its `error` if the step
+  cannot be traced; `seen` where there is one.
+- `traced_with_python_control_flow()`: the same `Trace`, with the Python control
+  flow of the user's losses and layers made into ops.
+- `rerun(variables, may_fail=False)`: the `Trace` of the eager step run once
+  more; `None` where it does not run eagerly or, unless it `may_fail`, fails.
+- `recorded(weights=())`: the `Trace` of the step run op by op, each tensor with
+  its values; from `(variable, value)` pairs or the weights of now.
+- `loss_calls()`: the `LossCall`s of the step, run once more but not op by op.
+- `adapted(graph)`: a graph of the backend's as a `Graph`.
+- `loss_run(call)`: the loss of a `LossCall` as a function of its
+  prediction, or `None` if it is no function of that alone.
+- `failure(error, any_error=False)`: a `Finding` of what an exception says of
+  the gradient, or `None`.
+- `read_tensors(error, place)`: a list of the `Tensor`s of `traced()` that the
+  line names at which it failed.
+- `lost_elements(variables, paths)`: a dict of path -> `(lost, kept)`, how many
+  elements of the gradient float16 loses.
+- `measured_reaches(variables, known=(), weights=(), number=None)`: a list of a
+  `LossReach` with norms for each term of the loss.
+
+The evidence of a loss alone has the `loss`, `traced()`, `rerun()`,
+`recorded()`, `loss_run()` and `failure(...)`, without arguments of a step, and
+`state_kept()`, a context that undoes what the loss writes.
+
+The run of a loss has `start`, `targets`, `base`, `gradients`, `is_double`,
+`has_prints` (arrays, a `Run` and bools), `graph`, `tensors`, `value`,
+`dependent`, `conditions`, `handmade` (what was recorded), and `run(prediction,
+forced=None, with_path=False)`, `is_hidden(op)`, `is_dependent(native)`,
+`gradients_of(tensor)`, `op_alone(op)`.
+"""
 
 import dataclasses
 
-import keras
 import numpy as np
 
 LOSS, ADDED, REGULARIZER = "loss", "add_loss", "regularizer"
@@ -50,69 +85,60 @@ class LossFailed(Exception):
     """The loss itself raises, see `__cause__`."""
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(frozen=True)
 class LossCall:
     """One call of a `keras.losses.Loss`.
 
     Args:
-        name: Name of the loss.
-        y_pred: The prediction that it got.
-        value: What it returned.
+        name: Name of the loss; that of its term once the terms are known.
+        value: The `Tensor` that it returned, `None` if that is not known.
+        y_pred: The `Tensor` of the prediction that it got, likewise.
         function: What computes it: a function, or a method of a subclass.
-        loss: The loss.
-        y_true: The targets that it got.
+        loss_name: The name that the loss itself has.
         is_inner: Whether another loss or a layer has called it.
+        native: What the backend knows it by.
     """
 
     name: str
-    y_pred: object
     value: object
-    function: object
-    loss: object = None
-    y_true: object = None
+    y_pred: object = None
+    function: object = None
+    loss_name: str | None = None
     is_inner: bool = False
+    native: object = None
 
 
-@dataclasses.dataclass
-class AddLossCall:
-    """One `layer.add_loss(values)`.
-
-    Args:
-        layer: The layer.
-        values: The tensors that it adds.
-        is_activity: Whether Keras called it for an activity regulariser.
-    """
-
-    layer: object
-    values: list
-    is_activity: bool
-
-
-@dataclasses.dataclass
+@dataclasses.dataclass(frozen=True)
 class TapeCall:
-    """One `tape.gradient(target, sources)`.
+    """One question for the gradients of some targets.
 
     Args:
-        targets: The tensors that were differentiated.
+        targets: The `Tensor`s that were differentiated.
         sources: The variables asked for.
-        recorded: `(graph, first, last)` op numbers that the tape has seen.
         caller: `(file, function)` of the frame that asked.
+        taped: Numbers of the ops of the step's graph that were recorded for
+            it, `None` if all were.
         seeds: The gradients that the targets begin with; empty for ones.
     """
 
-    targets: list
-    sources: list
-    recorded: list
-    caller: tuple
-    seeds: list = dataclasses.field(default_factory=list)
+    targets: tuple
+    sources: tuple = ()
+    caller: tuple = ()
+    taped: frozenset | None = None
+    seeds: tuple = ()
+
+    def is_about(self, variable):
+        """Returns whether it asks for a variable's gradient."""
+        own = getattr(variable, "value", variable)
+        return any(one is variable or one is own for one in self.sources)
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(frozen=True)
 class ReadOut:
-    """A tensor whose plain numbers were taken out of TensorFlow.
+    """A tensor whose plain numbers were taken out of the framework.
 
     Args:
-        tensor: The tensor.
+        tensor: The `Tensor`.
         cause: What asked for them, as a finding names it.
         place: The user's line, a `Place`.
     """
@@ -124,45 +150,36 @@ class ReadOut:
 
 @dataclasses.dataclass
 class Trace:
-    """What one traced training step has shown.
+    """What one step, or one loss alone, has shown.
 
     Args:
-        graph: The graph of the step.
+        graph: The `Graph` of its ops.
         targets: A `TapeCall` for each loss that is differentiated.
-        losses: The calls of Keras losses, in order.
-        extra_losses: Values of regularisers and `add_loss` terms.
-        added: The `AddLossCall`s.
-        names: Name of each term of the loss, by the id of its tensor.
-        layers: `(graph id, first op, last op, path)`, inner layers later.
-        batch: Placeholders of the batch.
-        outputs: What the model returned; empty for a custom `train_step`.
+        losses: The `LossCall`s, in order.
+        terms: The `LossTerm`s that the loss is the sum of.
+        named: `(Tensor, name)` of each loss and term, as far as known.
+        batch: `(part, Tensor)`s: `"x"`, `"y"` or `"sample_weight"`.
+        outputs: What the model returned, or the predictions of a loss alone;
+            empty for a custom `train_step`.
         called: The losses and layers that were called.
         read: The `ReadOut`s of an eager step.
-        functions: What keeps the graphs of the functions alive.
-        error: The exception that ended the trace, or `None`.
+        applied: `(variables, gradients)` of each update of a recorded step.
+        callers: The `Place` that asked for each of them.
+        error: The exception that ended it, or `None`.
     """
 
     graph: object
     targets: list = dataclasses.field(default_factory=list)
     losses: list = dataclasses.field(default_factory=list)
-    extra_losses: list = dataclasses.field(default_factory=list)
-    added: list = dataclasses.field(default_factory=list)
-    names: dict = dataclasses.field(default_factory=dict)
-    layers: list = dataclasses.field(default_factory=list)
+    terms: list = dataclasses.field(default_factory=list)
+    named: list = dataclasses.field(default_factory=list)
     batch: list = dataclasses.field(default_factory=list)
     outputs: list = dataclasses.field(default_factory=list)
     called: list = dataclasses.field(default_factory=list)
     read: list = dataclasses.field(default_factory=list)
-    functions: object = None
+    applied: list = dataclasses.field(default_factory=list)
+    callers: list = dataclasses.field(default_factory=list)
     error: Exception | None = None
-
-    def layer_of(self, op, number):
-        """Returns the path of the innermost layer that made op `number`."""
-        inner = None
-        for graph, first, last, path in self.layers:
-            if graph == id(op.graph) and first <= number < last:
-                inner = path
-        return inner
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,19 +188,19 @@ class Step:
 
     Args:
         model: The compiled model.
-        data: The batch as `train_step` gets it.
+        data: The batch as `train_step` gets it, `None` if it is not known.
         variables: The trainable variables that the step should train.
         paths: Their paths, unique, in the same order.
-        trace: What the step has shown, a `Trace`; by default it is traced
-            when a question needs it.
+        evidence: What looks at the step, each way once; see the head of this
+            module. The steps of several variables share it.
         answers: What was asked of the traced step before; it is filled.
     """
 
-    model: keras.Model
+    model: object
     data: object
     variables: tuple
     paths: tuple[str, ...]
-    trace: object = None
+    evidence: object = None
     answers: dict = dataclasses.field(
         default_factory=dict, repr=False, compare=False
     )

@@ -1,15 +1,11 @@
 """What is asked once, of the first batch of a training."""
 
-import dataclasses
-
 import keras
 import tensorflow as tf
 
+from keras_gradguard.backend import step_evidence
 from keras_gradguard.backend.tensorflow.internals.variables import num_elements
-from keras_gradguard.backend.tensorflow.tracing.reruns import (
-    has_loops,
-    measured_reaches,
-)
+from keras_gradguard.backend.tensorflow.tracing.reruns import has_loops
 from keras_gradguard.diagnosis.hidden_losses import may_have_terms
 from keras_gradguard.diagnosis.questions import explain_dropped, explain_zero
 from keras_gradguard.model.layers import is_default_step, state_of
@@ -96,11 +92,13 @@ class FirstBatch:
         ):
             return
         number = self._number if weights else self._logbook.now()
-        known_step = step_of(model.trainable_variables)
-        step = dataclasses.replace(known_step, data=batch)
+        step = step_of(model.trainable_variables)
         found = hook.answers.get(_NORMS)
         if found is None or _is_old(found, number, model):
-            found = measured_reaches(step, known, weights, number)
+            evidence = step_evidence(model, batch)
+            found = evidence.measured_reaches(
+                step.variables, known, weights, number
+            )
             hook.answers[_NORMS] = found
         self._logbook.reach(step.paths, found)
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import tensorflow as tf
 
+from keras_gradguard.backend import step_evidence
 from keras_gradguard.backend.tensorflow.hook.loop import (
     FirstStep,
     LoopHook,
@@ -187,7 +188,7 @@ class LoopMonitor(Monitor):
     def _explain(self, step, missing, quiet, is_refused):
         trace = self._sight.trace_of([step.variables[n] for n in missing])
         may_wait = tf.executing_eagerly() and not is_refused
-        step = replace(step, trace=trace)
+        step = self._with(step, trace)
         found = self._connection.explain_live(step, missing, quiet, may_wait)
         if found is None and not self._sight.is_open:
             self._first_step.begin_with_the_next()
@@ -271,7 +272,7 @@ class LoopMonitor(Monitor):
             return
         step = self._step(self._model.trainable_variables)
         measured = self._hook.probe.take_bad()
-        found = origins_of_nonfinite(step, measured, self._sight.recording)
+        found = origins_of_nonfinite(step, measured, self._sight.recorded())
         severity = severity_of(len(found[0].variables), len(step.paths))
         quiet = self._on_nonfinite == "raise"
         found = self._response.add(found, severity, quiet, first)
@@ -302,4 +303,10 @@ class LoopMonitor(Monitor):
     def _step(self, variables):
         step = super()._step(variables)
         trace = self._sight.trace_of(variables) or nothing_seen()
-        return replace(step, trace=trace)
+        return self._with(step, trace)
+
+    @staticmethod
+    def _with(step, trace):
+        """The same step, with what has been seen of it."""
+        evidence = step_evidence(step.model, step.data, trace)
+        return replace(step, evidence=evidence)

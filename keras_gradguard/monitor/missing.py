@@ -4,11 +4,11 @@ import dataclasses
 import warnings
 from dataclasses import replace
 
-from keras_gradguard.backend.tensorflow.internals.graphs import new_graph
 from keras_gradguard.diagnosis.hidden_losses import explain_terms, reaches_of
 from keras_gradguard.diagnosis.jumps import holds_condition
 from keras_gradguard.diagnosis.nonfinite import nonfinite_findings
 from keras_gradguard.diagnosis.questions import explain_missing
+from keras_gradguard.graph.ops import Graph
 from keras_gradguard.graph.trace import Trace
 from keras_gradguard.measure.rows import unique_paths
 from keras_gradguard.model.layers import runs_eagerly
@@ -137,8 +137,7 @@ _NO_OPTIMIZER = (
 
 def nothing_seen():
     """Returns a `Trace` that answers no question."""
-    graph = new_graph("gradguard_unseen")
-    return Trace(graph, error=LookupError())
+    return Trace(Graph(), error=LookupError())
 
 
 class LoopMissingGradients(MissingGradients):
@@ -159,7 +158,7 @@ class LoopMissingGradients(MissingGradients):
         """Returns the diagnoses of a step's missing gradients.
 
         Args:
-            step: The `Step`, its trace `None` if it was not looked at.
+            step: The `Step`, nothing `seen` if it was not looked at.
             missing: See `explain`.
             quiet: See `explain`.
             may_wait: Whether another such step may show more.
@@ -169,7 +168,7 @@ class LoopMissingGradients(MissingGradients):
             at.
         """
         key = tuple(step.paths[number] for number in missing)
-        if step.trace is not None or key in self._explained:
+        if step.evidence.seen is not None or key in self._explained:
             # Loss terms are asked for only where Keras knows the losses.
             return self.explain(step, missing, True, quiet)
         if may_wait and key not in self._waiting:
@@ -186,13 +185,13 @@ class LoopMissingGradients(MissingGradients):
         return self._response.add_broken([finding], severity, quiet)
 
 
-def origins_of_nonfinite(step, measured, recording=None):
+def origins_of_nonfinite(step, measured, recorded=None):
     """Returns the `Finding`s of an update that is not finite.
 
     Args:
         step: The `Step`.
         measured: `(variables, statistics)` of each optimizer.
-        recording: The `Recording` of the eager step, if it was looked at.
+        recorded: The `Trace` of the eager step, if it was looked at.
     """
     bad = {
         id(variable)
@@ -202,9 +201,9 @@ def origins_of_nonfinite(step, measured, recording=None):
     }
     named = zip(step.variables, step.paths, strict=True)
     paths = tuple(path for variable, path in named if id(variable) in bad)
-    if recording is not None and recording.ops:
+    if recorded is not None:
         found = nonfinite_findings(
-            recording, step.variables, step.paths, step.model
+            recorded, step.variables, step.paths, step.model
         )
         if found:
             return [replace(finding, variables=paths) for finding in found]

@@ -1,5 +1,6 @@
 """Watches the steps of one training: checks, diagnoses, acts."""
 
+from keras_gradguard.backend import step_evidence
 from keras_gradguard.backend.tensorflow.hook.fit import hook_of
 from keras_gradguard.backend.tensorflow.internals.randomness import (
     Drawing,
@@ -53,6 +54,7 @@ class Monitor:
         self._expected = expected
         self._lost = ()
         self._is_latched = False
+        self._evidence = None
         self._hook = self._hook_of(model)
         self.door = self._hook.door
         self._symptoms = symptoms(self._hook)
@@ -100,7 +102,7 @@ class Monitor:
 
     def finish(self):
         """Leaves the model as it was and closes the event file."""
-        hook, self._hook = self._hook, None
+        hook, self._hook, self._evidence = self._hook, None, None
         if hook is not None:
             with self.door.guarded():
                 hook.undo(self)
@@ -250,6 +252,8 @@ class Monitor:
             self._step, measured, self._logbook, self._expected
         ):
             self._response.act(self._response.add_broken(findings, severity))
+        # A trace takes room; later steps seldom ask for it.
+        self._evidence = None
 
     def _look_at_figures(self, figures):
         for finding in self._symptoms.of_record(figures):
@@ -265,10 +269,14 @@ class Monitor:
         return put_back_at_fault(self._hook.is_drawn_elsewhere)
 
     def _step(self, variables):
+        data = self._hook.data_here()
+        if self._evidence is None or self._evidence.data is not data:
+            self._evidence = step_evidence(self._model, data)
         return Step(
             self._model,
-            self._hook.data_here(),
+            data,
             tuple(variables),
             self._logbook.paths_of(variables),
-            answers=self._hook.answers,
+            self._evidence,
+            self._hook.answers,
         )

@@ -6,6 +6,7 @@ import warnings
 import keras
 import tensorflow as tf
 
+from keras_gradguard.backend import step_evidence
 from keras_gradguard.backend.tensorflow.internals.batches import (
     packed,
     packed_batch,
@@ -275,8 +276,9 @@ class Symptoms:
     def _step(self, batch):
         variables = tuple(self._model.trainable_variables)
         paths = self._logbook.paths_of(variables)
+        evidence = step_evidence(self._model, batch)
         answers = self._hook.answers
-        return Step(self._model, batch, variables, paths, answers=answers)
+        return Step(self._model, batch, variables, paths, evidence, answers)
 
 
 def _cause(finding):

@@ -14,7 +14,7 @@ import sys
 import keras
 
 from keras_gradguard.model.layers import functional_call, layers_of
-from keras_gradguard.source.frames import frames_of, is_users, place_at
+from keras_gradguard.source.frames import is_users, place_at
 from keras_gradguard.source.reachable import Sources, called
 
 
@@ -203,7 +203,7 @@ class Declarations:
             return self._only(op, (type(layer).__name__,), layer)
         names = ()
         if op is not None:
-            names = functional_call(frames_of(op))
+            names = functional_call(op.frames)
         return self._only(op, names) if names else None
 
     def owner(self, variable):
@@ -253,7 +253,7 @@ class Declarations:
     def _only(self, op, names, layer=None):
         """The one place that may have called something, by its names."""
         if op is not None:
-            stack = [(file, name) for file, _, name in frames_of(op)]
+            stack = [(file, name) for file, _, name in op.frames]
         else:
             stack = _running()
         reached = self._sources.reached(stack)

@@ -1,4 +1,4 @@
-"""Step 4b: from an op or an exception to the user's source line."""
+"""From an op or an exception to the user's source line."""
 
 import functools
 import linecache
@@ -8,9 +8,6 @@ import sysconfig
 import traceback
 import types
 
-from keras_gradguard.backend.tensorflow.internals.variables import (
-    variable_inside,
-)
 from keras_gradguard.model.layers import trainer_file
 from keras_gradguard.records.finding import Place
 
@@ -43,15 +40,6 @@ FRAMEWORKS = (
 _CONTEXT_LINES = 1
 
 
-def frames_of(op):
-    """Returns the `(file, line, function)`s that made an op, outermost first.
-
-    AutoGraph's generated code is already mapped back by TensorFlow.
-    """
-    stack = op.traceback or ()
-    return [(frame.filename, frame.lineno, frame.name) for frame in stack]
-
-
 def frames_of_error(error):
     """Returns the `(file, line, function)`s of an exception, outermost first.
 
@@ -65,6 +53,19 @@ def frames_of_error(error):
     return frames + [frame for frame in reversed(translated)]
 
 
+_PASSED = set()
+
+
+def pass_over(function):
+    """Lets a function of this package pass for the code that it stands in.
+
+    Args:
+        function: A function that the user's code calls in a step, as it is
+            put in the place of one of the framework's.
+    """
+    _PASSED.add(function.__name__)
+
+
 def inside_step(frames):
     """Drops the frames that lead to the training step.
 
@@ -74,7 +75,7 @@ def inside_step(frames):
     own = [
         number
         for number, (file, _, function) in enumerate(frames)
-        if _is_below(file, PACKAGE) and function != variable_inside.__name__
+        if _is_below(file, PACKAGE) and function not in _PASSED
     ]
     trainer = trainer_file()
     keras_own = [n for n, file in enumerate(files) if file == trainer]
@@ -120,7 +121,7 @@ def place_at(file, line, function):
 
 def op_place(op):
     """Returns the user's line that made `op`, an empty `Place` if none."""
-    return user_place(frames_of(op))
+    return user_place(op.frames)
 
 
 @functools.lru_cache(maxsize=4096)

@@ -1,9 +1,10 @@
-"""A line as syntax."""
+"""A line as syntax; each file is parsed once."""
 
 import ast
+import functools
 import linecache
 
-_REBUILDERS = ("constant", "convert_to_tensor", "Variable")
+REBUILDERS = ("constant", "convert_to_tensor", "Variable")
 
 
 def rebuilds(place):
@@ -13,27 +14,37 @@ def rebuilds(place):
         place: The user's line.
     """
     return any(
-        call.lineno == place.line and call.args and _name(call) in _REBUILDERS
-        for call in _call_nodes(place.file or "")
+        call.lineno == place.line
+        and call.args
+        and called_name(call) in REBUILDERS
+        for call in calls_in(place.file)
     )
 
 
-def _name(call):
+def called_name(call):
+    """Returns the name of the method or function of a module in a call."""
     return getattr(call.func, "attr", None)
 
 
-def _call_nodes(file):
-    try:
-        tree = ast.parse("".join(linecache.getlines(file)))
-    except SyntaxError:
-        return []
-    return [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+def calls_in(file):
+    """Returns the `ast.Call`s of a file, in no special order."""
+    return [node for node in ast.walk(tree_of(file)) if type(node) is ast.Call]
 
 
 def tree_of(file):
-    """Returns the syntax tree of a file, an empty one if it has none."""
+    """Returns the syntax tree of a file, an empty one if it has none.
+
+    Args:
+        file: As a code object has it; `None` for no file.
+    """
+    return _parsed("".join(linecache.getlines(file or "")))
+
+
+@functools.lru_cache(maxsize=16)
+def _parsed(text):
+    # By its text: a notebook runs a cell anew, an editor saves a file.
     try:
-        return ast.parse("".join(linecache.getlines(file)))
+        return ast.parse(text)
     except (SyntaxError, ValueError):
         return ast.Module([], [])
 
@@ -111,16 +122,9 @@ def _loads(statement, name):
     )
 
 
-def _tree(place):
-    try:
-        return ast.parse("".join(linecache.getlines(place.file or "")))
-    except (SyntaxError, ValueError):
-        return ast.Module([], [])
-
-
 def _simple(place):
     """The statements that hold no other statement, and headers of others."""
-    for node in ast.walk(_tree(place)):
+    for node in ast.walk(tree_of(place.file)):
         if isinstance(node, ast.stmt) and not hasattr(node, "body"):
             yield node
 
@@ -137,11 +141,11 @@ def _later_statements(place):
     """The simple statements and tests after the line, in its function."""
     around = [
         node
-        for node in ast.walk(_tree(place))
+        for node in ast.walk(tree_of(place.file))
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
         and node.lineno <= place.line <= node.end_lineno
     ]
-    body = around[-1] if around else _tree(place)
+    body = around[-1] if around else tree_of(place.file)
     for node in ast.walk(body):
         if getattr(node, "lineno", 0) <= place.line:
             continue

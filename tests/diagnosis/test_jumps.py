@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from keras_gradguard.backend import loss_evidence
 from keras_gradguard.backend.tensorflow.internals.eager import every_op_seen
+from keras_gradguard.backend.tensorflow.tracing.graphs import traced_graph
 from keras_gradguard.backend.tensorflow.tracing.step import trace_loss
 from keras_gradguard.diagnosis.jumps import jump_findings, may_jump
 from keras_gradguard.model.losses import wrapped_loss
@@ -15,11 +17,12 @@ PREDICTION = tf.constant(X[:, :3])
 TARGETS = tf.constant(Y)
 
 
-def found(loss, y_true=TARGETS, y_pred=PREDICTION, **arguments):
+def found(loss, y_true=TARGETS, y_pred=PREDICTION, name=None, **arguments):
     """The jumps of a loss function or a `Loss`."""
     if not isinstance(loss, keras.losses.Loss):
         loss = wrapped_loss(loss, loss)
-    return jump_findings(loss, y_true, y_pred, **arguments)
+    subject = loss_evidence(loss, y_true, y_pred).loss_run()
+    return jump_findings(subject, name or loss.name, **arguments)
 
 
 def where_on_error(y_true, y_pred):
@@ -380,7 +383,7 @@ def test_graph_tells_whether_it_is_worth_looking(loss, expected):
     if not isinstance(loss, keras.losses.Loss):
         loss = wrapped_loss(loss, loss)
     trace = trace_loss(loss, TARGETS, PREDICTION)
-    assert expected == may_jump(trace.graph)
+    assert expected == may_jump(traced_graph(trace.graph))
 
 
 def test_outputs_can_be_replaced_eagerly():

@@ -238,11 +238,10 @@ def test_interrupt_in_the_step(eager):
 def test_healthy_step_is_not_traced_again(monkeypatch):
     """Thorough work waits until something is broken."""
     traced = []
-    for name in ("questions", "hidden_losses", "failures"):
-        monkeypatch.setattr(
-            f"keras_gradguard.diagnosis.{name}.trace_step",
-            lambda *args: traced.append(args),
-        )
+    monkeypatch.setattr(
+        "keras_gradguard.backend.tensorflow.tracing.evidence.trace_step",
+        lambda *args: traced.append(args),
+    )
     callback, error = fit(classifier("mse"))
     assert error is None
     assert callback.report.ok
@@ -288,7 +287,7 @@ def test_own_fault_switches_the_guard_off(monkeypatch):
         raise RuntimeError("a bug")
 
     monkeypatch.setattr(
-        "keras_gradguard.diagnosis.questions.trace_step", broken
+        "keras_gradguard.backend.tensorflow.tracing.evidence.trace_step", broken
     )
     with pytest.warns(GuardFaultWarning, match="GG900.*a bug") as caught:
         model.fit(X, Y, batch_size=4, verbose=0, callbacks=[callback])

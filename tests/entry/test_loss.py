@@ -218,3 +218,24 @@ def test_bad_action():
     """An unknown action is named with the known ones."""
     with pytest.raises(ValueError, match='"raise".*on_break=.explode.'):
         GradGuardLoss("mse", on_break="explode")
+
+
+def test_failure_in_a_step_of_ones_own():
+    """Without a model the exception still says what it has to say."""
+
+    def sine(y_true, y_pred):
+        return tf.reduce_mean(y_true - np.sin(y_pred))
+
+    guarded = GradGuardLoss(sine)
+
+    @tf.function(autograph=False)
+    def step(x, y):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            value = guarded(y, x)
+        return tape.gradient(value, x)
+
+    with pytest.raises(NotImplementedError) as caught:
+        step(tf.constant(Y), tf.constant(Y))
+    (note,) = caught.value.__notes__
+    assert "error[GG101]" in note

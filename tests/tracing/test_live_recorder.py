@@ -64,9 +64,9 @@ def test_read_outs_are_seen(read, cause):
     with Looking(network()) as looking:
         t = 2.0 * X
         read(t)
-        count = len(looking.sight.recording.trace.read)
+        count = len(looking.sight.recording.seen.read)
     read(t)
-    seen = looking.sight.recording.trace.read
+    seen = looking.sight.recording.seen.read
     assert count == len(seen)
     assert cause in {found.cause for found in seen}
     assert {__file__} == {found.place.file for found in seen}
@@ -81,15 +81,13 @@ def test_a_recorded_step_is_a_graph():
             loss = tf.reduce_sum(tf.round(model(X)))
         tape.gradient(loss, model.trainable_variables)
         trace = looking.sight.trace_of(model.trainable_variables)
-    types = [op.type for op in trace.graph.get_operations()]
+    types = [op.type for op in trace.graph.ops]
     assert 2 == types.count("MatMul")
-    (rounded,) = [o for o in trace.graph.get_operations() if o.type == "Round"]
-    assert (False,) == rounded.passes(0)[0]
+    (rounded,) = [op for op in trace.graph.ops if op.type == "Round"]
+    assert (False,) == trace.graph.oracle.passes(rounded, 0)[0]
     assert ["Sum"] == [op.type for op in rounded.outputs[0].consumers()]
-    outer = {id(tensor) for tensor, _ in trace.graph.captures}
-    assert id(model.layers[0].kernel.value.handle) in outer
-    number = types.index("MatMul")
-    op = trace.graph.get_operations()[number]
-    assert "net/hidden" == trace.layer_of(op, number)
+    (handle,) = trace.graph.standing_for(model.layers[0].kernel)
+    assert handle.native is model.layers[0].kernel.value.handle
+    assert "net/hidden" == trace.graph.ops[types.index("MatMul")].layer
     looking.sight.forget()
     assert looking.sight.trace_of(model.trainable_variables) is None

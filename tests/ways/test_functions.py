@@ -10,7 +10,6 @@ import tensorflow as tf
 from keras_gradguard import GradHealthCallback, diagnose
 from keras_gradguard.backend.tensorflow.capture.snapshot import Snapshot
 from keras_gradguard.backend.tensorflow.tracing.reruns import lost_elements
-from keras_gradguard.graph.trace import Step
 from tests.fitting import MODES, NAMES, X, Y, marked
 from tests.ways.alike import (
     alike,
@@ -232,7 +231,7 @@ def test_lost_in_half_precision(eager):
     names = tuple(model.trainable_variables)
     batch = (tf.constant(X), tf.constant(Y))
     paths = tuple(variable.path for variable in names)
-    found = lost_elements(Step(model, batch, names, paths))
+    found = lost_elements(model, batch, names, paths)
     assert set(paths) == set(found)
     assert any(lost for lost, _ in found.values())
     assert 0 == model.update.experimental_get_tracing_count()

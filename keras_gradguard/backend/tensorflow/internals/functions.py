@@ -6,11 +6,14 @@ optimizer is hooked, or makes no update, must never run in a step that is not.
 
 import contextlib
 import inspect
-import sys
 import threading
 
 import tensorflow as tf
 from tensorflow.python.ops import control_flow_util
+
+from keras_gradguard.backend.tensorflow.internals.python_hooks import (
+    calls_traced,
+)
 
 _KIND = type(tf.function(lambda: None))
 
@@ -137,17 +140,14 @@ class Functions:
         Args:
             is_watching: Whether those that are called get to be known.
         """
-        before = sys.gettrace()
+        watching = contextlib.nullcontext()
+        if is_watching:
+            watching = calls_traced(self._see, is_beside=True)
         self._change(1)
-        see = self._watching(before) if is_watching else None
         try:
-            if is_watching:
-                sys.settrace(see)
-            yield
+            with watching:
+                yield
         finally:
-            # A debugger may have come in between.
-            if is_watching and sys.gettrace() is see:
-                sys.settrace(before)
             self._change(-1)
 
     def _change(self, number):
@@ -159,19 +159,9 @@ class Functions:
                 for key, known in self._known.items():
                     self._known[key] = _exchanged(*known)
 
-    def _watching(self, before):
-        def see(frame, event, given):
-            if event == "call" and frame.f_code in ENTRIES:
-                self.meet(frame)
-            if before is None:
-                return None
-            within = before(frame, event, given)
-            # Coverage takes the place of what has called it.
-            if sys.gettrace() is not see:
-                sys.settrace(see)
-            return within
-
-        return see
+    def _see(self, frame, event, _):
+        if event == "call" and frame.f_code in ENTRIES:
+            self.meet(frame)
 
     def meet(self, frame):
         """Takes in the call of a function, which it is about to begin.

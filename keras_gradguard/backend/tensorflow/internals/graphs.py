@@ -162,9 +162,6 @@ def bodies_of(op):
         an ordinary op or its body is not at hand. A while op has its
         condition first, its body second.
     """
-    if hasattr(op, "bodies"):
-        # An op of a recorded step, see `rangraph`.
-        return op.bodies()
     if op.type in _CALLS:
         kind, names = "call", [op.get_attr("f").name]
     elif op.type in _IFS:

@@ -1,4 +1,4 @@
-"""Step 4f: an exception that says the code has left TensorFlow."""
+"""An exception that says the code has left TensorFlow."""
 
 import inspect
 import re
@@ -6,18 +6,18 @@ import traceback
 
 import tensorflow as tf
 
+from keras_gradguard.backend.tensorflow.tracing.graphs import traced_graph
+from keras_gradguard.graph.ops import Graph
 from keras_gradguard.records.finding import Finding
 from keras_gradguard.source.frames import (
-    frames_of,
     frames_of_error,
     library_calls,
-    op_place,
     user_place,
 )
 from keras_gradguard.source.syntax import (
-    _REBUILDERS,
-    _call_nodes,
-    _name,
+    REBUILDERS,
+    called_name,
+    calls_in,
     names_on,
 )
 
@@ -79,7 +79,7 @@ def failure_finding(error, any_error=False):
     if cause is None and not any_error:
         return None
     if cause in ("numpy", "python_value", "iterated_tensor"):
-        if _calls(error, place, _REBUILDERS):
+        if _calls(error, place, REBUILDERS):
             cause = "rebuilt_constant"
     return Finding(
         kind="untraceable",
@@ -97,8 +97,8 @@ def _unregistered(error, op_type):
     for frame, _ in traceback.walk_tb(error.__traceback__):
         op = frame.f_locals.get("op")
         if isinstance(op, tf.Operation) and op.type == op_type:
-            place = op_place(op)
-            calls = library_calls(frames_of(op))
+            frames = traced_graph(op.graph).op(op).frames
+            place, calls = user_place(frames), library_calls(frames)
     return Finding(
         kind="no_gradient_registered",
         place=place,
@@ -145,16 +145,12 @@ def _keeps_computed(frame):
     """
     arguments = [v for v in frame.f_locals.values() if isinstance(v, dict)]
     first = [known.get("initial_value") for known in arguments]
-    waiting = [value.op for value in first if _is_tensor(value)]
-    seen = set(waiting)
-    while waiting:
-        op = waiting.pop()
-        if op.type == "Placeholder":
-            return True
-        new = {tensor.op for tensor in op.inputs} - seen
-        seen |= new
-        waiting += new
-    return False
+    tensors = [
+        traced_graph(value.graph).tensor(value)
+        for value in first
+        if _is_tensor(value)
+    ]
+    return any(op.type == "Placeholder" for op in Graph.ancestors(tensors))
 
 
 def _is_tensor(value):
@@ -174,13 +170,13 @@ def _calls(error, place, names):
     else:
         first = (where.lineno, where.colno)
         last = (where.end_lineno, where.end_colno)
-    for call in _call_nodes(place.file):
+    for call in calls_in(place.file):
         start = (call.lineno, call.col_offset)
         end = (call.end_lineno, call.end_col_offset)
         covers = start <= first and last <= end
         if where is None or where.colno is None:
             covers = call.lineno == place.line and bool(call.args)
-        if covers and _name(call) in names:
+        if covers and called_name(call) in names:
             return True
     return False
 

@@ -1,17 +1,22 @@
-"""Asks an op for its gradient."""
+"""Asks TensorFlow about the gradient of one op."""
 
-import collections
+import dataclasses
 
+import numpy as np
 import tensorflow as tf
 
-from keras_gradguard.backend.tensorflow.internals.eager import pull_back
+from keras_gradguard.backend.tensorflow.internals.eager import (
+    no_tape,
+    pull_back,
+)
 from keras_gradguard.backend.tensorflow.internals.graphs import (
     custom_gradient_name,
-    handles_of,
     new_graph,
     runs_functions,
 )
-from keras_gradguard.graph.ops import carries_gradient
+from keras_gradguard.backend.tensorflow.internals.variables import (
+    frames_to_stand_in,
+)
 
 _probes = {}
 
@@ -32,14 +37,11 @@ def probe(op, position):
         the LookupError if no gradient is registered, else `None`.
     """
     output = op.outputs[position]
-    closed = (False,) * len(op.inputs)
-    if not carries_gradient(output.dtype):
-        return closed, None
-    if hasattr(op, "passes"):
-        return op.passes(position)
+    if not _carries(output.dtype):
+        return (False,) * len(op.inputs), None
     if runs_functions(op):
         # Its body is not at hand, and a probe would rewrite the op.
-        return tuple(carries_gradient(t.dtype) for t in op.inputs), None
+        return tuple(_carries(t.dtype) for t in op.inputs), None
     if custom_gradient_name(op):
         return _ask(op, output)
     sides = (op.inputs, op.outputs)
@@ -47,6 +49,11 @@ def probe(op, position):
     if key not in _probes:
         _probes[key] = _ask(op, output)
     return _probes[key]
+
+
+def _carries(dtype):
+    opaque = (tf.resource, tf.variant)
+    return dtype.is_floating or dtype.is_complex or dtype in opaque
 
 
 def _ask(op, output):
@@ -67,49 +74,195 @@ def _ask(op, output):
     return tuple(gradient is not None for gradient in gradients), None
 
 
+def _finds_length(op, position):
+    """Whether constants of known shapes leave the shape of an op unknown."""
+    with op.graph.as_default():
+        scratch = new_graph("gradguard_lengths")
+    with scratch.as_default():
+        inputs = [_constant(source) for source in op.inputs]
+        try:
+            made = scratch.create_op(
+                op.type,
+                inputs,
+                [output.dtype for output in op.outputs],
+                attrs=dict(op.node_def.attr),
+            )
+        except (ValueError, TypeError, tf.errors.OpError):
+            # They do not fit each other, which says nothing.
+            return False
+    return not made.outputs[position].shape.is_fully_defined()
+
+
+def _constant(source):
+    """What is known of a tensor as a constant; unknown lengths are 1."""
+    value = tf.get_static_value(source)
+    if value is not None:
+        return tf.constant(value, source.dtype)
+    shape = [1 if n is None else n for n in source.shape.as_list()]
+    return tf.cast(tf.fill(shape, 1), source.dtype)
+
+
+class TracedOracle:
+    """Asks of the ops of a function graph, see `graph.ops.Graph`."""
+
+    def passes(self, op, index):
+        """Returns which inputs get a gradient, see `probe`."""
+        return probe(op.native, index)
+
+    def finds_length(self, op, index):
+        """Returns whether a shape hangs on values."""
+        return _finds_length(op.native, index)
+
+    def frames_to_stand_in(self, op):
+        """Returns the frames to the stand-in for a weight, else none."""
+        return frames_to_stand_in(op.frames)
+
+    def array(self, value, dense=False):
+        """Returns `None`: no op of it has run."""
+        del value, dense
+
+
+@dataclasses.dataclass
+class Ran:
+    """One op that ran, as TensorFlow takes it to pull a gradient back.
+
+    Args:
+        type: Type of the op, or the name of a custom gradient's function.
+        attributes: Names and values in turns.
+        inputs: Eager tensors that went in.
+        outputs: Eager tensors that came out.
+        backward: The gradient function that the user gave, or `None` for
+            the registered one.
+        body: The graph of the `tf.function` that ran, `None` otherwise.
+    """
+
+    type: str
+    attributes: tuple
+    inputs: tuple
+    outputs: tuple
+    backward: object = None
+    body: object = None
+
+
 # Their gradient functions take rows (`tf.IndexedSlices`) as they are.
 _TAKES_ROWS = frozenset(("ReadVariableOp", "Identity", "Cast", "_copy"))
 
 
-def pulled(op, incoming):
+def _pulled(ran, incoming):
     """Returns the gradient of each input of an op.
 
     Args:
-        op: A `RanOp`.
+        ran: A `Ran`.
         incoming: The gradient of each output, `None` where there is none.
     """
     gradients = [
-        _given(op, output, gradient)
-        for output, gradient in zip(op.outputs, incoming, strict=True)
+        _given(ran, output, gradient)
+        for output, gradient in zip(ran.outputs, incoming, strict=True)
     ]
-    if op.backward is not None:
-        found = op.backward(*gradients)
+    if ran.backward is not None:
+        found = ran.backward(*gradients)
         return found if isinstance(found, (list, tuple)) else [found]
-    return pull_back(op.type, op.attributes, op.inputs, op.outputs, gradients)
+    return pull_back(
+        ran.type, ran.attributes, ran.inputs, ran.outputs, gradients
+    )
 
 
-def _given(op, output, gradient):
+def _given(ran, output, gradient):
     """The gradient of an output as a gradient function expects it."""
     if gradient is None and output.dtype.is_floating:
         return tf.zeros_like(output)
-    if op.type not in _TAKES_ROWS and gradient is not None:
+    if ran.type not in _TAKES_ROWS and gradient is not None:
         return tf.convert_to_tensor(gradient)
     return gradient
 
 
-def variable_tensors(graph, variables):
-    """Maps each variable to the tensors of `graph` that stand for it.
+def _pulled_by_xla(ran, incoming):
+    """The gradient of an op, as XLA compiles it."""
+    if ran.backward is not None or not any(
+        isinstance(t, tf.Tensor) and t.dtype.is_floating for t in ran.inputs
+    ):
+        return _pulled(ran, incoming)
+    known = dataclasses.replace
 
-    Args:
-        graph: A function graph.
-        variables: Keras or TensorFlow variables.
+    @tf.function(jit_compile=True, autograph=False)
+    def compiled(inputs, outputs, gradients):
+        return _pulled(known(ran, inputs=inputs, outputs=outputs), gradients)
 
-    Returns:
-        A list of lists, empty where the graph never touches the variable.
-    """
-    captured = collections.defaultdict(list)
-    for outer, inner in graph.captures:
-        captured[id(outer)].append(inner)
-    return [
-        [t for h in handles_of(v) for t in captured[id(h)]] for v in variables
-    ]
+    return compiled(ran.inputs, ran.outputs, tuple(incoming))
+
+
+class RecordedOracle:
+    """Asks of ops that ran eagerly, see `graph.ops.Graph`."""
+
+    def __init__(self):
+        self._answers = {}
+
+    def passes(self, op, index):
+        """Returns which inputs get a gradient from an output."""
+        if op.type.startswith("__"):
+            # The body of a function that is not at hand.
+            return (True,) * len(op.inputs), None
+        sides = (op.inputs, op.outputs)
+        key = (op.type, index, *(tuple(t.dtype for t in s) for s in sides))
+        if op.has_own_gradient:
+            key = (op.name, index)
+        if key not in self._answers:
+            self._answers[key] = self._ask(op, index)
+        return self._answers[key]
+
+    def _ask(self, op, index):
+        incoming = [
+            tf.ones_like(tensor) if number == index else None
+            for number, tensor in enumerate(op.native.outputs)
+        ]
+        try:
+            with no_tape():
+                outgoing = list(_pulled(op.native, incoming))
+        except LookupError as error:
+            return (False,) * len(op.inputs), str(error)
+        except Exception:  # noqa: BLE001
+            # Not a cut that can be proved, so none that may be reported.
+            return (True,) * len(op.inputs), None
+        outgoing += [None] * (len(op.inputs) - len(outgoing))
+        return tuple(g is not None for g in outgoing[: len(op.inputs)]), None
+
+    def finds_length(self, op, index):
+        """Returns `False`: the shape of a tensor that is there is known."""
+        del op, index
+        return False
+
+    def frames_to_stand_in(self, op):
+        """Returns the frames to the stand-in for a weight, else none."""
+        return frames_to_stand_in(op.frames)
+
+    def pull(self, op, incoming, compiled=False):
+        """Returns the gradient of each input of an op."""
+        return (_pulled_by_xla if compiled else _pulled)(op.native, incoming)
+
+    def seed(self, tensor):
+        """Returns the ones that the gradient of a loss begins with."""
+        return tf.ones_like(tensor.native)
+
+    def total(self, gradients):
+        """Adds up gradients of one tensor; rows stay rows."""
+        if all(map(self.is_rows, gradients)):
+            return tf.IndexedSlices(
+                tf.concat([g.values for g in gradients], 0),
+                tf.concat([g.indices for g in gradients], 0),
+                gradients[0].dense_shape,
+            )
+        return tf.add_n([tf.convert_to_tensor(g) for g in gradients])
+
+    def is_rows(self, gradient):
+        """Returns whether a gradient is one of a few rows."""
+        return isinstance(gradient, tf.IndexedSlices)
+
+    def array(self, value, dense=False):
+        """Returns the numbers of a tensor or gradient, else `None`."""
+        if self.is_rows(value):
+            value = tf.convert_to_tensor(value) if dense else value.values
+        if not isinstance(value, tf.Tensor) or not hasattr(value, "numpy"):
+            return None
+        if not (value.dtype.is_floating or value.dtype.is_complex):
+            return None
+        return np.asarray(value.numpy())

@@ -1,4 +1,4 @@
-"""Step 4: a loss as a function of its prediction, run on real numbers.
+"""A loss as a function of its prediction, run on real numbers.
 
 It runs op by op, so that a condition shows wherever it stands: in a branch,
 in a `tf.function`, or in a Python `if`. What the loss gives per sample is
@@ -7,6 +7,7 @@ kept apart, and in float64 where the loss allows it.
 
 import contextlib
 import dataclasses
+import inspect
 import os
 import sys
 
@@ -14,21 +15,23 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_gradguard.backend.tensorflow.internals.batches import tensors_of
 from keras_gradguard.backend.tensorflow.internals.eager import (
     CUSTOM_GRADIENT,
     every_op_seen,
     functions_run_eagerly,
 )
+from keras_gradguard.backend.tensorflow.internals.python_hooks import (
+    calls_traced,
+)
 from keras_gradguard.backend.tensorflow.internals.randomness import (
     random_state_kept,
 )
+from keras_gradguard.backend.tensorflow.tracing.graphs import traced_graph
 from keras_gradguard.backend.tensorflow.tracing.recorder import Recording
-from keras_gradguard.backend.tensorflow.tracing.restore import (
-    changes_state,
-    examining,
-)
+from keras_gradguard.backend.tensorflow.tracing.restore import examining
 from keras_gradguard.backend.tensorflow.tracing.step import trace_loss
-from keras_gradguard.graph.ops import is_condition, writes_state
+from keras_gradguard.graph.ops import Context, is_condition, writes_state
 from keras_gradguard.graph.trace import LossFailed, NotAFunction, Run
 from keras_gradguard.records.finding import Place
 from keras_gradguard.source.frames import (
@@ -58,7 +61,7 @@ class Conditions:
         del attributes
         if self._is_busy or len(outputs) != 1:
             return
-        kept = self._run.bools if is_condition(inputs, outputs) else None
+        kept = self._run.bools if _makes_truth(inputs, outputs) else None
         if op_type == "StopGradient":
             kept = self._run.stopped
         if kept is None:
@@ -78,17 +81,24 @@ class Conditions:
             self._is_busy = False
 
 
-def condition_keys(recording):
+def _makes_truth(inputs, outputs):
+    """Whether an op makes truth values of numbers, see `is_condition`."""
+    return (
+        outputs[0].dtype == tf.bool
+        and len(inputs) > 0
+        and all(tensor.dtype != tf.bool for tensor in inputs)
+    )
+
+
+def _condition_keys(graph):
     """Maps each condition and `StopGradient` to what it is known by.
 
     Args:
-        recording: A `Recording` of the same loss.
+        graph: The `Graph` of a recorded run of the loss.
     """
     counts, keys = {}, {}
-    for op in recording.ops:
-        if op.type != "StopGradient" and not is_condition(
-            op.inputs, op.outputs
-        ):
+    for op in graph.ops:
+        if op.type != "StopGradient" and not is_condition(op):
             continue
         place = op_place(op)
         where = None if place.line is None else (place.file, place.line)
@@ -137,12 +147,8 @@ def instructions_followed(path):
         frame.f_trace_lines = False
         return step
 
-    before = sys.gettrace()
-    sys.settrace(enter)
-    try:
+    with calls_traced(enter):
         yield
-    finally:
-        sys.settrace(before)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,10 +173,91 @@ class CustomGradientCall:
         code = getattr(self.function, "__code__", None)
         return code is None or is_users(code.co_filename)
 
+    def alone(self, is_dependent):
+        """Returns the function alone, as a function of what depends on it.
+
+        Args:
+            is_dependent: Whether a native tensor depends on the prediction.
+
+        Returns:
+            A `CustomGradientAlone`, `None` if no float of it does.
+        """
+        flat = tf.nest.flatten((self.arguments, self.named))
+        places = [
+            n
+            for n, value in enumerate(flat)
+            if is_dependent(value) and value.dtype.is_floating
+        ]
+        return CustomGradientAlone(self, flat, places) if places else None
+
+
+# Whoever clips what comes in does so on purpose: nothing large comes in.
+_SMALL = 1e-3
+
+
+class CustomGradientAlone:
+    """A function that brings its own gradient, run by itself.
+
+    Args:
+        call: The `CustomGradientCall`.
+        flat: What it was called with, flat.
+        places: Which of these move.
+
+    Attributes:
+        start: The values that these had, arrays.
+    """
+
+    def __init__(self, call, flat, places):
+        self._call = call
+        self._flat = flat
+        self._places = places
+        self.start = [flat[n].numpy() for n in places]
+
+    def _results(self, arrays, function):
+        moved = list(self._flat)
+        for n, array in zip(self._places, arrays, strict=True):
+            moved[n] = tf.convert_to_tensor(array, self._flat[n].dtype)
+        arguments, named = tf.nest.pack_sequence_as(
+            (self._call.arguments, self._call.named), moved
+        )
+        return function(*arguments, **named)
+
+    def outputs(self, arrays):
+        """Returns what the function gives, arrays."""
+        found, _ = self._results(arrays, self._call.function)
+        return [tensor.numpy() for tensor in tensors_of(found)]
+
+    def gradients(self, weigh):
+        """Returns the gradient of a weighed sum of its outputs.
+
+        Args:
+            weigh: Returns the weights of an output, by its shape.
+
+        Returns:
+            `(weights, gradients)`: an array for each output and for each of
+            `start`, `None` where there is none.
+        """
+        function = tf.custom_gradient(self._call.function)
+        with tf.GradientTape() as tape:
+            inputs = [tf.convert_to_tensor(part) for part in self.start]
+            tape.watch(inputs)
+            out = self._results(inputs, function)
+        out = [t for t in tensors_of(out) if t.dtype.is_floating]
+        weights = [weigh(tuple(o.shape)) for o in out]
+        seeds = [
+            tf.constant(_SMALL * w, o.dtype)
+            for w, o in zip(weights, out, strict=True)
+        ]
+        found = tape.gradient(out, inputs, output_gradients=seeds)
+        return weights, [
+            None if g is None else tf.convert_to_tensor(g).numpy() / _SMALL
+            for g in found
+        ]
+
 
 @contextlib.contextmanager
 def custom_gradients_seen(calls):
-    """Appends a `HandMade` to `calls` for each that runs eagerly."""
+    """Appends a `CustomGradientCall` to `calls` for each that runs eagerly."""
 
     def see(frame, event, _):
         if event == "call" and frame.f_code is CUSTOM_GRADIENT:
@@ -182,12 +269,8 @@ def custom_gradients_seen(calls):
                 )
             )
 
-    before = sys.gettrace()
-    sys.settrace(see)
-    try:
+    with calls_traced(see):
         yield
-    finally:
-        sys.settrace(before)
 
 
 def _frames(frame):
@@ -199,7 +282,51 @@ def _frames(frame):
     return frames[::-1]
 
 
-_LOW = (tf.float32, tf.float16, tf.bfloat16)
+def changes_state(trace):
+    """Returns whether a traced loss changes anything.
+
+    Args:
+        trace: A `Seen`, also of a loss that fails further on.
+    """
+    return any(True for _ in _writing(trace))
+
+
+@contextlib.contextmanager
+def state_kept(trace):
+    """Puts back what a traced loss writes to while the block runs.
+
+    Args:
+        trace: The `Seen`.
+    """
+    outer = {inner.name: handle for handle, inner in trace.graph.captures}
+    values = {}
+    for context, op in _writing(trace):
+        tensor = op.inputs[0]
+        while context.parent is not None:
+            origins = context.origins(tensor)
+            if not origins:
+                break
+            context, tensor = origins[0].context, origins[0].tensor
+        handle = outer.get(tensor.native.name)
+        if handle is not None and op.type.startswith("Assign"):
+            dtype = op.native.get_attr("dtype")
+            value = tf.raw_ops.ReadVariableOp(resource=handle, dtype=dtype)
+            values[id(handle)] = handle, tf.identity(value)
+    try:
+        yield
+    finally:
+        for handle, value in values.values():
+            tf.raw_ops.AssignVariableOp(resource=handle, value=value)
+
+
+def _writing(trace):
+    for context in Context(traced_graph(trace.graph)).everything():
+        for op in context.graph.ops:
+            if writes_state(op):
+                yield context, op
+
+
+_LOW = ("float32", "float16", "bfloat16")
 
 
 class LossRun:
@@ -209,19 +336,21 @@ class LossRun:
         loss: A `keras.losses.Loss`.
         y_true: Its targets: tensors or arrays, or a nest of them.
         y_pred: The prediction to start from, alike.
+        seen: What `trace_loss` has seen of it; by default it is traced.
 
     Attributes:
         start: The float tensors of the prediction, flat NumPy arrays.
         targets: The float tensors of the targets, flat NumPy arrays.
         base: The `Run` on `start`.
-        recording: All ops of the run on `start`.
-        tensors: The tensors that the recorded run started from.
-        value: What the recorded run returned.
-        tape: What the tape has seen of it, to be asked more than once.
+        graph: The `Graph` of the run on `start`.
+        tensors: The `Tensor`s that this run started from.
+        value: The one that it returned, `None` if it is none.
         gradients: The gradient of its sum by `start`, arrays or `None`.
         is_double: Whether all of it is computed in float64.
-        dependent: The ids of the recorded tensors that the prediction made.
-        handmade: The `HandMade` gradients that it called.
+        dependent: The `Tensor`s that the prediction made, itself included.
+        handmade: The `CustomGradientCall`s of it.
+        conditions: Key in `Run.bools` or `Run.stopped` of each condition and
+            `StopGradient`, by its `Op`.
         has_prints: Whether each run prints something.
 
     Raises:
@@ -230,11 +359,11 @@ class LossRun:
         LossFailed: If the loss itself raises.
     """
 
-    def __init__(self, loss, y_true, y_pred):
+    def __init__(self, loss, y_true, y_pred, seen=None):
         own = type(loss).call is not keras.losses.Loss.call
         self._function = loss.call if own else loss
         self._given = y_true, y_pred
-        if changes_state(trace_loss(loss, y_true, y_pred)):
+        if changes_state(seen or trace_loss(loss, y_true, y_pred)):
             raise NotAFunction
         dtypes = dict.fromkeys(("float64", getattr(loss, "dtype", "float32")))
         for dtype in dtypes:
@@ -252,8 +381,8 @@ class LossRun:
     def _start(self):
         y_true, y_pred = keras.tree.map_structure(self._tensor, self._given)
         self._y_true, self._y_pred = y_true, y_pred
-        self.tensors = [t for t in keras.tree.flatten(y_pred) if _moves(t)]
-        self.start = [t.numpy() for t in self.tensors]
+        self._moving = [t for t in keras.tree.flatten(y_pred) if _moves(t)]
+        self.start = [t.numpy() for t in self._moving]
         flat = keras.tree.flatten(y_true)
         self.targets = [t.numpy() for t in flat if _moves(t)]
         self._record()
@@ -267,25 +396,29 @@ class LossRun:
         return keras.ops.convert_to_tensor(value, dtype=self._dtype)
 
     def _record(self):
-        self.recording, self.handmade = Recording(), []
-        see = self.recording.see
+        recording, self.handmade = Recording(), []
         with tf.GradientTape(True, watch_accessed_variables=False) as tape:
-            tape.watch(self.tensors)
-            with custom_gradients_seen(self.handmade), _op_by_op(see):
-                self.value = self._call(self._y_pred)
-        ops = self.recording.ops
-        if any(writes_state(op) for op in ops):
+            tape.watch(self._moving)
+            with (
+                custom_gradients_seen(self.handmade),
+                _op_by_op(recording.see),
+            ):
+                value = self._call(self._y_pred)
+        self.graph = recording.graph
+        if any(writes_state(op) for op in self.graph.ops):
             raise NotAFunction
-        self.has_prints = any(op.type.startswith("Print") for op in ops)
-        gradients = [None] * len(self.tensors)
-        if isinstance(self.value, tf.Tensor) and _moves(self.value):
+        self.has_prints = any(
+            op.type.startswith("Print") for op in self.graph.ops
+        )
+        gradients = [None] * len(self._moving)
+        if isinstance(value, tf.Tensor) and _moves(value):
             with _its_own_failure():
-                gradients = tape.gradient(self.value, self.tensors)
-        self.tape = tape
-        self.gradients = [
-            g if g is None else tf.convert_to_tensor(g).numpy()
-            for g in gradients
-        ]
+                gradients = tape.gradient(value, self._moving)
+        self._tape = tape
+        self.tensors = [self.graph.known(t) for t in self._moving]
+        self.value = self.graph.tensor(value)
+        self.conditions = _condition_keys(self.graph)
+        self.gradients = [_array(g) for g in gradients]
 
     def run(self, prediction, forced=None, with_path=False):
         """Runs the loss on a prediction.
@@ -319,12 +452,101 @@ class LossRun:
             return self._function(self._y_true, y_pred)
 
     def _find_dependent(self):
-        self.dependent = {id(t) for t in self.tensors}
-        for op in self.recording.ops:
-            if any(id(t) in self.dependent for t in op.inputs):
-                self.dependent |= {id(t) for t in op.outputs}
-                if any(t.dtype in _LOW for t in op.outputs):
-                    self.is_double = False
+        made = self.graph.descendants(self.tensors)
+        self.dependent = {*self.tensors, *made}
+        if any(tensor.dtype in _LOW for tensor in made):
+            self.is_double = False
+
+    def is_dependent(self, native):
+        """Returns whether a native tensor was made of the prediction."""
+        return self.graph.tensor(native) in self.dependent
+
+    def is_hidden(self, op):
+        """Returns whether the tape sees nothing of a recorded op.
+
+        Args:
+            op: An `Op`; inside a hand-written gradient the tape sees only
+                that.
+        """
+        inside = CUSTOM_GRADIENT.co_filename, CUSTOM_GRADIENT.co_name
+        return not op.is_taped or any(
+            (file, function) == inside for file, _, function in op.frames
+        )
+
+    def gradients_of(self, tensor):
+        """Returns the gradients of one tensor of the recorded run.
+
+        Args:
+            tensor: A `Tensor`.
+
+        Returns:
+            An array for each of `start`, `None` where there is none; `None`
+            if an op on the way has no gradient.
+        """
+        try:
+            found = self._tape.gradient(tensor.native, self._moving)
+        except LookupError:
+            return None
+        return [_array(gradient) for gradient in found]
+
+    def op_alone(self, op):
+        """Returns one op as a function of what depends on the prediction.
+
+        Args:
+            op: An `Op` of `graph`.
+
+        Returns:
+            `(values, start, gradients)`: a function of arrays, what it was
+            given, and the gradients there; `None` if it cannot be run alone.
+        """
+        return _alone(op, self.dependent)
+
+
+_NOT_ALONE = (LookupError, TypeError, ValueError, tf.errors.OpError)
+
+
+def _alone(op, dependent):
+    ran = op.native
+    places = [
+        n
+        for n, tensor in enumerate(op.inputs)
+        if tensor in dependent and tensor.native.dtype.is_floating
+    ]
+    function = getattr(tf.raw_ops, op.type, None)
+    if not places or function is None:
+        return None
+    pairs = zip(ran.attributes[::2], ran.attributes[1::2], strict=True)
+    known = inspect.signature(function).parameters
+    named = {key: value for key, value in pairs if key in known}
+    inputs = [key for key in known if key not in named and key != "name"]
+    if len(inputs) != len(ran.inputs):
+        return None
+
+    def result(parts):
+        tensors = list(ran.inputs)
+        for n, part in zip(places, parts, strict=True):
+            tensors[n] = tf.convert_to_tensor(part, tensors[n].dtype)
+        out = function(**dict(zip(inputs, tensors, strict=True)), **named)
+        return tf.nest.flatten(out)[0]
+
+    start = [ran.inputs[n].numpy() for n in places]
+    if not ran.outputs or not ran.outputs[0].dtype.is_floating:
+        return None
+    try:
+        with tf.GradientTape() as tape:
+            parts = [tf.constant(part) for part in start]
+            tape.watch(parts)
+            out = result(parts)
+        gradients = tape.gradient(out, parts)
+    except _NOT_ALONE:
+        # Not an op that can be run by itself: it is not accused.
+        return None
+    gradients = [_array(gradient) for gradient in gradients]
+    return lambda parts: result(parts).numpy().ravel(), start, gradients
+
+
+def _array(gradient):
+    return None if gradient is None else tf.convert_to_tensor(gradient).numpy()
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Step 4: the terms that the loss of a step is the sum of."""
+"""The terms that the loss of a step is the sum of."""
 
 import collections
 
@@ -15,10 +15,10 @@ def loss_terms_of(model, trace):
 
     Args:
         model: The compiled model.
-        trace: A `Trace`, of a graph or of an eager run.
+        trace: The `Seen`.
 
     Returns:
-        A list of `Addend`s: compiled losses, `add_loss`, regularisers.
+        A list of `LossTerm`s: compiled losses, `add_loss`, regularisers.
     """
     added = {id(tensor): call for call in trace.added for tensor in call.values}
     extra = {id(t): t for t in tensors_of(trace.extra_losses)}
@@ -58,18 +58,17 @@ def loss_terms_of(model, trace):
 
 
 def name_losses(model, trace):
-    """Gives the losses of a trace the names that their terms have.
+    """Gives a trace its terms, and its losses the names that they have.
 
     Args:
         model: The compiled model.
-        trace: The `Trace`.
+        trace: The `Seen`.
     """
     if trace.error is not None:
         return
+    trace.terms = loss_terms_of(model, trace)
     trace.names = {
-        id(value): addend.name
-        for addend in loss_terms_of(model, trace)
-        for value in addend.values
+        id(value): term.name for term in trace.terms for value in term.values
     }
     for call in trace.losses:
         call.name = trace.names.get(id(call.value), call.name)

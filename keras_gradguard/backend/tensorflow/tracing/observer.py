@@ -1,13 +1,13 @@
-"""Watches a training step while it is traced.
+"""Watches a training step while it is traced or runs.
 
 Python's own tracing (`sys.settrace`) shows which layer makes which op, what
 each loss returns and what the tape is asked for, so that nothing has to be
 patched.
 """
 
+import contextlib
 import inspect
 import os
-import sys
 import threading
 
 import keras
@@ -32,8 +32,16 @@ from keras_gradguard.backend.tensorflow.internals.graphs import (
     TAPE_STOP,
     num_ops,
 )
-from keras_gradguard.backend.tensorflow.tracing.restore import is_watch
-from keras_gradguard.graph.trace import AddLossCall, LossCall, ReadOut, TapeCall
+from keras_gradguard.backend.tensorflow.internals.python_hooks import (
+    calls_profiled,
+    calls_traced,
+)
+from keras_gradguard.backend.tensorflow.tracing.seen import (
+    SeenAddLoss,
+    SeenLoss,
+    SeenReadOut,
+    SeenTape,
+)
 from keras_gradguard.model.optimizers import OPTIMIZER_MADE
 from keras_gradguard.source.frames import is_users, place_at
 from keras_gradguard.source.syntax import names_on
@@ -43,7 +51,7 @@ class Observer:
     """Sees the calls of layers, losses and tapes in this thread.
 
     Args:
-        trace: The `Trace` to fill.
+        trace: The `Seen` to fill.
         now: Returns `(graph, number of its next op)`; by default those of
             the graph that is being traced.
         functions: The `Functions` that are to know what is called.
@@ -53,7 +61,7 @@ class Observer:
         self._trace = trace
         self._now = now or _now
         self._tapes = {}
-        self._before = None
+        self._looking = contextlib.ExitStack()
         self._depth = 0
         self._on_call = {
             _code(keras.layers.Layer.__call__): self._layer,
@@ -69,11 +77,10 @@ class Observer:
             self._on_call |= dict.fromkeys(entries, functions.meet)
 
     def __enter__(self):
-        self._before = sys.gettrace()
-        sys.settrace(self._see)
+        self._looking.enter_context(calls_traced(self._see))
 
     def __exit__(self, *_):
-        sys.settrace(self._before)
+        self._looking.close()
 
     def _see(self, frame, event, _):
         on_call = self._on_call.get(frame.f_code)
@@ -116,7 +123,7 @@ class Observer:
         def done(value):
             self._depth -= 1
             function = vars(loss).get("fn", loss.call)
-            call = LossCall(
+            call = SeenLoss(
                 loss.name, y_pred, value, function, loss, y_true, is_inner
             )
             self._trace.losses.append(call)
@@ -130,7 +137,7 @@ class Observer:
     def _add(self, frame):
         layer, values = frame.f_locals["self"], frame.f_locals["loss"]
         is_activity = frame.f_back.f_code is _code(keras.layers.Layer.__call__)
-        call = AddLossCall(layer, tensors_of(values), is_activity)
+        call = SeenAddLoss(layer, tensors_of(values), is_activity)
         self._trace.added.append(call)
 
     def _tape_start(self, frame):
@@ -145,7 +152,7 @@ class Observer:
     def _gradient(self, frame):
         here, caller = frame.f_locals, frame.f_back
         self._trace.targets.append(
-            TapeCall(
+            SeenTape(
                 tensors_of(here["target"]),
                 keras.tree.flatten(here["sources"]),
                 self._tapes.get(id(here["self"]), []),
@@ -173,7 +180,7 @@ class LiveObserver(Observer):
     """Also sees what is read out, functions, and optimizers that are made.
 
     Args:
-        recording: The `Recording` to fill; its trace takes what graphs show
+        recording: The `Recording` to fill; its `seen` takes what graphs show
             as well.
         eager: What stands for the graph of eager ops.
         model: The model that is watched.
@@ -185,7 +192,7 @@ class LiveObserver(Observer):
     def __init__(
         self, recording, eager, model, door, see_function, see_optimizer
     ):
-        super().__init__(recording.trace, self._position)
+        super().__init__(recording.seen, self._position)
         self._recording = recording
         self._eager = eager
         self._model = model
@@ -201,6 +208,7 @@ class LiveObserver(Observer):
             OPTIMIZER_MADE: self._optimizer,
         }
         self._ignored = {}
+        self._profiling = contextlib.ExitStack()
         self._causes = {**read_outs(), **_KERAS_READS}
 
     def __enter__(self):
@@ -208,7 +216,6 @@ class LiveObserver(Observer):
         # Replicas run in threads of their own.
         self._before_threads = threading.gettrace()
         threading.settrace(self._see)
-        self._profiled = sys.getprofile()
         self._profile(True)
 
     def __exit__(self, *_):
@@ -218,20 +225,15 @@ class LiveObserver(Observer):
         super().__exit__()
 
     def _profile(self, is_on):
-        own, before = self._see_compiled, self._profiled
-        if before is None:
-            sys.setprofile(own if is_on else None)
-        elif is_watch(before):
-
-            def both(frame, event, argument):
-                before(frame, event, argument)
-                own(frame, event, argument)
-
-            sys.setprofile(both if is_on else before)
+        if is_on:
+            own = calls_profiled(self._see_compiled)
+            self._profiling.enter_context(own)
+        else:
+            self._profiling.close()
 
     def _position(self):
         if tf.executing_eagerly():
-            return self._eager, len(self._recording.ops)
+            return self._eager, self._recording.num_ops
         graph = tf.compat.v1.get_default_graph()
         return graph, num_ops(graph)
 
@@ -291,11 +293,10 @@ class LiveObserver(Observer):
         """`np.array` and the like take the memory of a tensor as it is."""
         if event != "c_call" or getattr(called, "__module__", "") != "numpy":
             return
-        ops = self._recording.ops
-        is_on = self.is_on and self._door.is_open and ops
+        is_on = self.is_on and self._door.is_open and self._recording.num_ops
         if is_on and is_users(frame.f_code.co_filename):
             with self._door.guarded():
-                self._read_in_line(frame, ops[-1].outputs)
+                self._read_in_line(frame, self._recording.latest())
 
     def _read_in_line(self, frame, latest):
         code = frame.f_code
@@ -315,7 +316,7 @@ class LiveObserver(Observer):
         if frame is not None:
             code = frame.f_code
             place = place_at(code.co_filename, frame.f_lineno, code.co_name)
-            self._trace.read.append(ReadOut(tensor, cause, place))
+            self._trace.read.append(SeenReadOut(tensor, cause, place))
 
     def _layer(self, frame):
         done = super()._layer(frame)
@@ -345,7 +346,7 @@ class LiveObserver(Observer):
         elif outputs:
             op = self._recording.maker(outputs[0])
             if op is not None:
-                op.body = body
+                op.native.body = body
 
     def _numpy_function(self, frame):
         for tensor in tensors_of(frame.f_locals["inp"]):
@@ -354,7 +355,7 @@ class LiveObserver(Observer):
     def _function(self, frame):
         if not tf.executing_eagerly():
             return None
-        function, first = frame.f_locals["self"], len(self._recording.ops)
+        function, first = frame.f_locals["self"], self._recording.num_ops
         is_here = self._thread == threading.get_ident()
         if is_here:
             # No number is read out of a graph, and this would slow it down.
@@ -373,13 +374,13 @@ class LiveObserver(Observer):
         """A function that no tape asks about tells of itself nowhere else."""
         unknown = [
             op
-            for op in self._recording.ops[first:]
-            if op.body is None and op.type.startswith("__")
+            for op in self._recording.graph.ops[first:]
+            if op.native.body is None and op.type.startswith("__")
         ]
         if unknown:
             graphs = graphs_traced(function)
             for op in unknown:
-                op.body = graphs.get(op.type)
+                op.native.body = graphs.get(op.type)
 
     def _optimizer(self, frame):
         optimizer = frame.f_locals["self"]

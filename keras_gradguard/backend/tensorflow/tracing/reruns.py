@@ -1,4 +1,4 @@
-"""Step 4: the gradient of each term of a loss, by a tape of its own.
+"""The gradient of each term of a loss, by a tape of its own.
 
 The tape tells how much of each term enters the total, so `loss_weights`, and
 whatever else the step makes of a term, are in the norms without being asked
@@ -20,8 +20,9 @@ from keras_gradguard.backend.tensorflow.tracing.restore import (
     state_restored,
     updates_caught,
 )
+from keras_gradguard.backend.tensorflow.tracing.seen import Seen
 from keras_gradguard.backend.tensorflow.tracing.step import run_forward
-from keras_gradguard.graph.trace import LOSS, OTHER, Trace
+from keras_gradguard.graph.trace import LOSS, OTHER
 from keras_gradguard.model.layers import (
     is_default_step,
     layers_of,
@@ -34,20 +35,24 @@ from keras_gradguard.records.norms import MISSING
 _FACTORS = (2.0**4, 2.0**8, 2.0**12)
 
 
-def lost_elements(step):
+def lost_elements(model, batch, variables, paths):
     """Counts the gradient elements that are lost, and those that are not.
 
     Args:
-        step: The `Step`, its `data` a batch. Its model is left as it was.
+        model: A compiled Keras model; it is left as it was.
+        batch: The batch as `train_step` gets it.
+        variables: The trainable variables to count for.
+        paths: The path of each.
 
     Returns:
         A dict of `(lost, kept)` by path of the variable; empty where the
         step does not ask its optimizer for the loss scale.
     """
-    own = _gradients_at(step, 1.0)
+    named = dict(zip(map(id, variables), paths, strict=True))
+    own = _gradients_at(model, batch, named, 1.0)
     lost = {path: tf.zeros_like(found) for path, found in own.items()}
     for factor in _FACTORS:
-        for path, found in _gradients_at(step, factor).items():
+        for path, found in _gradients_at(model, batch, named, factor).items():
             if path in own:
                 lost[path] |= found & ~own[path]
     return {
@@ -59,9 +64,9 @@ def _count(flags):
     return int(tf.math.count_nonzero(flags))
 
 
-def _gradients_at(step, factor):
+def _gradients_at(model, batch, paths, factor):
     """Which elements are not zero, by path; those not finite are left out."""
-    model, seen = step.model, []
+    seen = []
     optimizer = model.optimizer
     scale, asked = optimizer.scale_loss, []
 
@@ -74,7 +79,7 @@ def _gradients_at(step, factor):
 
     def run():
         seen.clear()
-        model.train_step(step.data)
+        model.train_step(batch)
         return [_flags(gradient) for _, gradient in seen]
 
     is_eager, eagerly = runs_eagerly(model), contextlib.nullcontext()
@@ -91,7 +96,6 @@ def _gradients_at(step, factor):
         flags = function()
     if not asked:
         return {}
-    paths = dict(zip(map(id, step.variables), step.paths, strict=True))
     return {
         paths[id(variable)]: found
         for (variable, _), found in zip(seen, flags, strict=True)
@@ -106,12 +110,15 @@ def _flags(gradient):
     return tf.math.is_finite(gradient) & (gradient != 0)
 
 
-def measured_reaches(step, known=(), weights=(), number=None):
+def measured_reaches(
+    model, batch, variables, known=(), weights=(), number=None
+):
     """Measures what each term gives each variable, outside the training.
 
     Args:
-        step: The `Step`, its `data` the very batch, of a model with Keras'
-            own training step.
+        model: A compiled model with Keras' own training step.
+        batch: The very batch.
+        variables: The trainable variables to measure for.
         known: What `reach.reaches_of` returned, empty if it is not known.
         weights: `(variable, value)` pairs of the state to run with; by
             default that of now.
@@ -120,11 +127,11 @@ def measured_reaches(step, known=(), weights=(), number=None):
     Returns:
         A list of `LossReach` with norms; `known` if the step cannot be run.
     """
-    model, shown = step.model, []
+    shown = []
     has_other = any(one.name == OTHER for one in known)
 
     def run():
-        addends, figures = _run(step, has_other)
+        addends, figures = _run(model, batch, variables, has_other)
         shown[:] = addends
         return figures
 
@@ -174,23 +181,23 @@ def _reach(name, kind, figures, ways, number):
     return LossReach(name, kind, reaches, norms, number)
 
 
-def _run(step, has_other):
+def _run(model, batch, variables, has_other):
     """Returns `(name, kind)` of each term and the norms of its gradients."""
-    trace, variables = Trace(None), list(step.variables)
+    trace, variables = Seen(None), list(variables)
     with tf.GradientTape(persistent=True) as tape:
         with Observer(trace, lambda: (None, 0)):
-            run_forward(step.model, step.data, trace)
+            run_forward(model, batch, trace)
     ((total,),) = (call.targets for call in trace.targets)
     scale = tf.constant(1.0)
-    if step.model.optimizer is not None:
+    if model.optimizer is not None:
         # Small gradients of float16 are lost without it.
-        scale = step.model.optimizer.scale_loss(scale)
+        scale = model.optimizer.scale_loss(scale)
     one = tf.broadcast_to(tf.cast(scale, total.dtype), tf.shape(total))
 
     def norms(gradients):
         return tf.stack([_norm(gradient, scale) for gradient in gradients])
 
-    addends = loss_terms_of(step.model, trace)
+    addends = loss_terms_of(model, trace)
     named = [(addend.name, addend.kind) for addend in addends]
     # Asked for together: a tape does not look beyond what it is asked for.
     values = [value for addend in addends for value in addend.values]

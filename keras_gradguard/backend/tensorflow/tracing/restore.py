@@ -1,8 +1,7 @@
-"""Step 4: look at a model by running it, and leave it as it was."""
+"""A look at a model that runs it, and leaves it as it was."""
 
 import contextlib
 import functools
-import sys
 import threading
 
 import keras
@@ -11,6 +10,9 @@ import tensorflow as tf
 
 from keras_gradguard.backend.tensorflow.internals.eager import no_op_seen
 from keras_gradguard.backend.tensorflow.internals.patch import replaced
+from keras_gradguard.backend.tensorflow.internals.python_hooks import (
+    calls_profiled,
+)
 from keras_gradguard.backend.tensorflow.internals.randomness import (
     random_state_kept,
 )
@@ -21,7 +23,6 @@ from keras_gradguard.backend.tensorflow.internals.variables import (
     is_handle,
     put,
 )
-from keras_gradguard.graph.ops import Context, writes_state
 from keras_gradguard.model.layers import (
     layers_of,
     losses_kept,
@@ -207,39 +208,27 @@ def writes_undone():
     Those that are made in the block keep what they get. A profiler of the
     user's is not disturbed: then nothing is watched.
     """
-    before = sys.getprofile()
-    if not (before is None or is_watch(before)):
-        yield
-        return
-    watch = _Watch(before)
-    sys.setprofile(watch)
+    watch = _Watch()
     try:
-        yield
+        with calls_profiled(watch):
+            yield
     finally:
-        sys.setprofile(before)
         with tf.init_scope():
             for handle, value in watch.kept.values():
                 if value is not None:
                     put(handle, value)
 
 
-def is_watch(profile):
-    """Returns whether a profile function is that of `writes_undone`."""
-    return isinstance(profile, _Watch)
-
-
 class _Watch:
     """A profile function that keeps a value before its first write."""
 
-    def __init__(self, before):
-        self.before, self.kept = before, {}
+    def __init__(self):
+        self.kept = {}
 
-    def __call__(self, frame, event, argument):
+    def __call__(self, frame, event, _):
         if event == "call" and id(frame.f_code) in _WRITERS:
             for value in list(frame.f_locals.values()):
                 self._keep(value)
-        if self.before is not None:
-            self.before(frame, event, argument)
 
     def _keep(self, value):
         if not is_handle(value) or id(value) in self.kept:
@@ -281,47 +270,3 @@ def state_restored(model, with_optimizers=True):
         finally:
             for variable, value in values:
                 variable.assign(value)
-
-
-def changes_state(trace):
-    """Returns whether a traced loss changes anything.
-
-    Args:
-        trace: A `Trace`, also of a loss that fails further on.
-    """
-    return any(True for _ in _writing(trace))
-
-
-@contextlib.contextmanager
-def state_kept(trace):
-    """Puts back what a traced loss writes to while the block runs.
-
-    Args:
-        trace: The `Trace`.
-    """
-    outer = {inner.name: handle for handle, inner in trace.graph.captures}
-    values = {}
-    for context, op in _writing(trace):
-        tensor = op.inputs[0]
-        while context.parent is not None:
-            origins = context.origins(tensor)
-            if not origins:
-                break
-            context, tensor = origins[0].context, origins[0].tensor
-        handle = outer.get(tensor.name)
-        if handle is not None and op.type.startswith("Assign"):
-            dtype = op.get_attr("dtype")
-            value = tf.raw_ops.ReadVariableOp(resource=handle, dtype=dtype)
-            values[id(handle)] = handle, tf.identity(value)
-    try:
-        yield
-    finally:
-        for handle, value in values.values():
-            tf.raw_ops.AssignVariableOp(resource=handle, value=value)
-
-
-def _writing(trace):
-    for context in Context(trace.graph).everything():
-        for op in context.graph.get_operations():
-            if writes_state(op):
-                yield context, op

@@ -1,4 +1,4 @@
-"""Step 4c: trace one training step in a scratch graph, and watch it.
+"""Traces one training step in a scratch graph, and watches it.
 
 Nothing runs: no weight, optimizer, metric or random state changes.
 """
@@ -21,7 +21,10 @@ from keras_gradguard.backend.tensorflow.internals.randomness import (
     python_numbers_kept,
     random_state_kept,
 )
-from keras_gradguard.backend.tensorflow.internals.variables import made_inside
+from keras_gradguard.backend.tensorflow.internals.variables import (
+    made_inside,
+    variable_inside,
+)
 from keras_gradguard.backend.tensorflow.tracing.loss_terms import name_losses
 from keras_gradguard.backend.tensorflow.tracing.observer import Observer
 from keras_gradguard.backend.tensorflow.tracing.recorder import LiveRecorder
@@ -31,14 +34,17 @@ from keras_gradguard.backend.tensorflow.tracing.restore import (
     examining,
     state_restored,
 )
-from keras_gradguard.graph.trace import TapeCall, Trace
+from keras_gradguard.backend.tensorflow.tracing.seen import Seen, SeenTape
 from keras_gradguard.model.layers import (
     accepts_training,
     is_default_step,
     losses_kept,
     runs_eagerly,
 )
-from keras_gradguard.source.frames import is_users
+from keras_gradguard.source.frames import is_users, pass_over
+
+# It runs where the user's code makes a variable.
+pass_over(variable_inside)
 
 
 @contextlib.contextmanager
@@ -75,10 +81,10 @@ def trace_step(model, data, converted=()):
             AutoGraph is to convert, to see behind an eager `if`.
 
     Returns:
-        A `Trace`.
+        A `Seen`.
     """
     graph = _scratch_graph("gradguard_trace")
-    trace = Trace(graph)
+    trace = Seen(graph)
     with (
         losses_kept(model),
         attributes_kept(model),
@@ -116,10 +122,10 @@ def trace_loss(loss, y_true, y_pred):
         y_pred: Predictions: tensors, or a nest of them.
 
     Returns:
-        A `Trace`; its `batch` and its `outputs` are the prediction.
+        A `Seen`; its `batch` and its `outputs` are the prediction.
     """
     graph = _scratch_graph("gradguard_loss")
-    trace = Trace(graph)
+    trace = Seen(graph)
     with python_numbers_kept(), examining():
         with graph.as_default(), made_inside():
             y_true, y_pred = keras.tree.map_structure(
@@ -129,7 +135,7 @@ def trace_loss(loss, y_true, y_pred):
             try:
                 with Observer(trace):
                     value = loss(y_true, y_pred)
-                trace.targets.append(TapeCall(tensors_of(value), [], [], ()))
+                trace.targets.append(SeenTape(tensors_of(value), [], [], ()))
             except Exception as error:  # noqa: BLE001
                 trace.error = error
     return trace
@@ -147,7 +153,7 @@ def run_forward(model, batch, trace):
     Args:
         model: A compiled Keras model.
         batch: The batch as `train_step` gets it.
-        trace: The `Trace` that gets the outputs and the loss.
+        trace: The `Seen` that gets the outputs and the loss.
     """
     x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
     known = {"training": True} if accepts_training(model) else {}
@@ -159,7 +165,7 @@ def run_forward(model, batch, trace):
         arguments["training"] = True
     loss = model.compute_loss(**arguments)
     sources = list(model.trainable_variables)
-    trace.targets.append(TapeCall([loss], sources, [], ()))
+    trace.targets.append(SeenTape([loss], sources, [], ()))
 
 
 def _own_step(model, batch, trace):
@@ -205,46 +211,47 @@ def losses_of(model, batch):
         batch: The batch as `train_step` gets it, tensors.
 
     Returns:
-        The `LossCall`s of the step, up to where it fails.
+        The `SeenLoss`es of the step, up to where it fails.
     """
-    trace = Trace(None)
+    seen = Seen(None)
     is_plain = is_default_step(model)
     with (
         state_restored(model, with_optimizers=not is_plain),
         applied_nowhere(model),
         functions_run_eagerly(),
-        Observer(trace, lambda: (None, 0)),
+        Observer(seen, lambda: (None, 0)),
     ):
         try:
             if is_plain:
-                run_forward(model, batch, trace)
+                run_forward(model, batch, seen)
             else:
                 model.train_step(batch)
         except Exception as error:  # noqa: BLE001
-            trace.error = error
-    name_losses(model, trace)
-    return trace.losses
+            seen.error = error
+    name_losses(model, seen)
+    return seen.losses
 
 
-def rerun_step(step, may_fail=False):
+def rerun_step(model, data, variables, may_fail=False):
     """Runs an eager step outside the training, and returns what it shows.
 
     Args:
-        step: The `Step`; its model is left as it was.
+        model: A compiled Keras model; it is left as it was.
+        data: The batch as `train_step` gets it.
+        variables: Those whose gradients are asked about.
         may_fail: Whether a step that fails is to be shown up to there.
 
     Returns:
         A `Trace` of the ops that ran, or `None` if the step does not run
         eagerly here, or fails.
     """
-    model = step.model
-    leaves = tensors_of(step.data)
+    leaves = tensors_of(data)
     if not runs_eagerly(model) or not leaves or not _are_eager(leaves):
         return None
     with state_restored(model), applied_nowhere(model):
-        run = functools.partial(model.train_step, step.data)
+        run = functools.partial(model.train_step, data)
         sight = _seen(model, run, may_fail)
-    return sight and sight.trace_of(step.variables)
+    return sight and sight.trace_of(variables)
 
 
 def rerun_loss(loss, y_true, y_pred):
@@ -288,7 +295,7 @@ def _are_eager(tensors):
 
 
 def _seen(model, run, may_fail=False):
-    """Returns the `Sight` of what runs, or `None` if it must not fail."""
+    """Returns the `LiveRecorder` of what runs, `None` if it may not fail."""
     sight = LiveRecorder(model, _OpenDoor(), _nothing, _nothing)
     sight.open()
     try:

@@ -1,0 +1,186 @@
+"""What a step or a loss shows; each way of looking at it is taken once.
+
+`graph.trace.Step` says what each method answers.
+"""
+
+from keras_gradguard.backend.tensorflow.tracing.failures import (
+    failure_finding,
+    read_tensors,
+)
+from keras_gradguard.backend.tensorflow.tracing.graphs import (
+    trace_of_graph,
+    traced_graph,
+)
+from keras_gradguard.backend.tensorflow.tracing.loss_run import (
+    LossRun,
+    state_kept,
+)
+from keras_gradguard.backend.tensorflow.tracing.recorder import (
+    record_loss,
+    record_step,
+)
+from keras_gradguard.backend.tensorflow.tracing.reruns import (
+    lost_elements,
+    measured_reaches,
+)
+from keras_gradguard.backend.tensorflow.tracing.step import (
+    losses_of,
+    rerun_loss,
+    rerun_step,
+    trace_loss,
+    trace_step,
+)
+from keras_gradguard.graph.trace import LossCall, LossFailed, NotAFunction
+
+
+class _Evidence:
+    """What is known of a step and of a loss alike."""
+
+    def __init__(self, seen=None):
+        self.seen = seen
+        self._kept = {}
+
+    def _once(self, key, look):
+        if key not in self._kept:
+            self._kept[key] = look()
+        return self._kept[key]
+
+    def traced(self):
+        """Returns the `Trace`; the one that was seen if there is one."""
+        return self.seen or self._once("traced", self._trace)
+
+    def failure(self, error, any_error=False):
+        """Reads what an exception says, see `failures.failure_finding`."""
+        return failure_finding(error, any_error)
+
+    def read_tensors(self, error, place):
+        """Returns what a line that failed names, see `failures`."""
+        graph = self.traced().graph
+        found = map(graph.tensor, read_tensors(error, place))
+        return [t for t in found if t is not None and t.op.graph is graph]
+
+
+class StepEvidence(_Evidence):
+    """What one training step shows.
+
+    Args:
+        model: The compiled model.
+        data: The batch as `train_step` gets it, tensors or their specs;
+            `None` where nothing can be run.
+        seen: The `Trace` of a step that was looked at while it ran; nothing
+            is traced then.
+    """
+
+    def __init__(self, model, data, seen=None):
+        super().__init__(seen)
+        self.model = model
+        self.data = data
+
+    def _trace(self):
+        return trace_of_graph(trace_step(self.model, self.data))
+
+    def traced_with_python_control_flow(self):
+        """Returns the `Trace` in which AutoGraph has converted the calls."""
+        return self._once(
+            "converted",
+            lambda: trace_of_graph(
+                trace_step(self.model, self.data, self.traced().called)
+            ),
+        )
+
+    def rerun(self, variables, may_fail=False):
+        """Runs an eager step once more, see `step.rerun_step`."""
+        key = ("rerun", may_fail, *map(id, variables))
+        return self._once(
+            key, lambda: rerun_step(self.model, self.data, variables, may_fail)
+        )
+
+    def recorded(self, weights=()):
+        """Returns the step op by op, see `recorder.record_step`."""
+        if weights:
+            return record_step(self.model, self.data, weights)
+        return self._once(
+            "recorded", lambda: record_step(self.model, self.data)
+        )
+
+    def loss_calls(self):
+        """Returns the `LossCall`s of the step, run but not op by op."""
+        return [
+            LossCall(
+                seen.name,
+                None,
+                function=seen.function,
+                loss_name=seen.loss.name,
+                is_inner=seen.is_inner,
+                native=seen,
+            )
+            for seen in losses_of(self.model, self.data)
+        ]
+
+    def adapted(self, graph):
+        """Returns a `FuncGraph` of the step as a `Graph`."""
+        return traced_graph(graph)
+
+    def loss_run(self, call):
+        """Returns the `LossRun` of a recorded call, `None` if it is none."""
+        seen = call.native
+        return _loss_run(seen.loss, seen.y_true, seen.y_pred)
+
+    def lost_elements(self, variables, paths):
+        """Counts what float16 loses, see `reruns.lost_elements`."""
+        return lost_elements(self.model, self.data, variables, paths)
+
+    def measured_reaches(self, variables, known=(), weights=(), number=None):
+        """Measures each term of the loss, see `reruns.measured_reaches`."""
+        return measured_reaches(
+            self.model, self.data, variables, known, weights, number
+        )
+
+
+class LossEvidence(_Evidence):
+    """What one loss shows, without a model.
+
+    Args:
+        loss: A `keras.losses.Loss`.
+        y_true: Its targets: tensors, or a nest of them.
+        y_pred: Its predictions, alike.
+    """
+
+    def __init__(self, loss, y_true, y_pred):
+        super().__init__()
+        self.loss = loss
+        self._given = y_true, y_pred
+
+    def _seen(self):
+        return self._once("seen", lambda: trace_loss(self.loss, *self._given))
+
+    def _trace(self):
+        return trace_of_graph(self._seen())
+
+    def state_kept(self):
+        """Puts back what the loss writes to while the block runs."""
+        return state_kept(self._seen())
+
+    def rerun(self):
+        """Runs the loss eagerly once more, see `step.rerun_loss`."""
+        return self._once("rerun", lambda: rerun_loss(self.loss, *self._given))
+
+    def recorded(self):
+        """Returns the loss op by op, see `recorder.record_loss`."""
+        return self._once(
+            "recorded", lambda: record_loss(self.loss, *self._given)
+        )
+
+    def loss_run(self):
+        """Returns the `LossRun`, `None` if the loss is no function."""
+        return self._once(
+            "loss_run",
+            lambda: _loss_run(self.loss, *self._given, self._seen()),
+        )
+
+
+def _loss_run(loss, y_true, y_pred, seen=None):
+    try:
+        return LossRun(loss, y_true, y_pred, seen)
+    except (LossFailed, NotAFunction):
+        return None
