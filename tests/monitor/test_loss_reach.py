@@ -239,11 +239,11 @@ def rows_of(gradients):
 
 def test_terms_add_up_to_the_gradient_of_the_step():
     """No term is counted twice, and none is left out."""
-    from keras_gradguard.backend.tensorflow.tracing.reruns import _gradients
+    from keras_gradguard.backend.tensorflow.tracing import reruns
 
     model, _ = many_terms({})
     seen = []
-    original = _gradients
+    original = reruns._gradients
 
     def spy(tape, seeds, variables):
         found = original(tape, seeds, variables)
@@ -263,11 +263,11 @@ def test_terms_add_up_to_the_gradient_of_the_step():
     for variable, value in states:
         variable.assign(value)
     del model.optimizer.apply
-    _gradients = spy
+    reruns._gradients = spy
     try:
         diagnose(model, X, BOTH)
     finally:
-        _gradients = original
+        reruns._gradients = original
     assert 5 == len(seen)
     for number, whole in enumerate(total["sum"]):
         parts = [row[number] for row in seen if row[number] is not None]
