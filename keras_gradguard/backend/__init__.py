@@ -56,7 +56,7 @@ def warn_unsupported():
 
 
 def step_evidence(model, data, seen=None):
-    """Returns what looks at a training step, see `graph.trace.Step`.
+    """Returns what looks at a training step, see `graph.trace`.
 
     Args:
         model: The compiled model.
@@ -71,7 +71,7 @@ def step_evidence(model, data, seen=None):
 
 
 def loss_evidence(loss, y_true, y_pred):
-    """Returns what looks at a loss alone, see `diagnosis.questions`.
+    """Returns what looks at a loss alone, see `graph.trace`.
 
     Args:
         loss: A `keras.losses.Loss`.

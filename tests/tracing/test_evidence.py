@@ -99,8 +99,8 @@ def traces(monkeypatch):
 
 def test_first_batch_of_a_training(traces):
     """Missing gradients, the terms of the loss and what reaches what."""
-    model = classifier("mse", middle=keras.layers.Lambda(tf.round))
-    model.layers[-1].kernel_regularizer = keras.regularizers.L2(0.1)
+    rounded = keras.layers.Lambda(tf.round)
+    model = classifier("mse", middle=rounded, kernel_regularizer="l2")
     callback, _ = fit(model)
     assert callback.report.diagnoses
     assert [model] == traces

@@ -1,6 +1,6 @@
 """What a step or a loss shows; each way of looking at it is taken once.
 
-`graph.trace.Step` says what each method answers.
+The head of `graph.trace` says what each method answers.
 """
 
 from keras_gradguard.backend.tensorflow.tracing.failures import (
