@@ -217,7 +217,7 @@ class GradHealthCallback(keras.callbacks.Callback):
             return
         self._is_due, refused = False, None
         try:
-            with self._guard.door.guarded():
+            with self._guard.door:
                 try:
                     self._is_due = self._schedule.is_due(self._num_steps)
                 except ValueError as error:

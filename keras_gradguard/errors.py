@@ -113,8 +113,9 @@ class FaultBarrier:
     def around(self, *managers):
         """Returns a context manager that enters and leaves others.
 
-        A fault in entering or in leaving one is caught; what the block
-        raises passes.
+        A fault in entering or in leaving one is caught, and those behind
+        one that cannot be entered are left out; what the block raises
+        passes.
 
         Args:
             *managers: Context managers, the outermost first.
@@ -169,8 +170,8 @@ class _Around:
         entered = []
         self._entered.append(entered)
         try:
-            for manager in self._managers:
-                with self._door:
+            with self._door:
+                for manager in self._managers:
                     manager.__enter__()
                     entered.append(manager)
         except BaseException:
@@ -178,9 +179,12 @@ class _Around:
             raise
 
     def __exit__(self, *raised):
-        for manager in reversed(self._entered.pop()):
+        entered = self._entered.pop()
+        # A fault in leaving one must not keep the others from it.
+        while entered:
             with self._door:
-                manager.__exit__(*raised)
+                while entered:
+                    entered.pop().__exit__(*raised)
 
 
 def _words(kind, fault, trace):

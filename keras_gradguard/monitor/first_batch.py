@@ -23,13 +23,16 @@ class FirstBatch:
         response: The `Response` that findings are told to.
         logbook: The `TrainingLog`.
         connection: The `MissingGradients`, which has looked before.
+
+    Attributes:
+        has_begun: Whether `begin` was called.
     """
 
     def __init__(self, response, logbook, connection):
         self._response = response
         self._logbook = logbook
         self._connection = connection
-        self._has_begun = False
+        self.has_begun = False
         self._weights, self._number = (), None
 
     def begin(self, hook):
@@ -41,9 +44,7 @@ class FirstBatch:
         Args:
             hook: The hook of the model.
         """
-        if self._has_begun:
-            return
-        self._has_begun = True
+        self.has_begun = True
         model = hook.model
         if (
             not model.built

@@ -92,12 +92,15 @@ class Monitor:
         Args:
             is_due: Whether its numbers are to be recorded.
         """
-        if self.is_on:
-            with self.door.guarded():
-                self._first.begin(self._hook)
+        if self._hook is None:
+            return
+        if self.door.is_open:
+            with self.door:
+                if not self._first.has_begun:
+                    self._first.begin(self._hook)
                 self._hook.guard_next(is_due)
-        if self._hook is not None and not self.is_on:
-            with self.door.guarded():
+        if not self.door.is_open:
+            with self.door:
                 self._hook.run_on()
 
     def finish(self):
@@ -205,9 +208,9 @@ class Monitor:
 
     def after_step(self):
         """Explains a step whose gradient is not finite, and acts on it."""
-        if not self.is_on or self._is_latched:
+        if self._hook is None or self._is_latched or not self.door.is_open:
             return
-        with self.door.guarded():
+        with self.door:
             if self._hook.latch() is not None:
                 with self._looking():
                     self._look_at_bad_step()

@@ -198,22 +198,25 @@ class FitHook:
         """
         if self._step is None:
             self._take(*step_for(self.model, self._modes()))
-        self._step.make_whole()
+        step = self._step
+        if step.is_partial:
+            step.make_whole()
+        names, probe = vars(self.model), step.probe
+        is_first = names["train_function"] != self._run
         # Another watcher may have asked for a record of this call.
-        is_first = vars(self.model)["train_function"] != self._run
-        self.probe.expect(is_due or (not is_first and self.probe.is_due))
-        self._put_in_place()
+        probe.expect(is_due or (not is_first and probe.is_due))
+        if is_first:
+            self._put_in_place(names)
 
     def run_on(self):
         """Lets the step that was traced run once more, watched or not."""
-        if self.has_run:
-            self._put_in_place()
-
-    def _put_in_place(self):
         names = vars(self.model)
-        if names["train_function"] != self._run:
-            self._plain = names["train_function"]
-            names["train_function"] = self._run
+        if self.has_run and names["train_function"] != self._run:
+            self._put_in_place(names)
+
+    def _put_in_place(self, names):
+        self._plain = names["train_function"]
+        names["train_function"] = self._run
 
     def _modes(self):
         held = {watcher.withhold for watcher in self.watchers}
@@ -227,9 +230,10 @@ class FitHook:
     def _take(self, step, traced_for=None):
         self._step, self._traced_for = step, traced_for
         step.training = self
-        self._around = self.door.around(
-            Running(self), Drawing(self.is_drawn_elsewhere), step.hooked
-        )
+        around = [Running(self), step.hooked]
+        if self.is_drawn_elsewhere:
+            around.insert(1, Drawing(True))
+        self._around = self.door.around(*around)
 
     def end(self):
         """Leaves the model as it was, and all watchers with it."""
@@ -247,8 +251,8 @@ class FitHook:
 
     def _run(self, iterator):
         """Runs one guarded call; the model is as before when it ends."""
-        is_first, tracer = not self.has_run, None
-        with self.door.guarded():
+        is_first, tracer = not self.num_steps, None
+        with self.door:
             self.take_back()
             if is_first:
                 tracer = self._prepared(iterator)
@@ -276,7 +280,7 @@ class FitHook:
         finally:
             self._num_running -= 1
         self._num_done = self.num_steps
-        with self.door.guarded():
+        with self.door:
             if is_first and self.door.is_open:
                 self._note_traced()
             if self.door.is_open:
@@ -302,8 +306,9 @@ class FitHook:
 
     def _taken_from(self, logs):
         """Returns the logs of a call as Keras is to get them."""
-        norm, is_bad = self.probe.take(logs)
-        self._latch = self.probe.latch.read() if is_bad else None
+        probe = self._step.probe
+        norm, is_bad = probe.take(logs)
+        self._latch = probe.latch.read() if is_bad else None
         if not isinstance(logs, dict):
             return logs
         if norm is None or NORM in logs:

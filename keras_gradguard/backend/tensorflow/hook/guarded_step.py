@@ -68,7 +68,9 @@ class GuardedStep:
         training: The `Hook` of the training that it runs in, else `None`.
         num_replicas: How many replicas train the model.
         is_stale: Whether Keras has traced its own step before this one.
-        is_sound: Whether its trace is whole: nothing has failed in it.
+        is_sound: Whether nothing has failed in its trace.
+        is_partial: Whether its trace leaves bad steps out, and knew nothing
+            of the statistics of layers: the model was not built.
         first_trace: Its `FirstTrace`.
         probe: Its `Probe`.
         traced: The `Traced` of the batches of this training.
@@ -104,22 +106,19 @@ class GuardedStep:
             ]
         )
         self.probe = Probe(model, self.num_replicas, *modes)
+        self.is_partial = self.probe.withholds and not model.built
 
     def _make(self):
-        self._is_built = self.model.built
         # `(what `at_hand.note_run` returned, its `Traced`)`s.
         self._traces, self.traced = [], Traced()
         self.function = made_anew(self.model, self._guarded_step)
 
     def make_whole(self):
-        """Makes the function anew if its trace could not be whole.
-
-        Where bad steps are left out, it was traced without the statistics
-        of layers if the model was built no sooner than in it.
-        """
-        if self.probe.withholds and self.model.built and not self._is_built:
+        """Makes the function of a partial step anew once the model is built."""
+        if self.model.built:
             begun = [spec for spec, t in self._traces if t is self.traced]
             self._make()
+            self.is_partial = False
             for spec in begun:
                 self.begin(spec)
 

@@ -30,8 +30,10 @@ class Replacement:
 
     def __enter__(self):
         """Puts the values in place."""
-        self._kept.append([n.get(k, _ABSENT) for n, k, _ in self._patches])
+        kept = []
+        self._kept.append(kept)
         for names, name, value in self._patches:
+            kept.append(names.get(name, _ABSENT))
             names[name] = value
 
     def __exit__(self, kind, error, traceback):
