@@ -9,9 +9,7 @@ from keras_gradguard.backend.tensorflow.hook.running import (
     num_replicas,
     running_fit,
 )
-from keras_gradguard.backend.tensorflow.internals.randomness import (
-    put_back_at_fault,
-)
+from keras_gradguard.backend.tensorflow.internals.randomness import looking
 from keras_gradguard.errors import (
     ACTIONS,
     FaultBarrier,
@@ -146,7 +144,7 @@ class GradHealthCallback(keras.callbacks.Callback):
         door, number = FaultBarrier(self._see_fault), 1
         with door.guarded():
             number = num_replicas(self.model)
-            with put_back_at_fault(fit_draws_elsewhere(running_fit())):
+            with looking(fit_draws_elsewhere(running_fit())):
                 self._begin()
         if self._guard is None and self._logbook is not None:
             with door.guarded():

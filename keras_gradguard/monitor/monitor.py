@@ -3,7 +3,7 @@
 from keras_gradguard.backend.tensorflow.hook.fit import hook_of
 from keras_gradguard.backend.tensorflow.internals.randomness import (
     Drawing,
-    put_back_at_fault,
+    looking,
 )
 from keras_gradguard.backend.tensorflow.tracing.failures import (
     is_backward_crash,
@@ -262,7 +262,7 @@ class Monitor:
 
     def _looking(self):
         """A block in which the step may be run, or traced, once more."""
-        return put_back_at_fault(self._hook.is_drawn_elsewhere)
+        return looking(self._hook.is_drawn_elsewhere)
 
     def _step(self, variables):
         return Step(
