@@ -23,9 +23,7 @@ if backend.unsupported() is None:
         num_replicas,
         running_fit,
     )
-    from keras_gradguard.backend.tensorflow.internals.randomness import (
-        put_back_at_fault,
-    )
+    from keras_gradguard.backend.tensorflow.internals.randomness import looking
     from keras_gradguard.backend.tensorflow.internals.variables import (
         num_updates,
     )
@@ -160,7 +158,7 @@ class GradHealthCallback(keras.callbacks.Callback):
         door, number = FaultBarrier(self._see_fault), 1
         with door.guarded():
             number = num_replicas(self.model)
-            with put_back_at_fault(fit_draws_elsewhere(running_fit())):
+            with looking(fit_draws_elsewhere(running_fit())):
                 self._begin()
         if self._guard is None and self._logbook is not None:
             with door.guarded():

@@ -4,7 +4,7 @@ from keras_gradguard.backend import step_evidence
 from keras_gradguard.backend.tensorflow.hook.fit import hook_of
 from keras_gradguard.backend.tensorflow.internals.randomness import (
     Drawing,
-    put_back_at_fault,
+    looking,
 )
 from keras_gradguard.backend.tensorflow.tracing.failures import (
     is_backward_crash,
@@ -269,7 +269,7 @@ class Monitor:
 
     def _looking(self):
         """A block in which the step may be run, or traced, once more."""
-        return put_back_at_fault(self._hook.is_drawn_elsewhere)
+        return looking(self._hook.is_drawn_elsewhere)
 
     def _step(self, variables):
         data = self._hook.data_here()

@@ -31,11 +31,12 @@ def op_seeds():
     return getattr(context.context(), "_rng", None)
 
 
-def seed_variables_now():
-    """Returns what puts TensorFlow's global generator and Keras' own back.
+@contextlib.contextmanager
+def seed_variables_kept():
+    """Keeps the state of TensorFlow's global generator and Keras' own.
 
-    One that is made in the meantime is forgotten: its seed would be drawn
-    later without it. A function may be traced when this is called.
+    One that is first made in the block is forgotten: its seed would be drawn
+    later without the block. A function may be traced around it.
     """
     known = [(get(), put) for get, put in _GENERATORS]
     with tf.init_scope():
@@ -44,26 +45,15 @@ def seed_variables_now():
             for generator, _ in known
             if generator is not None and has_value(generator.state)
         ]
-
-    def put_back():
+    try:
+        yield
+    finally:
         for generator, put in known:
             if generator is None:
                 put(None)
         with tf.init_scope():
             for state, numbers in kept:
                 state.assign(numbers)
-
-    return put_back
-
-
-@contextlib.contextmanager
-def seed_variables_kept():
-    """Keeps the state of both, see `seed_variables_now`."""
-    put_back = seed_variables_now()
-    try:
-        yield
-    finally:
-        put_back()
 
 
 # Not one that a user may have chosen: who draws by the same seed runs the
@@ -110,32 +100,22 @@ def python_numbers():
     return random.getstate(), kind, keys.tobytes(), others, state
 
 
-def _python_numbers_now():
-    """Returns what puts the numbers of Python, NumPy and the ops back."""
-    known = None
-    if not _is_elsewhere():
-        known = random.getstate(), np.random.get_state()
-    seeds = op_seeds()
-    state = None if seeds is None else seeds.getstate()
-
-    def put_back():
-        if known is not None:
-            random.setstate(known[0])
-            np.random.set_state(known[1])
-        if seeds is not None:
-            seeds.setstate(state)
-
-    return put_back
-
-
 @contextlib.contextmanager
 def python_numbers_kept():
     """Keeps what Python and NumPy draw, and the seeds of TensorFlow's ops."""
-    put_back = _python_numbers_now()
+    states = None
+    if not _is_elsewhere():
+        states = random.getstate(), np.random.get_state()
+    seeds = op_seeds()
+    state = None if seeds is None else seeds.getstate()
     try:
         yield
     finally:
-        put_back()
+        if states is not None:
+            random.setstate(states[0])
+            np.random.set_state(states[1])
+        if seeds is not None:
+            seeds.setstate(state)
 
 
 @contextlib.contextmanager
@@ -153,18 +133,11 @@ def random_state_kept():
 
 
 @contextlib.contextmanager
-def put_back_at_fault(is_elsewhere):
-    """Puts the random state back as it was if the block raises.
+def looking(is_elsewhere):
+    """A block of the guard's own in which a training runs: nothing is drawn.
 
     Args:
         is_elsewhere: See `Drawing`.
     """
-    with Drawing(is_elsewhere):
-        numbers = _python_numbers_now()
-        variables = seed_variables_now()
-        try:
-            yield
-        except Exception:
-            numbers()
-            variables()
-            raise
+    with Drawing(is_elsewhere), random_state_kept():
+        yield
