@@ -6,7 +6,6 @@ import sys
 import keras
 
 from keras_gradguard import backend
-from keras_gradguard.backend.tensorflow.hook.running import running_hook
 from keras_gradguard.errors import (
     FaultBarrier,
     GradientBreakError,
@@ -20,6 +19,7 @@ from keras_gradguard.records.report import Report
 if backend.unsupported() is None:
     import tensorflow as tf
 
+    from keras_gradguard.backend.tensorflow.hook.running import running_hook
     from keras_gradguard.backend.tensorflow.internals.batches import tensors_of
     from keras_gradguard.backend.tensorflow.internals.graphs import (
         NO_GRADIENTS,

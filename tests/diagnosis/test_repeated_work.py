@@ -87,7 +87,7 @@ def test_many_layers_that_nobody_calls(counts):
         found[number] = dict(counts)
     assert 1 == found[3]["_loaded_files"] == found[12]["_loaded_files"]
     assert 1 == found[3]["ReachableCode"] == found[12]["ReachableCode"]
-    assert found[3]["parse"] == found[12]["parse"]
+    assert found[12].get("parse", 0) <= found[3].get("parse", 0)
     # Once in this process, for the folders of packages and of Python.
     assert found[3]["get_path"] <= 3
     assert "get_path" not in found[12]

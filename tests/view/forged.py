@@ -115,7 +115,7 @@ class Forged:
             event = event_pb2.Event(step=step)
             value = event.summary.value.add(tag=tag)
             value.tensor.CopyFrom(tensor)
-            tab.mark(event.summary, {tag})
+            tab.mark_for_tab(event.summary, {tag})
             value.metadata.plugin_data.content = self.metadata
             file.write(event)
         file.close()
