@@ -4,7 +4,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_gradguard.backend.tensorflow.capture.histogram import BINS, histogram
+from keras_gradguard.backend.tensorflow.capture.statistics import (
+    BINS,
+    histogram,
+)
 
 RANDOM = np.random.default_rng(0)
 CASES = {

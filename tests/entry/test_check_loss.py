@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from keras_gradguard import GradGuardLoss, check_loss
 from keras_gradguard.backend.tensorflow.internals.eager import CUSTOM_GRADIENT
-from keras_gradguard.diagnosis.slopes import mismatch
+from keras_gradguard.diagnosis.wrong_gradient import mismatch
 from tests.fitting import X, Y, marked, skip_on_keras_3_5
 from tests.healthy import loss_code, losses
 

@@ -5,7 +5,6 @@ import collections
 import numpy as np
 import tensorflow as tf
 
-from keras_gradguard.backend.tensorflow.capture.histogram import Histogram
 from keras_gradguard.backend.tensorflow.capture.movement import (
     MOVEMENT_COLUMNS,
     Movement,
@@ -13,6 +12,7 @@ from keras_gradguard.backend.tensorflow.capture.movement import (
 from keras_gradguard.backend.tensorflow.capture.scaling import Scaling
 from keras_gradguard.backend.tensorflow.capture.statistics import (
     COLUMNS,
+    Histogram,
     half_square,
     statistics,
 )
