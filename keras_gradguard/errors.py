@@ -145,7 +145,7 @@ def fault_sentence(when, reason):
 
     Args:
         when: When it came, e.g. `"after 3 steps"`.
-        reason: What `Door` gives `see_fault`.
+        reason: What `FaultBarrier` gives `see_fault`.
     """
     return (
         f"keras_gradguard itself failed {when} and has checked nothing since "
@@ -159,7 +159,7 @@ def counted(number, what):
 
 
 class _Around:
-    """See `Door.around`; it stands around each step, so it is no generator."""
+    """See `FaultBarrier.around`; around each step, so it is no generator."""
 
     def __init__(self, door, managers):
         self._door = door

@@ -1,1 +1,1 @@
-"""Step 4 of 5: trace the step, locate the cut, explain it."""
+"""Explains why a gradient is missing, zero, or not finite."""

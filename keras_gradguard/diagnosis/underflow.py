@@ -16,7 +16,7 @@ class Underflow:
     """Follows what float16 does to the gradients of one training.
 
     Args:
-        hook: The `Hook` of the model.
+        hook: The `FitHook` of the model.
         thresholds: The `Thresholds`.
     """
 

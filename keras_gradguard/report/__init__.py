@@ -1,1 +1,1 @@
-"""Step 5 of 6: what was found, put into words, files and summaries."""
+"""Writes what was found: TensorBoard, cards, incidents."""

@@ -60,7 +60,7 @@ class Sources:
             stack: `(file, function)` of the code that runs.
 
         Returns:
-            A `Reached`, the same for the same code of the user's.
+            A `ReachableCode`, the same for the same code of the user's.
         """
         running = {known for known in stack if is_users(known[0])}
         key = frozenset(running)

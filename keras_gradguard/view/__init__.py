@@ -1,1 +1,1 @@
-"""Step 6 of 6: the Gradients tab of TensorBoard; no TensorFlow, no Keras."""
+"""The Gradients tab of TensorBoard; needs neither TensorFlow nor Keras."""

@@ -1,4 +1,4 @@
-"""Step 6 of 6: what a run holds, decoded.
+"""What a run holds, decoded.
 
 An event file may be damaged, forged or of another program. Whatever it holds is
 decoded here and nowhere else, so that what the rest of `view` and the page get

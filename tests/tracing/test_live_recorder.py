@@ -11,7 +11,7 @@ from tests.looping import X, network
 
 
 class Looking:
-    """A `Sight` that is open for a block."""
+    """A `LiveRecorder` that is open for a block."""
 
     def __init__(self, model):
         self.functions, self.optimizers = [], []

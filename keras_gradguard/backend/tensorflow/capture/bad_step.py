@@ -55,7 +55,7 @@ class BadStep:
         is_xla: Whether its training step is compiled by XLA.
 
     Attributes:
-        latch: The `Latch`.
+        latch: The `FirstBadStep`.
     """
 
     def __init__(self, model, is_xla):
@@ -170,7 +170,7 @@ class LeftOutUpdates:
         model: The Keras model.
         what: `None` to leave out nothing, `"bad"` for the updates of a bad
             step, `"after"` for those of all steps that follow it as well.
-        latch: The `Latch` of the first bad step.
+        latch: The `FirstBadStep` of the first bad step.
     """
 
     def __init__(self, model, what, latch):
@@ -200,7 +200,7 @@ class LeftOutUpdates:
         """Returns whether an update is left out: a boolean scalar tensor.
 
         Args:
-            carry: The `Carry` of the step.
+            carry: The `StepTotals` of the step.
 
         Returns:
             `None` if none ever is.
@@ -281,7 +281,7 @@ def made_once(door, apply, make):
     """Makes an update, or leaves it out; a fault of the guard lets it be made.
 
     Args:
-        door: The `Door` of the guard.
+        door: The `FaultBarrier` of the guard.
         apply: Calls what it is given, or leaves it out.
         make: Makes the update.
 

@@ -36,7 +36,7 @@ class LoopProbe:
         withhold: As for `Probe`.
 
     Attributes:
-        latch: The `Latch` of the first bad update.
+        latch: The `FirstBadStep` of the first bad update.
     """
 
     def __init__(self, every, withhold=None):
@@ -110,7 +110,7 @@ class LoopProbe:
         """Returns the records since the last call, the oldest first.
 
         Returns:
-            `(step, measured)` of each; `measured` as `Logbook.measure` has
+            `(step, measured)` of each; `measured` as `TrainingLog.measure` has
             it, of all optimizers whose record has that step.
         """
         found = {}
@@ -150,8 +150,8 @@ class Probe:
     Attributes:
         captures: The `Captures` of the updates that a step makes.
         is_due: Whether the next step is to be recorded.
-        latch: The `Latch` of the first bad step.
-        tally: The `Tally` of the steps.
+        latch: The `FirstBadStep` of the first bad step.
+        tally: The `EpochTotals` of the steps.
     """
 
     def __init__(
@@ -315,7 +315,7 @@ class Probe:
             logs: What it returned; what the guard has added is taken out.
 
         Returns:
-            What `Tally.take` returns.
+            What `EpochTotals.take` returns.
         """
         if isinstance(logs, dict):
             self._share.take(logs)

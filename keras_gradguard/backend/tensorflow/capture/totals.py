@@ -192,7 +192,7 @@ class EpochTotals:
 def packed_totals(
     norm, is_bad, has_norm=1.0, is_left_out=False, is_scaled=False
 ):
-    """Returns what `Tally.add` takes of one step, three scalars.
+    """Returns what `EpochTotals.add` takes of one step, three scalars.
 
     Args:
         norm: Scalar float32 tensor, the norm of all its gradients.

@@ -274,7 +274,7 @@ class OptimizerCapture:
         return rows[:, : len(COLUMNS)], rows[:, len(COLUMNS) :]
 
     def histograms(self):
-        """Returns `Distribution.read`, `None` where nothing is counted."""
+        """Returns `Histogram.read`, `None` where nothing is counted."""
         known = self._distribution
         return None if known is None else known.read()
 

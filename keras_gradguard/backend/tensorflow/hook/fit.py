@@ -43,7 +43,7 @@ class Logs(dict):
         model: The model that trains.
         logs: What `train_function` returned.
         own: Name of our entry.
-        door: The `Door` of the guard.
+        door: The `FaultBarrier` of the guard.
     """
 
     def __init__(self, model, logs, own, door):
@@ -110,8 +110,8 @@ class FitHook:
         fit: See `running_fit`.
 
     Attributes:
-        door: The `Door` of all that watches this training. After a fault
-            the step that was traced runs on: another trace would run the
+        door: The `FaultBarrier` of all that watches this training. After a
+            fault the step that was traced runs on: another trace would run the
             user's Python code once more, and begin anew with each random op.
         not_checked: A list of what is to be said of faults, see `Report`.
         is_running: Whether a call of the train function runs.
@@ -322,7 +322,7 @@ class FitHook:
         return self.num_steps > 0
 
     def latch(self):
-        """Returns `Latch.read` if the last call had a bad step, or `None`."""
+        """Returns `FirstBadStep.read` if the last call had one, or `None`."""
         return self._latch
 
     def data_here(self):

@@ -1,8 +1,11 @@
-"""Step 1 of 5: the training step of one model with the guard in its graph.
+"""The training step of one model with the guard in its graph.
 
 Keras traces a step once and runs it in every `fit` until the next `compile`.
-So does the guard. What belongs to one `fit` alone is in its `Hook`, which the
-traced code finds in `GuardedStep.training`.
+So does the guard. What belongs to one `fit` alone is in its `FitHook`, which
+the traced code finds in `GuardedStep.training`. Keras drops its train function
+with the model, and in each `compile`. The step is to go with it; a table of
+steps would hold them, and by them the models, for good. So it is an attribute
+of that function.
 """
 
 import functools
@@ -65,7 +68,7 @@ class GuardedStep:
     Attributes:
         model: The model.
         modes: The modes.
-        training: The `Hook` of the training that it runs in, else `None`.
+        training: The `FitHook` of the training that it runs in, else `None`.
         num_replicas: How many replicas train the model.
         is_stale: Whether Keras has traced its own step before this one.
         is_sound: Whether nothing has failed in its trace.
@@ -109,7 +112,7 @@ class GuardedStep:
         self.is_partial = self.probe.withholds and not model.built
 
     def _make(self):
-        # `(what `at_hand.note_run` returned, its `Traced`)`s.
+        # `(what `note_run` returned, its `Traced`)`s.
         self._traces, self.traced = [], Traced()
         self.function = made_anew(self.model, self._guarded_step)
 
@@ -126,7 +129,7 @@ class GuardedStep:
         """Returns whether a batch finds the trace that Keras would run.
 
         Args:
-            spec: What `at_hand.note_run` has returned.
+            spec: What `note_run` has returned.
         """
         known = [known for known, _ in self._traces]
         if not known or spec in known:
@@ -138,7 +141,7 @@ class GuardedStep:
         """Takes the first batch of a training, before it runs.
 
         Args:
-            spec: What `at_hand.note_run` has returned.
+            spec: What `note_run` has returned.
         """
         found = [traced for known, traced in self._traces if known == spec]
         if found:
@@ -149,7 +152,7 @@ class GuardedStep:
 
     @property
     def door(self):
-        """The `Door` of the training."""
+        """The `FaultBarrier` of the training."""
         return self.training.door
 
     @property

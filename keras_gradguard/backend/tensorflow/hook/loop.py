@@ -121,7 +121,7 @@ class LoopHook:
         optimizers: Those that have trained a variable of the model.
         watchers: The watcher, once it is there.
         pause: Makes a context in which nobody looks at what runs.
-        door: The `Door` at which a fault of all this is caught.
+        door: The `FaultBarrier` at which a fault of all this is caught.
         not_checked: A list of what is to be said of faults, see `Report`.
     """
 
@@ -199,7 +199,7 @@ class LoopHook:
         return max((c.num_steps for c in captures), default=0)
 
     def latch(self):
-        """Returns `Latch.read`."""
+        """Returns `FirstBadStep.read`."""
         return self.probe.latch.read()
 
     def batch(self):

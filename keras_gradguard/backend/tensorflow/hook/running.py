@@ -91,7 +91,7 @@ _thread = threading.local()
 
 
 def running_hook():
-    """Returns the `Hook` whose step runs in this thread, or `None`."""
+    """Returns the `FitHook` whose step runs in this thread, or `None`."""
     for hook in reversed(getattr(_thread, "stack", ())):
         # One that could not be taken away may be left.
         if hook.is_running:
@@ -103,7 +103,7 @@ class Running:
     """Makes a hook the running one while the block runs.
 
     Args:
-        hook: The `Hook`; it has `is_running`.
+        hook: The `FitHook`; it has `is_running`.
     """
 
     def __init__(self, hook):

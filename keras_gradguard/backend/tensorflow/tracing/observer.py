@@ -184,7 +184,7 @@ class LiveObserver(Observer):
             as well.
         eager: What stands for the graph of eager ops.
         model: The model that is watched.
-        door: The `Door` at which a fault of what is called here is caught.
+        door: The `FaultBarrier` for what is called here.
         see_function: Is called as the outermost `tf.function` returns.
         see_optimizer: Is called with each optimizer that has been made.
     """

@@ -310,7 +310,7 @@ def _seen(model, run, may_fail=False):
 
 
 class _OpenDoor:
-    """Passes each fault on: whoever asks has a door of its own."""
+    """Passes each fault on: whoever asks has a barrier of its own."""
 
     is_open = True
     guarded = staticmethod(contextlib.nullcontext)
