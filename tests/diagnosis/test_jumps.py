@@ -9,7 +9,7 @@ from keras_gradguard.backend import loss_evidence
 from keras_gradguard.backend.tensorflow.internals.eager import every_op_seen
 from keras_gradguard.backend.tensorflow.tracing.graphs import traced_graph
 from keras_gradguard.backend.tensorflow.tracing.step import trace_loss
-from keras_gradguard.diagnosis.jumps import jump_findings, may_jump
+from keras_gradguard.diagnosis.jumps import holds_condition, jump_findings
 from keras_gradguard.model.losses import wrapped_loss
 from tests.fitting import X, Y, marked, skip_on_keras_3_5
 
@@ -383,7 +383,7 @@ def test_graph_tells_whether_it_is_worth_looking(loss, expected):
     if not isinstance(loss, keras.losses.Loss):
         loss = wrapped_loss(loss, loss)
     trace = trace_loss(loss, TARGETS, PREDICTION)
-    assert expected == may_jump(traced_graph(trace.graph))
+    assert expected == holds_condition(traced_graph(trace.graph))
 
 
 def test_outputs_can_be_replaced_eagerly():

@@ -106,9 +106,9 @@ def test_tab_of_the_wheel(environment, tmp_path):
 def test_every_file_of_the_page_is_in_the_wheel(environment):
     """What is served from the source is what is served when installed."""
     code = (
-        "from keras_gradguard.view import assets\n"
-        "print(*assets.names())\n"
-        "print(all(assets.read(name) for name in assets.names()))"
+        "from keras_gradguard.view.plugin import asset_names, read_asset\n"
+        "print(*asset_names())\n"
+        "print(all(map(read_asset, asset_names())))"
     )
     python = environment / "python"
     names, is_readable = run(str(python), "-c", code).splitlines()
