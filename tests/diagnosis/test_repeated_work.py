@@ -12,7 +12,7 @@ from keras_gradguard import GradHealthCallback
 from keras_gradguard.backend.tensorflow.internals.eager import every_op_seen
 from keras_gradguard.backend.tensorflow.tracing import loss_run, recorder
 from keras_gradguard.backend.tensorflow.tracing.loss_run import LossRun
-from keras_gradguard.source import reachable
+from keras_gradguard.source import reachable, syntax
 from keras_gradguard.source.frames import (
     _folder_of,
     installed_package,
@@ -76,7 +76,10 @@ def counts(monkeypatch):
 def test_many_layers_that_nobody_calls(counts):
     """The user's files are looked for, read and followed once for them all."""
     found = {}
-    for number in (3, 12):
+    # The first of these loads what all need.
+    for number in (2, 3, 12):
+        # It holds a few files, those of whatever ran before this test.
+        syntax._parsed.cache_clear()
         counts.clear()
         layers = [keras.Input((4,)), Parts(number), keras.layers.Dense(3)]
         model = keras.Sequential(layers)
@@ -89,7 +92,8 @@ def test_many_layers_that_nobody_calls(counts):
     assert 1 == found[3]["ReachableCode"] == found[12]["ReachableCode"]
     assert found[12].get("parse", 0) <= found[3].get("parse", 0)
     # Once in this process, for the folders of packages and of Python.
-    assert found[3]["get_path"] <= 3
+    assert found[2]["get_path"] <= 3
+    assert "get_path" not in found[3]
     assert "get_path" not in found[12]
 
 
