@@ -131,7 +131,7 @@ class GradHealthCallback(keras.callbacks.Callback):
         self._schedule = Schedule(every)
         self._thresholds = thresholds_of(thresholds)
         self._expected = Expected(expect)
-        self._logbook = None
+        self._log = None
         self._guard = None
         self._num_steps = 0
         self._is_due, self._has_looked = False, False
@@ -142,9 +142,9 @@ class GradHealthCallback(keras.callbacks.Callback):
     @property
     def report(self):
         """The live `Report`: what is broken and each variable's gradient."""
-        if self._logbook is None:
+        if self._log is None:
             return Report(not_checked=" ".join(self._not_checked) or None)
-        return self._logbook.report
+        return self._log.report
 
     def on_train_begin(self, logs=None):
         """Hooks the training step and starts a new report."""
@@ -154,15 +154,15 @@ class GradHealthCallback(keras.callbacks.Callback):
             return
         self._num_steps = 0
         self._is_due, self._has_looked = False, False
-        self._logbook, self._not_checked = None, []
-        door, number = FaultBarrier(self._see_fault), 1
-        with door.guarded():
+        self._log, self._not_checked = None, []
+        barrier, number = FaultBarrier(self._see_fault), 1
+        with barrier.guarded():
             number = num_replicas(self.model)
             with looking(fit_draws_elsewhere(running_fit())):
                 self._begin()
-        if self._guard is None and self._logbook is not None:
-            with door.guarded():
-                self._logbook.close()
+        if self._guard is None and self._log is not None:
+            with barrier.guarded():
+                self._log.close()
         if number > 1 and self.on_nonfinite != "warn":
             warnings.warn(
                 "GradHealthCallback cannot leave out a step that several "
@@ -177,11 +177,11 @@ class GradHealthCallback(keras.callbacks.Callback):
         writer = None
         if self.log_dir:
             writer = SummaryWriter(self.log_dir, self.scalars)
-        self._logbook = TrainingLog(self.model, num_updates, writer)
-        self._logbook.not_checked = self._not_checked
+        self._log = TrainingLog(self.model, num_updates, writer)
+        self._log.not_checked = self._not_checked
         self._guard = Monitor(
             self.model,
-            self._logbook,
+            self._log,
             self.on_break,
             self.on_nonfinite,
             self._expected,
@@ -196,7 +196,7 @@ class GradHealthCallback(keras.callbacks.Callback):
     def _symptoms(self, hook):
         return Symptoms(
             hook,
-            self._logbook,
+            self._log,
             self._thresholds,
             self._expected,
             self.log_dir,
@@ -204,8 +204,8 @@ class GradHealthCallback(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch, logs=None):
         """Notes the epoch for the diagnoses to come."""
-        if self._logbook is not None:
-            self._logbook.epoch = epoch
+        if self._log is not None:
+            self._log.epoch = epoch
         if self._guard is not None:
             self._guard.begin_epoch()
 
@@ -215,7 +215,7 @@ class GradHealthCallback(keras.callbacks.Callback):
             return
         self._is_due, refused = False, None
         try:
-            with self._guard.door:
+            with self._guard.barrier:
                 try:
                     self._is_due = self._schedule.is_due(self._num_steps)
                 except ValueError as error:

@@ -90,7 +90,7 @@ _MOST_LETTERS = 300
 class FaultBarrier:
     """Runs the guard's own code; a fault of it never reaches training.
 
-    The first fault is warned of once and closes the door; those that follow
+    The first fault is warned of once and closes the barrier; those that follow
     from it are not told of. With the environment variable
     `KERAS_GRADGUARD_STRICT=1` faults are raised instead: the tests run like
     that.
@@ -161,8 +161,8 @@ def counted(number, what):
 class _Around:
     """See `FaultBarrier.around`; around each step, so it is no generator."""
 
-    def __init__(self, door, managers):
-        self._door = door
+    def __init__(self, barrier, managers):
+        self._barrier = barrier
         self._managers = managers
         self._entered = []
 
@@ -170,7 +170,7 @@ class _Around:
         entered = []
         self._entered.append(entered)
         try:
-            with self._door:
+            with self._barrier:
                 for manager in self._managers:
                     manager.__enter__()
                     entered.append(manager)
@@ -182,7 +182,7 @@ class _Around:
         entered = self._entered.pop()
         # A fault in leaving one must not keep the others from it.
         while entered:
-            with self._door:
+            with self._barrier:
                 while entered:
                     entered.pop().__exit__(*raised)
 

@@ -152,15 +152,15 @@ class Watch:
         self._thresholds = thresholds
         self._optimizer = optimizer
         self._scalars = scalars
-        self._guard = self._logbook = None
+        self._guard = self._log = None
         self._not_checked = [_NO_STEP]
 
     @property
     def report(self):
         """The live `Report`: what is broken and each variable's gradient."""
-        if self._logbook is None:
+        if self._log is None:
             return Report(not_checked=" ".join(self._not_checked) or None)
-        return self._logbook.report
+        return self._log.report
 
     def step(self):
         """Writes what a compiled step has measured, and acts on it.
@@ -179,21 +179,21 @@ class Watch:
         if self._guard is not None:
             raise RuntimeError("this `watch` runs already; make another one")
         self.stopped = False
-        self._logbook, self._not_checked = None, []
-        door = FaultBarrier(self._see_fault)
-        with door.guarded():
+        self._log, self._not_checked = None, []
+        barrier = FaultBarrier(self._see_fault)
+        with barrier.guarded():
             is_chief = _is_chief(self._model)
             writer = None
             if self._log_dir and is_chief:
                 writer = SummaryWriter(self._log_dir, self._scalars)
-            self._logbook = TrainingLog(
+            self._log = TrainingLog(
                 self._model, num_updates, writer, optimizers=[]
             )
-            self._logbook.not_checked = self._not_checked
+            self._log.not_checked = self._not_checked
             self._guard = LoopMonitor(
                 self._model,
                 self._every,
-                self._logbook,
+                self._log,
                 *self._actions,
                 self._expected,
                 self._symptoms,
@@ -201,9 +201,9 @@ class Watch:
             )
         if self._guard is not None:
             self._guard.begin(self._optimizer)
-        elif self._logbook is not None:
-            with door.guarded():
-                self._logbook.close()
+        elif self._log is not None:
+            with barrier.guarded():
+                self._log.close()
         return self
 
     def _see_fault(self, reason):
@@ -229,7 +229,7 @@ class Watch:
         return is_stopped and isinstance(error, (LoopStopped, type(None)))
 
     def _symptoms(self, hook):
-        return Symptoms(hook, self._logbook, self._thresholds, self._expected)
+        return Symptoms(hook, self._log, self._thresholds, self._expected)
 
 
 def _is_chief(model):

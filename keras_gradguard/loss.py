@@ -88,7 +88,7 @@ class GradGuardLoss(keras.losses.Loss):
         )
         self._calls = 0
         self._warned = set()
-        self._door = FaultBarrier(self._see_fault)
+        self._barrier = FaultBarrier(self._see_fault)
 
     def call(self, y_true, y_pred):
         """Returns the inner loss's values before the reduction."""
@@ -115,7 +115,7 @@ class GradGuardLoss(keras.losses.Loss):
             backend.warn_unsupported()
             return inner(y_true, y_pred, sample_weight)
         tensors, tape = None, None
-        with self._door.guarded():
+        with self._barrier.guarded():
             if self._is_due():
                 tensors = [
                     t
@@ -126,8 +126,8 @@ class GradGuardLoss(keras.losses.Loss):
                     tape = tf.GradientTape(watch_accessed_variables=False)
         if tensors is None:
             return inner(y_true, y_pred, sample_weight)
-        with self._door.around(*([] if tape is None else [tape])):
-            with self._door.guarded():
+        with self._barrier.around(*([] if tape is None else [tape])):
+            with self._barrier.guarded():
                 if tape is not None:
                     tape.watch(tensors)
             try:
@@ -135,7 +135,7 @@ class GradGuardLoss(keras.losses.Loss):
             except Exception as error:
                 self._explain_error(error)
                 raise
-        with self._door.guarded():
+        with self._barrier.guarded():
             if tensors and not _is_connected(tape, value, tensors):
                 self._tell(self._diagnoses(inner, y_true, y_pred))
         return value
@@ -155,7 +155,7 @@ class GradGuardLoss(keras.losses.Loss):
         return self._inner
 
     def _is_due(self):
-        if not self._door.is_open or is_examining():
+        if not self._barrier.is_open or is_examining():
             return False
         if not tape_is_active():
             return False
@@ -176,7 +176,7 @@ class GradGuardLoss(keras.losses.Loss):
         return diagnoses_of(findings, len(step.paths), severity)
 
     def _explain_error(self, error):
-        with self._door.guarded():
+        with self._barrier.guarded():
             if running_hook() is not None:
                 return
             step = _running_step()

@@ -85,11 +85,11 @@ def diagnose(model, x, y=None, sample_weight=None):
     )
     if not model.built:
         model(data[0] if isinstance(data, tuple) else data)
-    logbook = TrainingLog(model, num_updates)
+    log = TrainingLog(model, num_updates)
     evidence = backend.step_evidence(model, data)
 
     def step_of(variables):
-        paths = logbook.paths_of(variables)
+        paths = log.paths_of(variables)
         return Step(model, data, tuple(variables), paths, evidence)
 
     applied, error = _run(model, data)
@@ -98,27 +98,27 @@ def diagnose(model, x, y=None, sample_weight=None):
         findings = explain_error(step, error)
         if not findings:
             raise error
-        logbook.add(findings, "error")
-    _see_losses(step_of(model.trainable_variables), logbook)
+        log.add(findings, "error")
+    _see_losses(step_of(model.trainable_variables), log)
     for variables, figures, *_ in applied:
-        _look(step_of(variables), figures, logbook)
+        _look(step_of(variables), figures, log)
     known = {id(v) for variables, *_ in applied for v in variables}
     dropped = [v for v in model.trainable_variables if id(v) not in known]
     if known and dropped:
         step = step_of(dropped)
-        logbook.add(explain_dropped(step), "warning")
-    rows = logbook.measure(applied)
-    bad, zero = _bad_and_zero(logbook.report.variables)
+        log.add(explain_dropped(step), "warning")
+    rows = log.measure(applied)
+    bad, zero = _bad_and_zero(log.report.variables)
     if bad:
         step = step_of(model.trainable_variables)
-        logbook.add(
+        log.add(
             explain_nonfinite(step, bad),
             severity_of(len(bad), len(rows)),
         )
-    elif zero and not logbook.report.diagnoses:
+    elif zero and not log.report.diagnoses:
         step = step_of(model.trainable_variables)
-        _add_zeros(explain_zeros(step, zero), logbook, len(rows))
-    return logbook.report
+        _add_zeros(explain_zeros(step, zero), log, len(rows))
+    return log.report
 
 
 def _bad_and_zero(rows):
@@ -130,7 +130,7 @@ def _bad_and_zero(rows):
     return bad, [path for path, known in statuses.items() if known == {"zero"}]
 
 
-def _add_zeros(findings, logbook, num_variables):
+def _add_zeros(findings, log, num_variables):
     """One batch proves a slope that is zero everywhere, and no other."""
     for finding in findings:
         severity = "note"
@@ -139,11 +139,11 @@ def _add_zeros(findings, logbook, num_variables):
         else:
             notes = (*finding.notes, _ONE_BATCH)
             finding = dataclasses.replace(finding, notes=notes)
-        logbook.add([finding], severity)
+        log.add([finding], severity)
 
 
-def _look(step, figures, logbook):
-    """Adds to the logbook what is wrong with one optimizer's gradients."""
+def _look(step, figures, log):
+    """Adds to the log what is wrong with one optimizer's gradients."""
     norms = figures[:, 0]
     missing = [n for n, norm in enumerate(norms) if norm == MISSING]
     zeros = [n for n, largest in enumerate(figures[:, 1]) if largest == 0]
@@ -156,20 +156,20 @@ def _look(step, figures, logbook):
     )
     findings += terms.findings
     lost = {path for finding in findings for path in finding.variables}
-    logbook.add(findings, severity_of(len(lost), len(step.paths)))
-    logbook.add(terms.left_out, "warning")
-    logbook.add(terms.notes, "note")
+    log.add(findings, severity_of(len(lost), len(step.paths)))
+    log.add(terms.left_out, "warning")
+    log.add(terms.notes, "note")
 
 
-def _see_losses(step, logbook):
-    """Tells the logbook which term of the loss reaches which variable."""
+def _see_losses(step, log):
+    """Tells the log which term of the loss reaches which variable."""
     trace = step.evidence.traced()
     known = reaches_of(step, trace) if trace.error is None else []
     if len(known) != 1 and is_default_step(step.model):
         known = step.evidence.measured_reaches(
-            step.variables, known, number=logbook.now()
+            step.variables, known, number=log.now()
         )
-    logbook.reach(step.paths, known)
+    log.reach(step.paths, known)
 
 
 def _run(model, data):

@@ -21,16 +21,16 @@ class FirstBatch:
 
     Args:
         response: The `Response` that findings are told to.
-        logbook: The `TrainingLog`.
+        log: The `TrainingLog`.
         connection: The `MissingGradients`, which has looked before.
 
     Attributes:
         has_begun: Whether `begin` was called.
     """
 
-    def __init__(self, response, logbook, connection):
+    def __init__(self, response, log, connection):
         self._response = response
-        self._logbook = logbook
+        self._log = log
         self._connection = connection
         self.has_begun = False
         self._weights, self._number = (), None
@@ -53,7 +53,7 @@ class FirstBatch:
             or _size_of(model) > MOST_BYTES
         ):
             return
-        self._number = self._logbook.now()
+        self._number = self._log.now()
         self._weights = tuple(
             (variable, keras.ops.convert_to_numpy(variable))
             for variable in state_of(model)
@@ -92,7 +92,7 @@ class FirstBatch:
             or _size_of(model) > MOST_BYTES
         ):
             return
-        number = self._number if weights else self._logbook.now()
+        number = self._number if weights else self._log.now()
         step = step_of(model.trainable_variables)
         found = hook.answers.get(_NORMS)
         if found is None or _is_old(found, number, model):
@@ -101,7 +101,7 @@ class FirstBatch:
                 step.variables, known, weights, number
             )
             hook.answers[_NORMS] = found
-        self._logbook.reach(step.paths, found)
+        self._log.reach(step.paths, found)
 
 
 def _is_old(found, number, model):
@@ -126,7 +126,7 @@ def _size_of(model):
     )
 
 
-def hidden_cuts(step_of, measured, logbook, expected):
+def hidden_cuts(step_of, measured, log, expected):
     """Looks for cuts behind zeros, and behind variables that are left out.
 
     Loops, branches and Python functions give zeros where they are cut; a
@@ -135,7 +135,7 @@ def hidden_cuts(step_of, measured, logbook, expected):
     Args:
         step_of: Makes the `Step` of some variables.
         measured: What `Probe.read` returns.
-        logbook: The `TrainingLog`.
+        log: The `TrainingLog`.
         expected: The `Expected` variables without a gradient.
 
     Returns:
@@ -158,6 +158,6 @@ def hidden_cuts(step_of, measured, logbook, expected):
         findings = expected.strip(step.answer(explain_dropped))
         for variable, path in zip(dropped, step.paths, strict=True):
             if any(path in finding.variables for finding in findings):
-                logbook.lose(variable, path)
+                log.lose(variable, path)
         found.append((findings, "warning"))
     return found

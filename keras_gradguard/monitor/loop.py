@@ -35,12 +35,12 @@ class LoopRecords:
 
     Args:
         hook: The `LoopHook`.
-        logbook: The `TrainingLog` to fill.
+        log: The `TrainingLog` to fill.
     """
 
-    def __init__(self, hook, logbook):
+    def __init__(self, hook, log):
         self._hook = hook
-        self._logbook = logbook
+        self._log = log
         self._waiting = collections.deque()
 
     def written(self):
@@ -51,12 +51,12 @@ class LoopRecords:
         probe = self._hook.probe
         self._waiting.extend(probe.take())
         if self._waiting:
-            self._logbook.see_optimizers(
+            self._log.see_optimizers(
                 probe.named_captures(), self._hook.num_replicas
             )
         while self._waiting:
             step, measured = self._waiting.popleft()
-            yield self._logbook.record(measured, step)
+            yield self._log.record(measured, step)
 
     def write(self):
         """Writes what waits, and looks at none of it."""
@@ -70,7 +70,7 @@ class LoopMonitor(Monitor):
     Args:
         model: The Keras model; it need not be compiled.
         every: Updates between two records.
-        logbook: The `TrainingLog` to fill.
+        log: The `TrainingLog` to fill.
         on_break: `"warn"`, `"raise"` or `"stop"`.
         on_nonfinite: The same, or `"skip"`.
         expected: The `Expected` variables without a gradient.
@@ -82,7 +82,7 @@ class LoopMonitor(Monitor):
         self,
         model,
         every,
-        logbook,
+        log,
         on_break,
         on_nonfinite,
         expected,
@@ -90,18 +90,16 @@ class LoopMonitor(Monitor):
         is_silent=False,
     ):
         withhold = LEFT_OUT[on_nonfinite]
-        hook = LoopHook(model, every, withhold, logbook.optimizers)
+        hook = LoopHook(model, every, withhold, log.optimizers)
         self._hook_of = lambda model: hook
-        super().__init__(
-            model, logbook, on_break, on_nonfinite, expected, symptoms
-        )
+        super().__init__(model, log, on_break, on_nonfinite, expected, symptoms)
         self._response.is_silent = is_silent
-        self._records = LoopRecords(hook, logbook)
+        self._records = LoopRecords(hook, log)
         self._connection = LoopMissingGradients(
-            self._response, logbook, expected, self._looking
+            self._response, log, expected, self._looking
         )
         self._sight = LiveRecorder(
-            model, self.door, self._see_function, self._add
+            model, self.barrier, self._see_function, self._add
         )
         hook.pause = self._sight.paused
         self._first_step = FirstStep(model)
@@ -115,7 +113,7 @@ class LoopMonitor(Monitor):
         Args:
             optimizers: One or several, by default all that are alive.
         """
-        with self.door.guarded():
+        with self.barrier.guarded():
             if optimizers is None:
                 optimizers = live_optimizers(self._model)
             elif not isinstance(optimizers, (list, tuple)):
@@ -133,19 +131,19 @@ class LoopMonitor(Monitor):
         """Leaves all as it was; the last records are written."""
         if self._hook is None:
             return
-        with self.door.guarded():
+        with self.barrier.guarded():
             self._sight.close()
             self._sight.forget()
         if self.is_on:
-            # An exception may have come between them and the logbook.
-            with self.door.guarded():
+            # An exception may have come between them and the log.
+            with self.barrier.guarded():
                 self._records.write()
         hook, self._hook = self._hook, None
-        with self.door.guarded():
+        with self.barrier.guarded():
             hook.undo()
-        with self.door.guarded():
-            self._logbook.close()
-        is_quiet = is_quiet or not self.door.is_open
+        with self.barrier.guarded():
+            self._log.close()
+        is_quiet = is_quiet or not self.barrier.is_open
         if not self._num_updates and not is_quiet:
             warn_of_nothing(self._model, self._is_added)
 
@@ -165,7 +163,7 @@ class LoopMonitor(Monitor):
         self._lost = ()
         self._num_updates += 1
         if self.is_on:
-            with self.door.guarded():
+            with self.barrier.guarded():
                 self._check_loop(variables, gradients, is_refused)
 
     def _check_loop(self, variables, gradients, is_refused):
@@ -173,7 +171,7 @@ class LoopMonitor(Monitor):
         missing = []
         for number, gradient in enumerate(gradients):
             if gradient is None:
-                self._logbook.lose(variables[number], step.paths[number])
+                self._log.lose(variables[number], step.paths[number])
                 if not self._expected.covers(step.paths[number]):
                     missing.append(number)
         if not missing:
@@ -197,7 +195,7 @@ class LoopMonitor(Monitor):
 
     def _act(self, found, action):
         if found and action == "stop":
-            self._logbook.flush()
+            self._log.flush()
             raise LoopStopped
         self._response.act(found, action)
 
@@ -205,7 +203,7 @@ class LoopMonitor(Monitor):
         """Takes note that an update was made, or traced."""
         if not self.is_on:
             return
-        with self.door.guarded():
+        with self.barrier.guarded():
             is_over = self._first_step.see_update(optimizer, variables)
             if tf.executing_eagerly():
                 if self._sight.is_open and is_over:
@@ -230,7 +228,7 @@ class LoopMonitor(Monitor):
             self.look()
             if self._is_first:
                 self._is_first = False
-                with self.door.guarded():
+                with self.barrier.guarded():
                     self._look_behind_zeros()
         finally:
             self._sight.forget()
@@ -239,7 +237,7 @@ class LoopMonitor(Monitor):
         captures = self._hook.probe.named_captures()
         measured = [(c.variables, c.read(), None, n) for n, c in captures]
         for findings, severity in hidden_cuts(
-            self._step, measured, self._logbook, self._expected
+            self._step, measured, self._log, self._expected
         ):
             self._tell(findings, severity)
 
@@ -258,7 +256,7 @@ class LoopMonitor(Monitor):
             raise self._pending
         if not self.is_on:
             return
-        with self.door.guarded():
+        with self.barrier.guarded():
             for figures in self._records.written():
                 for finding in self._symptoms.of_record(figures):
                     number = len(self._model.trainable_variables)
@@ -289,9 +287,9 @@ class LoopMonitor(Monitor):
         """
         if not self.is_on or not isinstance(error, Exception):
             return
-        with self.door.guarded():
+        with self.barrier.guarded():
             if isinstance(error, GradientBreakError):
-                self._logbook.keep(error.report.diagnoses)
+                self._log.keep(error.report.diagnoses)
             if isinstance(error, FINDINGS):
                 return
             self._sight.close()

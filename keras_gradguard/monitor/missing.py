@@ -25,7 +25,7 @@ class MissingGradients:
 
     Args:
         response: The `Response` that findings are told to.
-        logbook: The `TrainingLog`, told which loss reaches which variable.
+        log: The `TrainingLog`, told which loss reaches which variable.
         expected: The `Expected` variables without a gradient.
         looking: Makes the block in which a step is looked at.
 
@@ -39,11 +39,11 @@ class MissingGradients:
             trace shows no condition of the user's in any.
     """
 
-    def __init__(self, response, logbook, expected, looking):
+    def __init__(self, response, log, expected, looking):
         self.notes = []
         self.reaches, self.may_jump = None, True
         self._response = response
-        self._logbook = logbook
+        self._log = log
         self._expected = expected
         self._looking = looking
         self._explained = {}
@@ -92,7 +92,7 @@ class MissingGradients:
         if len(found) != 1:
             self.reaches = found
         variables = step.model.trainable_variables
-        self._logbook.reach(self._logbook.paths_of(variables), found)
+        self._log.reach(self._log.paths_of(variables), found)
 
 
 def _terms_of(step):
@@ -145,13 +145,13 @@ class LoopMissingGradients(MissingGradients):
 
     Args:
         response: See `MissingGradients`.
-        logbook: See `MissingGradients`.
+        log: See `MissingGradients`.
         expected: See `MissingGradients`.
         looking: See `MissingGradients`.
     """
 
-    def __init__(self, response, logbook, expected, looking):
-        super().__init__(response, logbook, expected, looking)
+    def __init__(self, response, log, expected, looking):
+        super().__init__(response, log, expected, looking)
         self._waiting = set()
 
     def explain_live(self, step, missing, quiet, may_wait):

@@ -27,40 +27,38 @@ class Monitor:
 
     Args:
         model: A compiled Keras model whose `train_function` is made.
-        logbook: The `TrainingLog` to fill.
+        log: The `TrainingLog` to fill.
         on_break: `"warn"`, `"raise"` or `"stop"`.
         on_nonfinite: The same, or `"skip"`.
         expected: The `Expected` variables without a gradient and breaks.
         symptoms: Makes the `Symptoms` of a hook.
 
     Attributes:
-        door: The `FaultBarrier` of all that watches this training.
+        barrier: The `FaultBarrier` of all that watches this training.
     """
 
     _hook_of = staticmethod(hook_of)
 
-    def __init__(
-        self, model, logbook, on_break, on_nonfinite, expected, symptoms
-    ):
+    def __init__(self, model, log, on_break, on_nonfinite, expected, symptoms):
         self._model = model
-        self._logbook = logbook
+        self._log = log
         self._on_break = on_break
-        self._response = Response(model, logbook, on_break, expected)
+        self._response = Response(model, log, on_break, expected)
         self._connection = MissingGradients(
-            self._response, logbook, expected, self._looking
+            self._response, log, expected, self._looking
         )
-        self._first = FirstBatch(self._response, logbook, self._connection)
+        self._first = FirstBatch(self._response, log, self._connection)
         self._on_nonfinite = on_nonfinite
         self._expected = expected
         self._lost = ()
         self._is_latched = False
         self._evidence = None
         self._hook = self._hook_of(model)
-        self.door = self._hook.door
+        self.barrier = self._hook.barrier
         self._symptoms = symptoms(self._hook)
         # Last, so that nobody watches who is made by half.
         self._hook.watchers.append(self)
-        logbook.not_checked = self._hook.not_checked
+        log.not_checked = self._hook.not_checked
 
     @property
     def withhold(self):
@@ -70,17 +68,17 @@ class Monitor:
     @property
     def has_histograms(self):
         """Whether the elements of each gradient are to be counted."""
-        return self._logbook.outbox.has_histograms
+        return self._log.outbox.has_histograms
 
     @property
     def is_on(self):
         """Whether the guard still watches."""
-        return self._hook is not None and self.door.is_open
+        return self._hook is not None and self.barrier.is_open
 
     def begin_epoch(self):
         """Starts the mean of the norms anew; looks for bad steps again."""
         if self.is_on and self._hook.probe is not None:
-            with self.door.guarded():
+            with self.barrier.guarded():
                 self._hook.probe.tally.begin()
                 if self._is_latched and self._symptoms.may_rearm():
                     self._hook.probe.rearm()
@@ -94,23 +92,23 @@ class Monitor:
         """
         if self._hook is None:
             return
-        if self.door.is_open:
-            with self.door:
+        if self.barrier.is_open:
+            with self.barrier:
                 if not self._first.has_begun:
                     self._first.begin(self._hook)
                 self._hook.guard_next(is_due)
-        if not self.door.is_open:
-            with self.door:
+        if not self.barrier.is_open:
+            with self.barrier:
                 self._hook.run_on()
 
     def finish(self):
         """Leaves the model as it was and closes the event file."""
         hook, self._hook, self._evidence = self._hook, None, None
         if hook is not None:
-            with self.door.guarded():
+            with self.barrier.guarded():
                 hook.undo(self)
-            with self.door.guarded():
-                self._logbook.close()
+            with self.barrier.guarded():
+                self._log.close()
 
     def see_gradients(self, variables, gradients):
         """Checks a step's gradients before they are applied.
@@ -129,7 +127,7 @@ class Monitor:
         self._lost = ()
         proceed = True
         if self.is_on:
-            with self.door.guarded():
+            with self.barrier.guarded():
                 proceed = self._check(variables, gradients)
         return proceed
 
@@ -138,7 +136,7 @@ class Monitor:
         missing = []
         for number, gradient in enumerate(gradients):
             if gradient is None:
-                self._logbook.lose(variables[number], step.paths[number])
+                self._log.lose(variables[number], step.paths[number])
                 if not self._expected.covers(step.paths[number]):
                     missing.append(number)
         all_lost = all(gradient is None for gradient in gradients)
@@ -159,7 +157,7 @@ class Monitor:
             variables: What it was given.
             unknown: Those that it does not know.
         """
-        with self.door.guarded():
+        with self.barrier.guarded():
             if self._lost:
                 raise self._response.error(self._lost, str(error)) from error
             if unknown and self.is_on:
@@ -173,7 +171,7 @@ class Monitor:
         """Adds the diagnosis to an exception that is about gradients."""
         if not self.is_on or isinstance(error, FINDINGS):
             return
-        with self.door.guarded(), self._looking():
+        with self.barrier.guarded(), self._looking():
             step = self._step(self._model.trainable_variables)
             self._lost = self._response.add_broken(
                 explain_error(step, error), "error", True, is_fatal=True
@@ -182,9 +180,9 @@ class Monitor:
 
     def see_failure(self, error):
         """Takes leave as an exception passes; what is known is on disk."""
-        with self.door.guarded():
+        with self.barrier.guarded():
             if isinstance(error, GradientBreakError):
-                self._logbook.keep(error.report.diagnoses)
+                self._log.keep(error.report.diagnoses)
             elif self.is_on and is_backward_crash(error):
                 with self._looking():
                     self._explain_crash()
@@ -193,7 +191,7 @@ class Monitor:
 
     def keep(self, diagnoses):
         """Keeps what a `GradGuardLoss` has found; returns the alarms of it."""
-        with self.door.guarded():
+        with self.barrier.guarded():
             diagnoses = self._response.keep(diagnoses)
         return diagnoses
 
@@ -208,9 +206,9 @@ class Monitor:
 
     def after_step(self):
         """Explains a step whose gradient is not finite, and acts on it."""
-        if self._hook is None or self._is_latched or not self.door.is_open:
+        if self._hook is None or self._is_latched or not self.barrier.is_open:
             return
-        with self.door:
+        with self.barrier:
             if self._hook.latch() is not None:
                 with self._looking():
                     self._look_at_bad_step()
@@ -234,15 +232,15 @@ class Monitor:
         """
         if not self.is_on:
             return
-        with self.door.guarded():
-            self._logbook.see_optimizers(
+        with self.barrier.guarded():
+            self._log.see_optimizers(
                 self._hook.probe.captures.named(), self._hook.num_replicas
             )
             measured = self._hook.probe.read()
-            figures = self._logbook.record(measured)
+            figures = self._log.record(measured)
             if self.has_histograms:
                 found = self._hook.probe.captures.histograms()
-                self._logbook.record_histograms(measured, found)
+                self._log.record_histograms(measured, found)
             if check_first:
                 with self._looking():
                     self._look_at_first_record(measured)
@@ -252,7 +250,7 @@ class Monitor:
     def _look_at_first_record(self, measured):
         self._first.look(self._hook, self._symptoms, self._step)
         for findings, severity in hidden_cuts(
-            self._step, measured, self._logbook, self._expected
+            self._step, measured, self._log, self._expected
         ):
             self._response.act(self._response.add_broken(findings, severity))
         # A trace takes room; later steps seldom ask for it.
@@ -279,7 +277,7 @@ class Monitor:
             self._model,
             data,
             tuple(variables),
-            self._logbook.paths_of(variables),
+            self._log.paths_of(variables),
             self._evidence,
             self._hook.answers,
         )

@@ -10,7 +10,7 @@ class Response:
 
     Args:
         model: The model that trains.
-        logbook: The `TrainingLog` to fill.
+        log: The `TrainingLog` to fill.
         on_break: `"warn"`, `"raise"` or `"stop"`.
         expected: The `Expected` breaks, which are kept without a warning.
 
@@ -18,9 +18,9 @@ class Response:
         is_silent: Whether to warn of nothing.
     """
 
-    def __init__(self, model, logbook, on_break, expected):
+    def __init__(self, model, log, on_break, expected):
         self._model = model
-        self._logbook = logbook
+        self._log = log
         self._on_break = on_break
         self._expected = expected
         self.is_silent = False
@@ -38,11 +38,11 @@ class Response:
         Returns:
             All of them that are not accepted, as a tuple of `Diagnosis`.
         """
-        found = self._logbook.words(findings, severity, step)
+        found = self._log.words(findings, severity, step)
         alarms = found
         if not is_fatal:
             found, alarms = self._expected.accept(found)
-        fresh = self._logbook.keep(found)
+        fresh = self._log.keep(found)
         for diagnosis in () if quiet or self.is_silent else fresh:
             if diagnosis in alarms:
                 warn_of(diagnosis)
@@ -58,7 +58,7 @@ class Response:
     def keep(self, diagnoses):
         """Keeps what others found; returns what of it is not accepted."""
         found, alarms = self._expected.accept(diagnoses)
-        self._logbook.keep(found)
+        self._log.keep(found)
         return alarms
 
     def act(self, found, action=None):
@@ -73,7 +73,7 @@ class Response:
         """
         action = action or self._on_break
         if found and action == "raise":
-            self._logbook.flush()
+            self._log.flush()
             raise self.error(found)
         if found and action == "stop":
             self._model.stop_training = True
@@ -85,7 +85,7 @@ class Response:
             found: Diagnoses.
             cause: Text of the exception that it stands for, if any.
         """
-        report = dataclasses.replace(self._logbook.report, diagnoses=found)
+        report = dataclasses.replace(self._log.report, diagnoses=found)
         return GradientBreakError(report, cause)
 
 

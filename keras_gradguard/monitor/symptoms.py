@@ -53,16 +53,16 @@ class Symptoms:
 
     Args:
         hook: The hook of the model.
-        logbook: The `TrainingLog`.
+        log: The `TrainingLog`.
         thresholds: The `Thresholds`.
         expected: The `Expected` variables without a gradient.
         log_dir: Folder for incidents, or `None` to write none.
     """
 
-    def __init__(self, hook, logbook, thresholds, expected, log_dir=None):
+    def __init__(self, hook, log, thresholds, expected, log_dir=None):
         self._hook = hook
         self._model = hook.model
-        self._logbook = logbook
+        self._log = log
         self._expected = expected
         self._log_dir = log_dir
         self._trends = Trends(thresholds)
@@ -105,7 +105,7 @@ class Symptoms:
     def _hit(self, measured):
         hit = set()
         for variables, figures in measured:
-            paths = self._logbook.paths_of(variables)
+            paths = self._log.paths_of(variables)
             hit |= {
                 path
                 for path, row in zip(paths, figures, strict=True)
@@ -118,7 +118,7 @@ class Symptoms:
         arrays, data = {}, asked.data
         return Incident(
             step=step,
-            epoch=self._logbook.epoch,
+            epoch=self._log.epoch,
             batch=None if data is None else packed(data, arrays),
             weights=tuple(
                 tuple(stored(f"w{number}", value.numpy(), arrays))
@@ -146,12 +146,12 @@ class Symptoms:
             found = [
                 dataclasses.replace(f, notes=(*f.notes, *notes)) for f in found
             ]
-            words = self._logbook.words(found, severity, known.step)
+            words = self._log.words(found, severity, known.step)
             records = tuple(diagnosis.to_dict() for diagnosis in words)
             known = dataclasses.replace(known, diagnoses=records)
             write_incident(folder, known)
             told = incident_summary(folder, known)
-            self._logbook.outbox.incident(known.step, told)
+            self._log.outbox.incident(known.step, told)
         except OSError as error:
             self._log_dir = None
             warnings.warn(
@@ -193,7 +193,7 @@ class Symptoms:
         """
         self._num_records += 1
         moved_by_gradient = self._overwritten.without(figures, self._named)
-        self._trends.add(moved_by_gradient, self._logbook.step)
+        self._trends.add(moved_by_gradient, self._log.step)
         found = self._underflow.of_record(self._num_records, self._step)
         lost = (f.variables for f in found if f.cause == "float16")
         self._lost |= {path for paths in lost for path in paths}
@@ -275,7 +275,7 @@ class Symptoms:
 
     def _step(self, batch):
         variables = tuple(self._model.trainable_variables)
-        paths = self._logbook.paths_of(variables)
+        paths = self._log.paths_of(variables)
         evidence = step_evidence(self._model, batch)
         answers = self._hook.answers
         return Step(self._model, batch, variables, paths, evidence, answers)

@@ -277,11 +277,11 @@ def _are_alike(one, other):
     )
 
 
-def made_once(door, apply, make):
+def made_once(barrier, apply, make):
     """Makes an update, or leaves it out; a fault of the guard lets it be made.
 
     Args:
-        door: The `FaultBarrier` of the guard.
+        barrier: The `FaultBarrier` of the guard.
         apply: Calls what it is given, or leaves it out.
         make: Makes the update.
 
@@ -294,7 +294,7 @@ def made_once(door, apply, make):
     except Exception as error:
         if error is update.error:
             raise
-        with door.guarded():
+        with barrier.guarded():
             raise
     # What stood in a branch that was not finished is in no graph.
     is_made = update.is_made and tf.executing_eagerly()

@@ -39,7 +39,7 @@ class FirstTrace:
     Args:
         model: The Keras model.
         is_alone: Whether one replica trains it.
-        step: Has `door`, the fault barrier of the training that runs. A
+        step: Has `barrier`, the fault barrier of the training that runs. A
             fault changes nothing of how often the step is traced.
 
     Attributes:
@@ -102,7 +102,7 @@ class FirstTrace:
         if not has_built:
             return
         is_changed = True
-        with self._step.door.guarded():
+        with self._step.barrier.guarded():
             is_changed = not is_examining() and self._before != self._found()
         if is_changed:
             self._again = tf.Variable(0.0, trainable=False)
@@ -120,14 +120,14 @@ class FirstTrace:
     def _built(self, build):
         """Builds something outside of the trace, if one trace may do."""
         may_lift = False
-        with self._step.door.guarded():
-            may_lift = self._step.door.is_open and self._may_lift()
+        with self._step.barrier.guarded():
+            may_lift = self._step.barrier.is_open and self._may_lift()
         if not may_lift:
             return build()
         self._has_built = True
-        with self._step.door.around(made_outside()):
+        with self._step.barrier.around(made_outside()):
             done = build()
-        with self._step.door.guarded():
+        with self._step.barrier.guarded():
             self._known |= set(map(id, self._model.variables))
         return done
 

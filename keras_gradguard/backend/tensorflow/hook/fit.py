@@ -43,19 +43,19 @@ class Logs(dict):
         model: The model that trains.
         logs: What `train_function` returned.
         own: Name of our entry.
-        door: The `FaultBarrier` of the guard.
+        barrier: The `FaultBarrier` of the guard.
     """
 
-    def __init__(self, model, logs, own, door):
+    def __init__(self, model, logs, own, barrier):
         super().__init__(logs)
         self._model = model
         self._own = own
-        self._door = door
+        self._barrier = barrier
 
     def keys(self):
         """Returns the names."""
         is_done = False
-        with self._door.guarded():
+        with self._barrier.guarded():
             self._exchange()
             is_done = True
         if not is_done:
@@ -110,7 +110,7 @@ class FitHook:
         fit: See `running_fit`.
 
     Attributes:
-        door: The `FaultBarrier` of all that watches this training. After a
+        barrier: The `FaultBarrier` of all that watches this training. After a
             fault the step that was traced runs on: another trace would run the
             user's Python code once more, and begin anew with each random op.
         not_checked: A list of what is to be said of faults, see `Report`.
@@ -121,7 +121,7 @@ class FitHook:
 
     def __init__(self, model, fit=()):
         self.model = model
-        self.door = FaultBarrier(self._see_fault)
+        self.barrier = FaultBarrier(self._see_fault)
         self.not_checked = []
         self._num_running, self._num_done = 0, 0
         self.watchers = []
@@ -144,7 +144,7 @@ class FitHook:
             when = f"after {counted(self._num_done, 'step')} of this training"
         self.not_checked.append(fault_sentence(when, reason))
         if self.probe is not None:
-            with self.door.guarded():
+            with self.barrier.guarded():
                 self.probe.switch_off()
 
     @property
@@ -185,9 +185,9 @@ class FitHook:
             return
         step.training = None
         plain = vars(self.model)["train_function"]
-        is_whole = step.is_sound and self.door.is_open
+        is_whole = step.is_sound and self.barrier.is_open
         if self._traced_for and is_whole and plain is self._plain:
-            with self.door.guarded():
+            with self.barrier.guarded():
                 keep_step(step, plain, self._traced_for)
 
     def guard_next(self, is_due=False):
@@ -233,13 +233,13 @@ class FitHook:
         around = [Running(self), step.hooked]
         if self.is_drawn_elsewhere:
             around.insert(1, Drawing(True))
-        self._around = self.door.around(*around)
+        self._around = self.barrier.around(*around)
 
     def end(self):
         """Leaves the model as it was, and all watchers with it."""
         # Whoever ends it may be in the midst of anything.
         self._traced_for = None
-        with self.door.guarded():
+        with self.barrier.guarded():
             self.take_back()
             for watcher in list(self.watchers):
                 watcher.finish()
@@ -252,18 +252,18 @@ class FitHook:
     def _run(self, iterator):
         """Runs one guarded call; the model is as before when it ends."""
         is_first, tracer = not self.num_steps, None
-        with self.door:
+        with self.barrier:
             self.take_back()
             if is_first:
                 tracer = self._prepared(iterator)
-        if is_first and not self.door.is_open:
+        if is_first and not self.barrier.is_open:
             return self._plain(iterator)
         self.num_steps += self.model.steps_per_execution
         self._num_running += 1
         try:
             with self._around:
                 if is_first:
-                    with self.door.guarded():
+                    with self.barrier.guarded():
                         self._step.show_again()
                 if tracer is not None:
                     tracer()
@@ -273,19 +273,19 @@ class FitHook:
         except BaseException as error:
             # A trace may have been cut short.
             self._traced_for = None
-            with self.door.guarded():
+            with self.barrier.guarded():
                 for watcher in list(self.watchers):
                     watcher.see_failure(error)
             raise
         finally:
             self._num_running -= 1
         self._num_done = self.num_steps
-        with self.door:
-            if is_first and self.door.is_open:
+        with self.barrier:
+            if is_first and self.barrier.is_open:
                 self._note_traced()
-            if self.door.is_open:
+            if self.barrier.is_open:
                 return self._taken_from(logs)
-        with self.door.guarded():
+        with self.barrier.guarded():
             self.probe.stripped(logs)
         return logs
 
@@ -314,7 +314,7 @@ class FitHook:
         if norm is None or NORM in logs:
             # A step of the user's own may take that name for itself.
             return logs
-        return Logs(self.model, {**logs, NORM: norm}, NORM, self.door)
+        return Logs(self.model, {**logs, NORM: norm}, NORM, self.barrier)
 
     @property
     def has_run(self):

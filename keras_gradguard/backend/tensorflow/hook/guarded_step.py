@@ -151,9 +151,9 @@ class GuardedStep:
             self._traces.append((spec, self.traced))
 
     @property
-    def door(self):
+    def barrier(self):
         """The `FaultBarrier` of the training."""
-        return self.training.door
+        return self.training.barrier
 
     @property
     def _is_due(self):
@@ -218,8 +218,8 @@ class GuardedStep:
         @functools.wraps(step)
         def train_step(data):
             before = self._values
-            with self.door.guarded():
-                if self.door.is_open:
+            with self.barrier.guarded():
+                if self.barrier.is_open:
                     self.traced.data, self._values = spec_of(data), data
                     self.first_trace.begin(not self.probe.withholds)
                     if self.is_probed():
@@ -227,14 +227,14 @@ class GuardedStep:
             try:
                 logs = run(data)
             except Exception as error:
-                with self.door.guarded():
+                with self.barrier.guarded():
                     # A look may end where the step itself goes on.
                     if not is_examining():
                         self.show_error("see_step_error", error)
                 raise
             finally:
                 self._values = before
-            with self.door.guarded():
+            with self.barrier.guarded():
                 logs = self.probe.end(logs) if self.is_probed() else logs
             self.first_trace.end()
             return logs
@@ -247,7 +247,7 @@ class GuardedStep:
         A draft, which TensorFlow will trace once more, is not.
         """
         return (
-            self.door.is_open
+            self.barrier.is_open
             and not self.first_trace.is_draft_here()
             and not is_examining()
             and is_measured_here()

@@ -121,7 +121,7 @@ class LoopHook:
         optimizers: Those that have trained a variable of the model.
         watchers: The watcher, once it is there.
         pause: Makes a context in which nobody looks at what runs.
-        door: The `FaultBarrier` at which a fault of all this is caught.
+        barrier: The `FaultBarrier` at which a fault of all this is caught.
         not_checked: A list of what is to be said of faults, see `Report`.
     """
 
@@ -137,7 +137,7 @@ class LoopHook:
         self.graph = None
         self._hooked, self._summed = {}, {}
         self._stack = contextlib.ExitStack()
-        self.door = FaultBarrier(self._see_fault)
+        self.barrier = FaultBarrier(self._see_fault)
         self.not_checked = []
         self._own = {}
         self._thread = threading.local()
@@ -151,7 +151,7 @@ class LoopHook:
         if self._num_updates:
             when = f"after {counted(self._num_updates, 'update')}"
         self.not_checked.append(fault_sentence(when, reason))
-        with self.door.guarded():
+        with self.barrier.guarded():
             self.probe.switch_off()
 
     @property
@@ -185,7 +185,7 @@ class LoopHook:
 
     def is_probed(self):
         """Returns whether the update that is made here is measured."""
-        is_on = self.door.is_open and not is_examining()
+        is_on = self.barrier.is_open and not is_examining()
         return is_on and is_measured_here()
 
     def _after_sum(self, known):
@@ -232,7 +232,7 @@ class LoopHook:
             gradients, given = list(grads), trainable_variables
             given = None if given is None else list(given)
             variables, own, inner = given, {}, optimizer
-            with self.door.guarded():
+            with self.barrier.guarded():
                 if self._is_watched(optimizer):
                     variables, own = self._known(optimizer, gradients, given)
                     inner = updating(optimizer)
@@ -242,7 +242,7 @@ class LoopHook:
             # A loss scale calls it in other threads where replicas train.
             self._within[id(inner)] += inner is not optimizer
             try:
-                with self.door.around(self.pause()):
+                with self.barrier.around(self.pause()):
                     return self._apply(
                         optimizer,
                         lambda: original(gradients, given),
@@ -260,7 +260,7 @@ class LoopHook:
         """Whether a call of `apply` is an update of its own."""
         is_inner = getattr(self._thread, "is_applying", False)
         is_inner = is_inner or self._within[id(optimizer)]
-        return self.door.is_open and not is_inner and not is_examining()
+        return self.barrier.is_open and not is_inner and not is_examining()
 
     def _known(self, optimizer, gradients, given):
         """The variables of an update, and the model's among them.
@@ -282,7 +282,7 @@ class LoopHook:
     def _apply(self, optimizer, make, variables, gradients, own):
         known, unknown = None, []
         mine, theirs = list(own.values()), [gradients[n] for n in own]
-        with self.door.guarded():
+        with self.barrier.guarded():
             if all(optimizer is not other for other in self.optimizers):
                 self.optimizers.append(optimizer)
             unknown = unknown_to(optimizer, variables)
@@ -293,7 +293,7 @@ class LoopHook:
                 # The gradients of one replica are not those of the step.
                 inner = updating(optimizer)
                 self._summed[id(inner)].applied = optimizer, mine
-            elif self.door.is_open and not unknown and not is_refused:
+            elif self.barrier.is_open and not unknown and not is_refused:
                 if self.probe.withhold is not None and not optimizer.built:
                     optimizer.build(variables)
                 known = self.probe.before_apply(optimizer, mine, theirs)
@@ -302,14 +302,14 @@ class LoopHook:
                 done = make()
             else:
                 apply = functools.partial(self.probe.apply, known)
-                done = made_once(self.door, apply, make)
+                done = made_once(self.barrier, apply, make)
         except ValueError as error:
-            with self.door.guarded():
+            with self.barrier.guarded():
                 for watcher in self.watchers:
                     watcher.see_apply_error(error, mine, unknown)
             raise
-        with self.door.guarded():
-            if known and self.door.is_open:
+        with self.barrier.guarded():
+            if known and self.barrier.is_open:
                 self.probe.after_apply(known)
             for watcher in self.watchers:
                 watcher.see_update(optimizer, mine)

@@ -21,7 +21,7 @@ class SummedHook:
     known of an update stands here, and not with its thread.
 
     Args:
-        hook: Has `door`, `probe` and `is_probed()`.
+        hook: Has `barrier`, `probe` and `is_probed()`.
         optimizer: The optimizer that makes them, the innermost one.
         after: Measures what an update has done, given what
             `probe.before_apply` returned.
@@ -48,7 +48,7 @@ class SummedHook:
         @functools.wraps(original)
         def reduce(grads_and_vars):
             reduced = list(original(grads_and_vars))
-            with self._hook.door.guarded():
+            with self._hook.barrier.guarded():
                 if self.applied and self._hook.is_probed():
                     self._known = self._before(*self.applied, reduced)
                     self.applied = None
@@ -71,7 +71,7 @@ class SummedHook:
         @functools.wraps(original)
         def update(*arguments, **named):
             done = original(*arguments, **named)
-            with self._hook.door.guarded():
+            with self._hook.barrier.guarded():
                 if self._known and is_measured_here():
                     known, self._known = self._known, None
                     self._after(known)
@@ -111,7 +111,7 @@ class OptimizerHook:
 
         @functools.wraps(original)
         def scale_loss(loss):
-            with self._step.door.guarded():
+            with self._step.barrier.guarded():
                 if self._step.is_probed():
                     self._step.probe.see_loss(loss)
             return original(loss)
@@ -126,7 +126,7 @@ class OptimizerHook:
             gradients, given = list(grads), trainable_variables
             given = None if given is None else list(given)
             variables, unknown, proceed = given, [], True
-            with step.door.guarded():
+            with step.barrier.guarded():
                 variables, gradients, unknown = self._known(gradients, given)
                 proceed = step.show_gradients(variables, gradients)
                 step.see_graph()
@@ -139,7 +139,7 @@ class OptimizerHook:
             try:
                 return self._measured(variables, gradients, make)
             except ValueError as error:
-                with step.door.guarded():
+                with step.barrier.guarded():
                     step.show_error(
                         "see_apply_error", error, variables, unknown
                     )
@@ -167,15 +167,15 @@ class OptimizerHook:
     def _measured(self, variables, gradients, make):
         """Makes an update, and measures its gradients and its effect."""
         step, known = self._step, None
-        with step.door.guarded():
+        with step.barrier.guarded():
             if step.num_replicas == 1:
                 known = self._before(variables, gradients)
             elif variables and is_measured_here():
                 # Those of one replica are not those of the step.
                 self._summed.applied = self._optimizer, variables
         done = self._made(known, make)
-        with step.door.guarded():
-            if known and step.door.is_open:
+        with step.barrier.guarded():
+            if known and step.barrier.is_open:
                 step.probe.after_apply(known)
         return done
 
@@ -196,4 +196,4 @@ class OptimizerHook:
         if known is None or not step.probe.withholds:
             return make()
         apply = functools.partial(step.probe.apply, known)
-        return made_once(step.door, apply, make)
+        return made_once(step.barrier, apply, make)

@@ -191,7 +191,7 @@ class OwnStep:
     Args:
         step: The `train_step`.
         is_due: Returns whether the step that runs is recorded.
-        guarded: Has `door`, the fault barrier of the training that runs.
+        guarded: Has `barrier`, the fault barrier of the training that runs.
     """
 
     def __init__(self, step, is_due, guarded):
@@ -204,9 +204,9 @@ class OwnStep:
     def run(self, data):
         """Runs the step on a batch."""
         apart = ()
-        with self._guarded.door.guarded():
+        with self._guarded.barrier.guarded():
             apart = (self._functions.apart(self._watch()),)
-        with self._guarded.door.around(*apart):
+        with self._guarded.barrier.around(*apart):
             return self._step(data)
 
     def _watch(self):

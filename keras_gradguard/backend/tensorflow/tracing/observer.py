@@ -184,19 +184,19 @@ class LiveObserver(Observer):
             as well.
         eager: What stands for the graph of eager ops.
         model: The model that is watched.
-        door: The `FaultBarrier` for what is called here.
+        barrier: The `FaultBarrier` for what is called here.
         see_function: Is called as the outermost `tf.function` returns.
         see_optimizer: Is called with each optimizer that has been made.
     """
 
     def __init__(
-        self, recording, eager, model, door, see_function, see_optimizer
+        self, recording, eager, model, barrier, see_function, see_optimizer
     ):
         super().__init__(recording.seen, self._position)
         self._recording = recording
         self._eager = eager
         self._model = model
-        self._door = door
+        self._barrier = barrier
         self._see_function = see_function
         self._see_optimizer = see_optimizer
         self.is_on = True
@@ -248,17 +248,17 @@ class LiveObserver(Observer):
         if not self._is_wanted(frame.f_code):
             self._ignored[key] = frame.f_code
             return None
-        if not self._door.is_open:
+        if not self._barrier.is_open:
             return None
         at_return = None
-        with self._door.guarded():
+        with self._barrier.guarded():
             at_return = self._see_call(frame, event, argument)
         if at_return is None:
             return None
 
         def guarded(frame, event, value):
-            if self._door.is_open:
-                with self._door.guarded():
+            if self._barrier.is_open:
+                with self._barrier.guarded():
                     at_return(frame, event, value)
             return guarded
 
@@ -293,9 +293,9 @@ class LiveObserver(Observer):
         """`np.array` and the like take the memory of a tensor as it is."""
         if event != "c_call" or getattr(called, "__module__", "") != "numpy":
             return
-        is_on = self.is_on and self._door.is_open and self._recording.num_ops
+        is_on = self.is_on and self._barrier.is_open and self._recording.num_ops
         if is_on and is_users(frame.f_code.co_filename):
-            with self._door.guarded():
+            with self._barrier.guarded():
                 self._read_in_line(frame, self._recording.latest())
 
     def _read_in_line(self, frame, latest):

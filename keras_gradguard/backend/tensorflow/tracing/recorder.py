@@ -211,16 +211,16 @@ class LiveRecorder:
 
     Args:
         model: The model that is watched.
-        door: See `LiveObserver`.
+        barrier: See `LiveObserver`.
         see_function: See `LiveObserver`.
         see_optimizer: See `LiveObserver`.
     """
 
-    def __init__(self, model, door, see_function, see_optimizer):
+    def __init__(self, model, barrier, see_function, see_optimizer):
         self._model = model
         self._seen = (see_function, see_optimizer)
         self._stack = contextlib.ExitStack()
-        self._door = door
+        self._barrier = barrier
         self._home, self._thread = threading.get_ident(), None
         self._is_paused = False
         self.recording = None
@@ -242,7 +242,7 @@ class LiveRecorder:
         self.recording = Recording(here=self._eager)
         self._is_paused = False
         observer = LiveObserver(
-            self.recording, self._eager, self._model, self._door, *self._seen
+            self.recording, self._eager, self._model, self._barrier, *self._seen
         )
         self._stack.enter_context(every_op_seen(self._see))
         self._stack.enter_context(observer)
@@ -273,8 +273,8 @@ class LiveRecorder:
         recording = self.recording
         if recording is None or self._is_paused:
             return
-        if recording.num_ops < _MOST_OPS and self._door.is_open:
-            with self._door.guarded():
+        if recording.num_ops < _MOST_OPS and self._barrier.is_open:
+            with self._barrier.guarded():
                 recording.see(*ran)
 
     def trace_of(self, variables):
@@ -287,7 +287,7 @@ class LiveRecorder:
         Returns:
             A `Trace`, or `None` if no tape was seen.
         """
-        if self.recording is None or not self._door.is_open:
+        if self.recording is None or not self._barrier.is_open:
             return None
         seen = self.recording.seen
         calls = [call for call in seen.targets if call.targets]
