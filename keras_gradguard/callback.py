@@ -18,6 +18,7 @@ from keras_gradguard.schedule import Schedule
 from keras_gradguard.thresholds import thresholds_of
 
 if backend.unsupported() is None:
+    from keras_gradguard.backend.tensorflow.hook.fit import hook_of
     from keras_gradguard.backend.tensorflow.hook.running import (
         fit_draws_elsewhere,
         num_replicas,
@@ -27,8 +28,10 @@ if backend.unsupported() is None:
     from keras_gradguard.backend.tensorflow.internals.variables import (
         num_updates,
     )
+    from keras_gradguard.monitor.bad_step import BadSteps
     from keras_gradguard.monitor.log import TrainingLog
     from keras_gradguard.monitor.monitor import Monitor
+    from keras_gradguard.monitor.response import Response
     from keras_gradguard.monitor.symptoms import Symptoms
     from keras_gradguard.report.writer import SummaryWriter
 
@@ -179,27 +182,21 @@ class GradHealthCallback(keras.callbacks.Callback):
             writer = SummaryWriter(self.log_dir, self.scalars)
         self._log = TrainingLog(self.model, num_updates, writer)
         self._log.not_checked = self._not_checked
+        hook = hook_of(self.model)
+        response = Response(self._log, self.on_break, self._expected, hook.stop)
         self._guard = Monitor(
-            self.model,
+            hook,
             self._log,
-            self.on_break,
-            self.on_nonfinite,
+            response,
+            Symptoms(hook, self._log, self._thresholds, self._expected),
+            BadSteps(hook, self._log, self.log_dir),
             self._expected,
-            self._symptoms,
+            self.on_nonfinite,
         )
 
     def _see_fault(self, reason):
         self._not_checked.append(
             fault_sentence("before its first step was done", reason)
-        )
-
-    def _symptoms(self, hook):
-        return Symptoms(
-            hook,
-            self._log,
-            self._thresholds,
-            self._expected,
-            self.log_dir,
         )
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -235,7 +232,7 @@ class GradHealthCallback(keras.callbacks.Callback):
             return
         try:
             if self._is_due:
-                self._guard.record(check_first=not self._has_looked)
+                self._guard.read(is_first=not self._has_looked)
                 self._has_looked = True
             self._guard.after_step()
         except BaseException:

@@ -1,5 +1,7 @@
 """The context manager that watches a custom training loop."""
 
+import warnings
+
 from keras_gradguard import backend
 from keras_gradguard.errors import (
     ACTIONS,
@@ -15,17 +17,31 @@ from keras_gradguard.schedule import checked_every
 from keras_gradguard.thresholds import thresholds_of
 
 if backend.unsupported() is None:
-    import tensorflow as tf
-
+    from keras_gradguard.backend.tensorflow.hook.loop import LoopHook
+    from keras_gradguard.backend.tensorflow.hook.running import is_chief
     from keras_gradguard.backend.tensorflow.internals.variables import (
         num_updates,
     )
+    from keras_gradguard.monitor.bad_step import BadSteps
     from keras_gradguard.monitor.log import TrainingLog
-    from keras_gradguard.monitor.loop import LoopMonitor
+    from keras_gradguard.monitor.monitor import LEFT_OUT, Monitor
+    from keras_gradguard.monitor.response import Response
     from keras_gradguard.monitor.symptoms import Symptoms
     from keras_gradguard.report.writer import SummaryWriter
 
 _NO_STEP = "The `with` block of `watch` has not begun."
+_NOTHING = (
+    "watch({name}) has seen no update of the model's variables, so nothing "
+    "was measured and nothing was checked. {why}"
+)
+_TRACED = (
+    "A @tf.function that was called before the block runs as it was traced "
+    "then. Enter `watch` before the first call of the training step, or make "
+    "the step anew inside the block: `step = tf.function(step.python_function)`"
+)
+_NO_OPTIMIZER = (
+    "No Keras optimizer was found; pass yours: watch(model, optimizer=...)."
+)
 
 
 def watch(
@@ -152,7 +168,7 @@ class Watch:
         self._thresholds = thresholds
         self._optimizer = optimizer
         self._scalars = scalars
-        self._guard = self._log = None
+        self._hook = self._guard = self._log = None
         self._not_checked = [_NO_STEP]
 
     @property
@@ -172,7 +188,7 @@ class Watch:
             GradientBreakError: If something is wrong and is to be raised.
         """
         if self._guard is not None:
-            self._guard.look()
+            self._hook.read()
 
     def __enter__(self):
         """Hooks the optimizers and looks at the first step."""
@@ -182,29 +198,37 @@ class Watch:
         self._log, self._not_checked = None, []
         barrier = FaultBarrier(self._see_fault)
         with barrier.guarded():
-            is_chief = _is_chief(self._model)
-            writer = None
-            if self._log_dir and is_chief:
-                writer = SummaryWriter(self._log_dir, self._scalars)
-            self._log = TrainingLog(
-                self._model, num_updates, writer, optimizers=[]
-            )
-            self._log.not_checked = self._not_checked
-            self._guard = LoopMonitor(
-                self._model,
-                self._every,
-                self._log,
-                *self._actions,
-                self._expected,
-                self._symptoms,
-                is_silent=not is_chief,
-            )
+            self._begin()
         if self._guard is not None:
-            self._guard.begin(self._optimizer)
+            self._hook.begin(self._optimizer)
         elif self._log is not None:
             with barrier.guarded():
                 self._log.close()
         return self
+
+    def _begin(self):
+        on_break, on_nonfinite = self._actions
+        is_writer, writer = is_chief(self._model), None
+        if self._log_dir and is_writer:
+            writer = SummaryWriter(self._log_dir, self._scalars)
+        log = TrainingLog(self._model, num_updates, writer, optimizers=[])
+        self._log = log
+        log.not_checked = self._not_checked
+        hook = self._hook = LoopHook(
+            self._model, self._every, LEFT_OUT[on_nonfinite], log.optimizers
+        )
+        response = Response(
+            log, on_break, self._expected, hook.stop, not is_writer
+        )
+        self._guard = Monitor(
+            hook,
+            log,
+            response,
+            Symptoms(hook, log, self._thresholds, self._expected),
+            BadSteps(hook, log),
+            self._expected,
+            on_nonfinite,
+        )
 
     def _see_fault(self, reason):
         when = "before the first update"
@@ -218,35 +242,24 @@ class Watch:
         is_stopped = isinstance(error, LoopStopped)
         try:
             if error is None:
-                guard.look()
-            elif not is_stopped:
-                guard.see_exit(error)
+                self._hook.read()
+            elif isinstance(error, Exception) and not is_stopped:
+                guard.see_step_error(error)
+                guard.see_failure(error)
         except LoopStopped:
             is_stopped = True
         finally:
-            guard.finish(is_quiet=error is not None)
+            self._finish(guard, error is not None)
         self.stopped = is_stopped
         return is_stopped and isinstance(error, (LoopStopped, type(None)))
 
-    def _symptoms(self, hook):
-        return Symptoms(hook, self._log, self._thresholds, self._expected)
-
-
-def _is_chief(model):
-    """Returns whether this process is the one that writes.
-
-    Args:
-        model: A Keras model; of several machines that train it with
-            `MultiWorkerMirroredStrategy` one is the chief.
-    """
-    strategy = getattr(model, "distribute_strategy", None)
-    if strategy is None:
-        strategy = tf.distribute.get_strategy()
-    resolver = getattr(strategy, "cluster_resolver", None)
-    kind = getattr(resolver, "task_type", None)
-    if kind is None:
-        return True
-    cluster = resolver.cluster_spec().as_dict()
-    if "chief" in cluster:
-        return kind == "chief"
-    return kind == "worker" and resolver.task_id == 0
+    def _finish(self, guard, is_quiet):
+        hook, self._hook = self._hook, None
+        hook.end_looking()
+        guard.write()
+        guard.finish()
+        if hook.num_updates or is_quiet or not hook.barrier.is_open:
+            return
+        why = _TRACED if hook.has_optimizer else _NO_OPTIMIZER
+        text = _NOTHING.format(name=self._model.name, why=why)
+        warnings.warn(text, UserWarning, stacklevel=3)

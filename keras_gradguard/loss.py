@@ -17,15 +17,16 @@ from keras_gradguard.records.kinds import severity_of
 from keras_gradguard.records.report import Report
 
 if backend.unsupported() is None:
-    import tensorflow as tf
-
     from keras_gradguard.backend.tensorflow.hook.running import running_hook
     from keras_gradguard.backend.tensorflow.internals.batches import tensors_of
     from keras_gradguard.backend.tensorflow.internals.graphs import (
         NO_GRADIENTS,
+        eager_tape,
+        is_eager,
+        not_converted,
         tape_is_active,
     )
-    from keras_gradguard.backend.tensorflow.tracing.graphs import traced_graph
+    from keras_gradguard.backend.tensorflow.tracing.graphs import is_connected
     from keras_gradguard.backend.tensorflow.tracing.restore import is_examining
     from keras_gradguard.diagnosis.failures import explain_error
     from keras_gradguard.diagnosis.questions import (
@@ -33,11 +34,8 @@ if backend.unsupported() is None:
         explain_loss_of_step,
     )
     from keras_gradguard.diagnosis.wording import diagnoses_of
-    from keras_gradguard.graph.flow import flows_to
     from keras_gradguard.graph.trace import Step
     from keras_gradguard.measure.rows import unique_paths
-
-    not_converted = tf.autograph.experimental.do_not_convert
 else:
 
     def not_converted(function):
@@ -122,8 +120,7 @@ class GradGuardLoss(keras.losses.Loss):
                     for t in with_logits(tensors_of(y_pred))
                     if t.dtype.is_floating
                 ]
-                if tf.executing_eagerly():
-                    tape = tf.GradientTape(watch_accessed_variables=False)
+                tape = eager_tape()
         if tensors is None:
             return inner(y_true, y_pred, sample_weight)
         with self._barrier.around(*([] if tape is None else [tape])):
@@ -136,7 +133,7 @@ class GradGuardLoss(keras.losses.Loss):
                 self._explain_error(error)
                 raise
         with self._barrier.guarded():
-            if tensors and not _is_connected(tape, value, tensors):
+            if tensors and not is_connected(value, tensors, tape):
                 self._tell(self._diagnoses(inner, y_true, y_pred))
         return value
 
@@ -159,7 +156,7 @@ class GradGuardLoss(keras.losses.Loss):
             return False
         if not tape_is_active():
             return False
-        if not tf.executing_eagerly():
+        if not is_eager():
             return True
         self._calls += 1
         return self._calls % _EAGER_CALLS == 1
@@ -198,8 +195,8 @@ class GradGuardLoss(keras.losses.Loss):
 
     def _act(self, diagnoses):
         hook = running_hook()
-        for watcher in hook.watchers if hook else ():
-            diagnoses = watcher.keep(diagnoses)
+        if hook is not None:
+            diagnoses = hook.keep(diagnoses)
         if not diagnoses:
             return
         if self.on_break == "raise":
@@ -251,15 +248,3 @@ def _step_on_the_stack():
             return model, names[code.co_varnames[1]]
         frame = frame.f_back
     return None, None
-
-
-def _is_connected(tape, value, tensors):
-    if not isinstance(value, tf.Tensor):
-        return False
-    if tape is not None:
-        gradients = tape.gradient(value, tensors)
-        return any(gradient is not None for gradient in gradients)
-    if any(tensor.graph is not value.graph for tensor in tensors):
-        return True
-    graph = traced_graph(value.graph)
-    return flows_to(graph.tensor(value), [graph.tensor(t) for t in tensors])

@@ -10,9 +10,10 @@ from keras_gradguard.model.losses import inner_loss
 from keras_gradguard.records.report import Report
 
 if backend.unsupported() is None:
-    import tensorflow as tf
-
-    from keras_gradguard.backend.tensorflow.internals.batches import tensors_of
+    from keras_gradguard.backend.tensorflow.internals.batches import (
+        is_composite,
+        tensors_of,
+    )
     from keras_gradguard.backend.tensorflow.internals.randomness import (
         random_state_kept,
     )
@@ -135,19 +136,20 @@ def _tensors(name, nest):
     """Makes tensors as `Loss.__call__` does, and says what does not fit."""
 
     def convert(value):
-        if isinstance(value, (tf.RaggedTensor, tf.SparseTensor)):
+        if is_composite(value):
             return value
         if value is None:
             raise ValueError(_expected(name, "None"))
-        if not tf.is_tensor(value) and not hasattr(value, "path"):
+        if not keras.ops.is_tensor(value) and not hasattr(value, "path"):
             value = np.asarray(value)
             if value.dtype.kind not in "fiub":
                 raise ValueError(_expected(name, f"dtype {value.dtype}"))
         value = keras.ops.convert_to_tensor(value)
         if 0 in value.shape:
             raise ValueError(_expected(name, f"shape {tuple(value.shape)}"))
-        if name == "y_pred" or value.dtype == tf.float64:
-            value = tf.cast(value, keras.config.floatx())
+        is_double = keras.backend.standardize_dtype(value.dtype) == "float64"
+        if name == "y_pred" or is_double:
+            value = keras.ops.cast(value, keras.config.floatx())
         return value
 
     leaves = keras.tree.flatten(nest)

@@ -1,7 +1,6 @@
 """One look at a compiled model and one batch, without training."""
 
 import collections
-import contextlib
 import dataclasses
 
 import keras
@@ -10,23 +9,14 @@ import numpy as np
 from keras_gradguard import backend
 
 if backend.unsupported() is None:
-    import tensorflow as tf
-
     from keras_gradguard.backend.tensorflow.capture.statistics import (
         COLUMNS,
         statistics,
     )
-    from keras_gradguard.backend.tensorflow.internals.functions import Functions
-    from keras_gradguard.backend.tensorflow.internals.graphs import (
-        guard_variables,
-    )
     from keras_gradguard.backend.tensorflow.internals.variables import (
         num_updates,
     )
-    from keras_gradguard.backend.tensorflow.tracing.restore import (
-        state_restored,
-        updates_caught,
-    )
+    from keras_gradguard.backend.tensorflow.tracing.reruns import run_once
     from keras_gradguard.diagnosis.failures import explain_error
     from keras_gradguard.diagnosis.hidden_losses import (
         HiddenLosses,
@@ -42,10 +32,9 @@ if backend.unsupported() is None:
     )
     from keras_gradguard.graph.trace import Step
     from keras_gradguard.model.layers import is_default_step
-    from keras_gradguard.model.optimizers import named_optimizers
     from keras_gradguard.monitor.log import TrainingLog
     from keras_gradguard.records.kinds import severity_of
-    from keras_gradguard.records.norms import MISSING, UNMEASURED
+    from keras_gradguard.records.norms import MISSING
 
 _ALWAYS_ZERO = ("sign", "one_unit_softmax", "loss_weight", "constant_loss")
 _ONE_BATCH = "seen on one batch; `GradHealthCallback` tells whether it lasts"
@@ -92,7 +81,7 @@ def diagnose(model, x, y=None, sample_weight=None):
         paths = log.paths_of(variables)
         return Step(model, data, tuple(variables), paths, evidence)
 
-    applied, error = _run(model, data)
+    applied, error = run_once(model, data, statistics, COLUMNS)
     if error is not None and not applied:
         step = step_of(model.trainable_variables)
         findings = explain_error(step, error)
@@ -172,79 +161,15 @@ def _see_losses(step, log):
     log.reach(step.paths, known)
 
 
-def _run(model, data):
-    """Runs the step without its updates.
-
-    Returns:
-        `(applied, error)`: of each `apply` call what `Probe.read` returns,
-        without the updates, and the exception that ended the step, or `None`.
-    """
-    called, lost, frames = [], [], {}
-    optimizers = named_optimizers(model)
-    names = {id(optimizer): name for name, optimizer in optimizers}
-    is_own = not is_default_step(model)
-    apart = Functions().apart() if is_own else contextlib.nullcontext()
-
-    def catch(optimizer, variables, gradients):
-        name = names[id(optimizer)]
-        scale = tf.cast(optimizer.scale_loss(tf.constant(1.0)), tf.float32)
-        if gradients and all(gradient is None for gradient in gradients):
-            lost.append((variables, name))
-        measured = statistics(gradients, variables, scale)
-        with guard_variables():
-            # Out of a function no tensor leads.
-            shape = [len(variables), len(COLUMNS)]
-            empty = tf.fill(shape, UNMEASURED)
-            figures = tf.Variable(empty, trainable=False)
-        figures.assign(measured)
-        called.append((variables, figures, name))
-
-    def run():
-        called.clear()
-        try:
-            model.train_step(data)
-        except Exception as error:
-            frames[error] = error.__traceback__
-            raise
-
-    run = run if model.run_eagerly else tf.function(run, autograph=False)
-    caught = updates_caught([held for _, held in optimizers], catch)
-    with state_restored(model), apart, caught:
-        try:
-            run()
-        except Exception as error:  # noqa: BLE001
-            # On the way out TensorFlow drops the frames of its own.
-            error.__traceback__ = frames.get(error, error.__traceback__)
-            # Keras would have ended at the first of these.
-            return [_none_for(*known) for known in lost[:1]], error
-    applied, num_calls = [], collections.Counter()
-    for variables, figures, name in called:
-        values = figures.numpy()
-        # TensorFlow traces a function once more if its first call makes
-        # variables: what stood in the draft has not run.
-        if not values.size or (values != UNMEASURED).any():
-            num_calls[name] += 1
-            number = num_calls[name]
-            name = f"{name}#{number}" if number > 1 else name
-            applied.append((variables, values, None, name))
-    return applied, None
-
-
-def _none_for(variables, name):
-    """What `_run` returns of an `apply` call that gets no gradient at all."""
-    shape = [len(variables), len(COLUMNS)]
-    return variables, np.full(shape, MISSING, np.float32), None, name
-
-
 def _tensors(nest):
     """Makes tensors of arrays as `fit` does: floats become `floatx`."""
 
     def convert(value):
-        if value is None or tf.is_tensor(value):
+        if value is None or keras.ops.is_tensor(value):
             return value
         value = np.asarray(value)
         if value.dtype == np.float64:
             value = value.astype(keras.config.floatx())
-        return tf.convert_to_tensor(value)
+        return keras.ops.convert_to_tensor(value)
 
     return keras.tree.map_structure(convert, nest)

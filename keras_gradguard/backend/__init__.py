@@ -83,3 +83,28 @@ def loss_evidence(loss, y_true, y_pred):
     )
 
     return LossEvidence(loss, y_true, y_pred)
+
+
+def packed(nest, arrays):
+    """Returns a batch as JSON-ready values, see `internals.batches`.
+
+    Args:
+        nest: The batch as `train_step` gets it.
+        arrays: A dict; the arrays of the batch are put in.
+    """
+    from keras_gradguard.backend.tensorflow.internals import batches
+
+    return batches.packed(nest, arrays)
+
+
+def stored(name, value, arrays):
+    """Puts one array away, see `internals.batches`.
+
+    Args:
+        name: Its name.
+        value: The array.
+        arrays: A dict; the array is put in.
+    """
+    from keras_gradguard.backend.tensorflow.internals import batches
+
+    return batches.stored(name, value, arrays)

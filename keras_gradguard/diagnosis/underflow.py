@@ -16,46 +16,46 @@ class Underflow:
     """Follows what float16 does to the gradients of one training.
 
     Args:
-        hook: The `FitHook` of the model.
         thresholds: The `Thresholds`.
     """
 
-    def __init__(self, hook, thresholds):
-        self._hook = hook
+    def __init__(self, thresholds):
         self._limits = thresholds
         self._past = collections.defaultdict(collections.deque)
         self._told = set()
 
-    def of_record(self, number, step_of):
-        """Says what a record and those before it show.
+    def falling(self, captures, num_steps, step_of):
+        """Finds loss scales that are halved again and again.
 
         Args:
-            number: How many records there are by now.
+            captures: What is measured of each update: its `optimizer`,
+                `variables` and `treatment`.
+            num_steps: How many steps there are by now.
             step_of: Makes the `Step` of a batch.
 
         Returns:
             A list of `Finding`s that are new.
         """
-        found = [
+        return [
             finding
-            for capture in self._hook.probe.captures
+            for capture in captures
             if capture.treatment.is_scaled
-            for finding in self._falling(capture, step_of)
+            for finding in self._falling(capture, num_steps, step_of)
         ]
-        records = [self._limits.patience * times for times in _ASKED_AT]
-        is_due = number in records and "lost" not in self._told
-        if is_due and self._limits.lost_share is not None:
-            found += self._lost(step_of(self._hook.batch()))
-        return found
 
-    def _falling(self, capture, step_of):
-        """A loss scale that is halved again and again."""
+    def is_due(self, num_records):
+        """Returns whether `lost` is to be asked at this record."""
+        due = [self._limits.patience * times for times in _ASKED_AT]
+        has_limit = self._limits.lost_share is not None
+        return num_records in due and "lost" not in self._told and has_limit
+
+    def _falling(self, capture, num_steps, step_of):
         known, limit = capture.treatment.read(), self._limits.scale_drops
         key = id(capture)
         if limit is None or key in self._told:
             return []
         past = self._past[key]
-        past.append((self._hook.num_steps, known["num_late"]))
+        past.append((num_steps, known["num_late"]))
         while past[-1][0] - past[0][0] > _WINDOW:
             past.popleft()
         steps, drops = (b - a for a, b in zip(past[0], past[-1], strict=True))
@@ -79,8 +79,15 @@ class Underflow:
             )
         ]
 
-    def _lost(self, step):
-        """Gradient elements that a larger loss scale brings back."""
+    def lost(self, step):
+        """Finds gradient elements that a larger loss scale brings back.
+
+        Args:
+            step: The `Step`; nothing is found without its `data`.
+
+        Returns:
+            A list of `Finding`s.
+        """
         if step.data is None or not uses_float16(step.model):
             return []
         counts = step.evidence.lost_elements(step.variables, step.paths)

@@ -4,6 +4,7 @@ The diagnosis asks the evidence of a step, and nothing else, to look at it. A
 backend gives an object that keeps each answer:
 
 - `seen`: the `Trace` of a step that was looked at while it ran, or `None`.
+- `is_blind`: whether nothing was seen of such a step.
 - `traced()`: a `Trace` in which nothing has run, with its `error` if the step
   cannot be traced; `seen` where there is one.
 - `traced_with_python_control_flow()`: the same `Trace`, with the Python control
@@ -24,6 +25,10 @@ backend gives an object that keeps each answer:
   elements of the gradient float16 loses.
 - `measured_reaches(variables, known=(), weights=(), number=None)`: a list of a
   `LossReach` with norms for each term of the loss.
+- `state_size()`: the bytes of all that a forward pass reads; `has_loops()`:
+  whether the model has a loop, which takes long to trace.
+- `is_backward_crash(error)`: whether an exception may come from a Python
+  function that is cut inside.
 
 The evidence of a loss alone has the `loss`, `traced()`, `rerun()`,
 `recorded()`, `loss_run()` and `failure(...)`, without arguments of a step, and
@@ -39,6 +44,8 @@ forced=None, with_path=False)`, `is_hidden(op)`, `is_dependent(native)`,
 import dataclasses
 
 import numpy as np
+
+from keras_gradguard.graph.ops import Graph
 
 LOSS, ADDED, REGULARIZER = "loss", "add_loss", "regularizer"
 OTHER = "other"
@@ -180,6 +187,15 @@ class Trace:
     applied: list = dataclasses.field(default_factory=list)
     callers: list = dataclasses.field(default_factory=list)
     error: Exception | None = None
+
+
+class NothingSeen(LookupError):
+    """A step of a loop was not looked at, and cannot be run once more."""
+
+
+def nothing_seen():
+    """Returns a `Trace` that answers no question."""
+    return Trace(Graph(), error=NothingSeen())
 
 
 @dataclasses.dataclass(frozen=True)

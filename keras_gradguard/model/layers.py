@@ -80,7 +80,8 @@ def uses_float16(model):
 
 def is_default_step(model):
     """Returns whether `train_step` is the one that Keras brings."""
-    return type(model).train_step.__module__.startswith("keras.")
+    # Code that `exec` ran may know no module.
+    return (type(model).train_step.__module__ or "").startswith("keras.")
 
 
 def is_default_sum(model):

@@ -1,15 +1,12 @@
 """What is asked once, of the first batch of a training."""
 
 import keras
-import tensorflow as tf
 
 from keras_gradguard.backend import step_evidence
-from keras_gradguard.backend.tensorflow.internals.variables import num_elements
-from keras_gradguard.backend.tensorflow.tracing.reruns import has_loops
 from keras_gradguard.diagnosis.hidden_losses import may_have_terms
-from keras_gradguard.diagnosis.questions import explain_dropped, explain_zero
 from keras_gradguard.model.layers import is_default_step, state_of
-from keras_gradguard.records.kinds import MOST_BYTES, severity_of
+from keras_gradguard.monitor.missing import hidden_cuts
+from keras_gradguard.records.kinds import MOST_BYTES
 
 # Of the norms of the loss's terms: their key in `Step.answers`, and how many
 # updates they hold for in a `fit` that begins later.
@@ -17,40 +14,42 @@ _NORMS, _MOST_UPDATES = "norms", 100
 
 
 class FirstBatch:
-    """Looks for jumps, and at which loss reaches which variable.
+    """Looks for hidden cuts and jumps, and which loss reaches which variable.
 
     Args:
+        hook: The hook of the training.
         response: The `Response` that findings are told to.
         log: The `TrainingLog`.
-        connection: The `MissingGradients`, which has looked before.
+        expected: The `Expected` variables without a gradient.
+        missing: The `MissingGradients`, which has looked before.
 
     Attributes:
         has_begun: Whether `begin` was called.
     """
 
-    def __init__(self, response, log, connection):
+    def __init__(self, hook, response, log, expected, missing):
+        self._hook = hook
+        self._model = hook.model
         self._response = response
         self._log = log
-        self._connection = connection
+        self._expected = expected
+        self._missing = missing
         self.has_begun = False
         self._weights, self._number = (), None
 
-    def begin(self, hook):
+    def begin(self):
         """Keeps the state before the first step, if it is to be asked of.
 
         Without it the terms of the loss are measured with the weights that
         the step has left behind.
-
-        Args:
-            hook: The hook of the model.
         """
         self.has_begun = True
-        model = hook.model
+        model = self._model
         if (
             not model.built
             or model.steps_per_execution > 1
             or not may_have_terms(model)
-            or _size_of(model) > MOST_BYTES
+            or step_evidence(model, None).state_size() > MOST_BYTES
         ):
             return
         self._number = self._log.now()
@@ -59,52 +58,54 @@ class FirstBatch:
             for variable in state_of(model)
         )
 
-    def look(self, hook, symptoms, step_of):
+    def look(self, measured, symptoms, step_of):
         """Looks at the first batch, once it has run.
 
         Args:
-            hook: The hook of the model.
+            measured: Its record, see `TrainingLog.measure`.
             symptoms: The `Symptoms`.
             step_of: Makes the `Step` of some variables.
         """
-        self._measure(hook, step_of)
-        jumps = symptoms.jumps(self._connection.may_jump)
+        self._measure(step_of)
+        jumps = symptoms.jumps(self._missing.may_jump)
         self._response.add(jumps, "warning")
         # A measured jump says more of a Python `if` than that it is one.
         lines = {(j.place.file, j.place.line) for j in jumps}
         notes = [
             note
-            for note in self._connection.notes
+            for note in self._missing.notes
             if (note.place.file, note.place.line) not in lines
         ]
         self._response.add(notes, "note")
+        for findings, severity in hidden_cuts(
+            step_of, measured, self._log, self._expected
+        ):
+            self._response.act(self._response.add_broken(findings, severity))
 
-    def _measure(self, hook, step_of):
+    def _measure(self, step_of):
         weights, self._weights = self._weights, ()
-        if hook.num_steps > hook.model.steps_per_execution:
+        hook, model = self._hook, self._model
+        known, batch = self._missing.reaches, hook.batch()
+        if known is None or batch is None or not is_default_step(model):
+            return
+        if hook.num_steps > model.steps_per_execution:
             # The first record is that of a later step.
             weights = ()
-        known, batch, model = self._connection.reaches, hook.batch(), hook.model
-        if (
-            known is None
-            or batch is None
-            or not is_default_step(model)
-            or _size_of(model) > MOST_BYTES
-        ):
+        evidence = step_evidence(model, batch)
+        if evidence.state_size() > MOST_BYTES:
             return
         number = self._number if weights else self._log.now()
         step = step_of(model.trainable_variables)
-        found = hook.answers.get(_NORMS)
-        if found is None or _is_old(found, number, model):
-            evidence = step_evidence(model, batch)
+        found = step.answers.get(_NORMS)
+        if found is None or _is_old(found, number, evidence):
             found = evidence.measured_reaches(
                 step.variables, known, weights, number
             )
-            hook.answers[_NORMS] = found
+            step.answers[_NORMS] = found
         self._log.reach(step.paths, found)
 
 
-def _is_old(found, number, model):
+def _is_old(found, number, evidence):
     """Whether what an earlier `fit` has measured is measured once more.
 
     It takes as long as some ten steps, and a trace where the model has
@@ -113,51 +114,6 @@ def _is_old(found, number, model):
     steps = [reach.step for reach in found if reach.step is not None]
     return (
         bool(steps)
-        and not has_loops(model)
         and number - max(steps) >= _MOST_UPDATES
+        and not evidence.has_loops()
     )
-
-
-def _size_of(model):
-    """Bytes of all that a forward pass reads."""
-    return sum(
-        num_elements(variable) * tf.as_dtype(variable.dtype).size
-        for variable in state_of(model)
-    )
-
-
-def hidden_cuts(step_of, measured, log, expected):
-    """Looks for cuts behind zeros, and behind variables that are left out.
-
-    Loops, branches and Python functions give zeros where they are cut; a
-    step of the user's own may drop the variables without a gradient.
-
-    Args:
-        step_of: Makes the `Step` of some variables.
-        measured: What `Probe.read` returns.
-        log: The `TrainingLog`.
-        expected: The `Expected` variables without a gradient.
-
-    Returns:
-        A list of `(findings, severity)`.
-    """
-    found = []
-    for variables, figures, *_ in measured:
-        zeros = [n for n, row in enumerate(figures) if row[1] == 0]
-        if zeros:
-            step = step_of(variables)
-            found_zero = step.answer(explain_zero, tuple(zeros))
-            findings = expected.strip(found_zero)
-            severity = severity_of(len(zeros), len(step.variables))
-            found.append((findings, severity))
-    applied = {id(v) for variables, *_ in measured for v in variables}
-    known = step_of(()).model.trainable_variables
-    dropped = [v for v in known if id(v) not in applied]
-    if applied and dropped:
-        step = step_of(dropped)
-        findings = expected.strip(step.answer(explain_dropped))
-        for variable, path in zip(dropped, step.paths, strict=True):
-            if any(path in finding.variables for finding in findings):
-                log.lose(variable, path)
-        found.append((findings, "warning"))
-    return found

@@ -1,15 +1,14 @@
 """Which gradients are missing, and why; each set is explained once."""
 
 import dataclasses
-import warnings
-from dataclasses import replace
 
 from keras_gradguard.diagnosis.hidden_losses import explain_terms, reaches_of
 from keras_gradguard.diagnosis.jumps import holds_condition
-from keras_gradguard.diagnosis.nonfinite import nonfinite_findings
-from keras_gradguard.diagnosis.questions import explain_missing
-from keras_gradguard.graph.ops import Graph
-from keras_gradguard.graph.trace import Trace
+from keras_gradguard.diagnosis.questions import (
+    explain_dropped,
+    explain_missing,
+    explain_zero,
+)
 from keras_gradguard.measure.rows import unique_paths
 from keras_gradguard.model.layers import runs_eagerly
 from keras_gradguard.records.finding import Finding
@@ -20,14 +19,20 @@ from keras_gradguard.records.kinds import severity_of
 _MOST_EXPLANATIONS = 20
 
 
+_UNSEEN = (
+    "this step ran as it was traced, or too late, to be looked at: enter "
+    "`watch` before the first call of the step to have the line"
+)
+
+
 class MissingGradients:
     """Explains the missing gradients of one training.
 
     Args:
+        hook: The hook of the training.
         response: The `Response` that findings are told to.
         log: The `TrainingLog`, told which loss reaches which variable.
         expected: The `Expected` variables without a gradient.
-        looking: Makes the block in which a step is looked at.
 
     Attributes:
         notes: Findings that break nothing, to be told once the first batch
@@ -39,40 +44,67 @@ class MissingGradients:
             trace shows no condition of the user's in any.
     """
 
-    def __init__(self, response, log, expected, looking):
+    def __init__(self, hook, response, log, expected):
         self.notes = []
         self.reaches, self.may_jump = None, True
+        self._hook = hook
         self._response = response
         self._log = log
         self._expected = expected
-        self._looking = looking
         self._explained = {}
+        self._has_waited = set()
         self._terms_checked = False
 
-    def explain(self, step, missing, all_lost, quiet):
+    def explain(self, step_of, paths, missing, is_refused, quiet):
         """Returns the diagnoses of a step's missing gradients.
 
         Args:
-            step: The `Step`.
+            step_of: Makes the `Step`.
+            paths: The paths of its variables.
             missing: Numbers of the variables without a gradient, but for
                 the expected ones.
-            all_lost: Whether no variable has one.
+            is_refused: Whether no variable has one.
             quiet: Whether an exception is going to tell of them.
+
+        Returns:
+            A tuple of `Diagnosis`; empty if the next step is to be looked
+            at.
         """
-        key = tuple(step.paths[number] for number in missing)
+        key = tuple(paths[number] for number in missing)
         if key not in self._explained:
             if len(self._explained) >= _MOST_EXPLANATIONS:
                 return ()
-            with self._looking():
-                found = self._find(step, missing, all_lost, quiet)
+            with self._hook.looking():
+                step = step_of()
+                if missing and step.evidence.is_blind:
+                    return self._unseen(step, key, is_refused, quiet)
+                found = self._find(step, missing, is_refused, quiet)
             self._explained[key] = found
         return self._explained[key]
 
-    def _find(self, step, missing, all_lost, quiet):
+    def _unseen(self, step, paths, is_refused, quiet):
+        """A step that was not looked at; the next one may be."""
+        is_new = paths not in self._has_waited
+        if is_new and not is_refused and self._hook.may_look_again():
+            self._has_waited.add(paths)
+            self._hook.look_again()
+            return ()
+        finding = Finding(
+            kind="disconnected",
+            cause="unexplained",
+            variables=paths,
+            notes=(_UNSEEN,),
+            certainty="suspected",
+        )
+        severity = severity_of(len(paths), len(step.paths))
+        return self._response.add_broken([finding], severity, quiet)
+
+    def _find(self, step, missing, is_refused, quiet):
         findings, left_out = [], ()
         if missing:
             findings += step.answer(explain_missing, tuple(missing))
-        if not self._terms_checked and not all_lost:
+        is_seen = step.evidence.seen is not None
+        if not (self._terms_checked or is_refused or is_seen):
             self._terms_checked = True
             # A loss may train nothing while another term hides it.
             terms, reaches, self.may_jump = step.answer(_terms_of)
@@ -83,7 +115,7 @@ class MissingGradients:
             self._see_reaches(step, reaches)
         lost = {path for finding in findings for path in finding.variables}
         severity = severity_of(len(lost), len(step.paths))
-        found = self._response.add_broken(findings, severity, quiet, all_lost)
+        found = self._response.add_broken(findings, severity, quiet, is_refused)
         return found + self._response.add_broken(left_out, "warning", quiet)
 
     def _see_reaches(self, step, found):
@@ -116,116 +148,38 @@ def _terms_of(step):
     return dataclasses.replace(terms, trace=None), found, may_jump
 
 
-_UNSEEN = (
-    "this step ran as it was traced, or too late, to be looked at: enter "
-    "`watch` before the first call of the step to have the line"
-)
-_LATER = "a custom loop cannot be run once more, so the line is not known"
-_NOTHING = (
-    "watch({name}) has seen no update of the model's variables, so nothing "
-    "was measured and nothing was checked. {why}"
-)
-_TRACED = (
-    "A @tf.function that was called before the block runs as it was traced "
-    "then. Enter `watch` before the first call of the training step, or make "
-    "the step anew inside the block: `step = tf.function(step.python_function)`"
-)
-_NO_OPTIMIZER = (
-    "No Keras optimizer was found; pass yours: watch(model, optimizer=...)."
-)
+def hidden_cuts(step_of, measured, log, expected):
+    """Looks for cuts behind zeros, and behind variables that are left out.
 
-
-def nothing_seen():
-    """Returns a `Trace` that answers no question."""
-    return Trace(Graph(), error=LookupError())
-
-
-class LoopMissingGradients(MissingGradients):
-    """Explains missing gradients by what the loop has shown, if it has.
+    Loops, branches and Python functions give zeros where they are cut; a
+    step of the user's own may drop the variables without a gradient.
 
     Args:
-        response: See `MissingGradients`.
-        log: See `MissingGradients`.
-        expected: See `MissingGradients`.
-        looking: See `MissingGradients`.
+        step_of: Makes the `Step` of some variables.
+        measured: A record, see `TrainingLog.measure`.
+        log: The `TrainingLog`.
+        expected: The `Expected` variables without a gradient.
+
+    Returns:
+        A list of `(findings, severity)`.
     """
-
-    def __init__(self, response, log, expected, looking):
-        super().__init__(response, log, expected, looking)
-        self._waiting = set()
-
-    def explain_live(self, step, missing, quiet, may_wait):
-        """Returns the diagnoses of a step's missing gradients.
-
-        Args:
-            step: The `Step`, nothing `seen` if it was not looked at.
-            missing: See `explain`.
-            quiet: See `explain`.
-            may_wait: Whether another such step may show more.
-
-        Returns:
-            A tuple of `Diagnosis`, `None` if the next step is to be looked
-            at.
-        """
-        key = tuple(step.paths[number] for number in missing)
-        if step.evidence.seen is not None or key in self._explained:
-            # Loss terms are asked for only where Keras knows the losses.
-            return self.explain(step, missing, True, quiet)
-        if may_wait and key not in self._waiting:
-            self._waiting.add(key)
-            return None
-        finding = Finding(
-            kind="disconnected",
-            cause="unexplained",
-            variables=key,
-            notes=(_UNSEEN,),
-            certainty="suspected",
-        )
-        severity = severity_of(len(key), len(step.paths))
-        return self._response.add_broken([finding], severity, quiet)
-
-
-def origins_of_nonfinite(step, measured, recorded=None):
-    """Returns the `Finding`s of an update that is not finite.
-
-    Args:
-        step: The `Step`.
-        measured: `(variables, statistics)` of each optimizer.
-        recorded: The `Trace` of the eager step, if it was looked at.
-    """
-    bad = {
-        id(variable)
-        for variables, figures in measured
-        for variable, row in zip(variables, figures, strict=True)
-        if row[-1] > 0
-    }
-    named = zip(step.variables, step.paths, strict=True)
-    paths = tuple(path for variable, path in named if id(variable) in bad)
-    if recorded is not None:
-        found = nonfinite_findings(
-            recorded, step.variables, step.paths, step.model
-        )
-        if found:
-            return [replace(finding, variables=paths) for finding in found]
-    return [
-        Finding(
-            kind="nonfinite",
-            cause="unexplained",
-            variables=paths,
-            notes=(_LATER,),
-            certainty="suspected",
-        )
-    ]
-
-
-def warn_of_nothing(model, has_optimizer):
-    """Warns that a block has seen no update, and says how to mend that.
-
-    Args:
-        model: The model that was watched.
-        has_optimizer: Whether there was any optimizer.
-    """
-    why = _TRACED if has_optimizer else _NO_OPTIMIZER
-    warnings.warn(
-        _NOTHING.format(name=model.name, why=why), UserWarning, stacklevel=4
-    )
+    found = []
+    for variables, figures, *_ in measured:
+        zeros = [n for n, row in enumerate(figures) if row[1] == 0]
+        if zeros:
+            step = step_of(variables)
+            found_zero = step.answer(explain_zero, tuple(zeros))
+            findings = expected.strip(found_zero)
+            severity = severity_of(len(zeros), len(step.variables))
+            found.append((findings, severity))
+    applied = {id(v) for variables, *_ in measured for v in variables}
+    known = step_of(()).model.trainable_variables
+    dropped = [v for v in known if id(v) not in applied]
+    if applied and dropped:
+        step = step_of(dropped)
+        findings = expected.strip(step.answer(explain_dropped))
+        for variable, path in zip(dropped, step.paths, strict=True):
+            if any(path in finding.variables for finding in findings):
+                log.lose(variable, path)
+        found.append((findings, "warning"))
+    return found

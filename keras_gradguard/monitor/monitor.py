@@ -1,64 +1,61 @@
-"""Watches the steps of one training: checks, diagnoses, acts."""
+"""Conducts one training: what is measured, asked, said and done."""
 
-from keras_gradguard.backend import step_evidence
-from keras_gradguard.backend.tensorflow.hook.fit import hook_of
-from keras_gradguard.backend.tensorflow.internals.randomness import (
-    Drawing,
-    looking,
-)
-from keras_gradguard.backend.tensorflow.tracing.failures import (
-    is_backward_crash,
-)
+import collections
+
 from keras_gradguard.diagnosis.failures import explain_error
 from keras_gradguard.diagnosis.not_applied import unknown_findings
 from keras_gradguard.diagnosis.questions import explain_zero
 from keras_gradguard.errors import FINDINGS, GradientBreakError
 from keras_gradguard.graph.trace import Step
-from keras_gradguard.monitor.first_batch import FirstBatch, hidden_cuts
+from keras_gradguard.monitor.first_batch import FirstBatch
 from keras_gradguard.monitor.missing import MissingGradients
-from keras_gradguard.monitor.response import Response, add_notes
+from keras_gradguard.monitor.response import add_notes
 from keras_gradguard.records.kinds import severity_of
 
 LEFT_OUT = {"warn": None, "skip": "bad", "stop": "after", "raise": "after"}
 
 
 class Monitor:
-    """The watcher behind `GradHealthCallback`, for one training.
+    """Watches one training: a `fit`, or the block of `watch`.
+
+    What differs between the two is in the hook: when a record is due, what
+    is seen of a step, and what is kept of a bad one.
 
     Args:
-        model: A compiled Keras model whose `train_function` is made.
+        hook: The hook of the training, see `hook.training`.
         log: The `TrainingLog` to fill.
-        on_break: `"warn"`, `"raise"` or `"stop"`.
-        on_nonfinite: The same, or `"skip"`.
+        response: The `Response` to what is found.
+        symptoms: The `Symptoms` of the training.
+        bad_steps: Its `BadSteps`.
         expected: The `Expected` variables without a gradient and breaks.
-        symptoms: Makes the `Symptoms` of a hook.
+        on_nonfinite: `"warn"`, `"raise"`, `"stop"` or `"skip"`.
 
     Attributes:
         barrier: The `FaultBarrier` of all that watches this training.
     """
 
-    _hook_of = staticmethod(hook_of)
-
-    def __init__(self, model, log, on_break, on_nonfinite, expected, symptoms):
-        self._model = model
+    def __init__(
+        self, hook, log, response, symptoms, bad_steps, expected, on_nonfinite
+    ):
+        self._hook = hook
+        self._model = hook.model
         self._log = log
-        self._on_break = on_break
-        self._response = Response(model, log, on_break, expected)
-        self._connection = MissingGradients(
-            self._response, log, expected, self._looking
-        )
-        self._first = FirstBatch(self._response, log, self._connection)
-        self._on_nonfinite = on_nonfinite
+        self._response = response
+        self._symptoms = symptoms
+        self._bad_steps = bad_steps
         self._expected = expected
-        self._lost = ()
-        self._is_latched = False
-        self._evidence = None
-        self._hook = self._hook_of(model)
-        self.barrier = self._hook.barrier
-        self._symptoms = symptoms(self._hook)
+        self._on_nonfinite = on_nonfinite
+        self._missing = MissingGradients(hook, response, log, expected)
+        self._first = FirstBatch(hook, response, log, expected, self._missing)
+        # Records that an exception has come before.
+        self._waiting = collections.deque()
+        # What a refused update lacks, until the optimizer raises.
+        self._refused = ()
+        self._has_bad = False
+        self.barrier = hook.barrier
         # Last, so that nobody watches who is made by half.
-        self._hook.watchers.append(self)
-        log.not_checked = self._hook.not_checked
+        hook.attach(self)
+        log.not_checked = hook.not_checked
 
     @property
     def withhold(self):
@@ -80,9 +77,9 @@ class Monitor:
         if self.is_on and self._hook.probe is not None:
             with self.barrier.guarded():
                 self._hook.probe.tally.begin()
-                if self._is_latched and self._symptoms.may_rearm():
+                if self._has_bad and self._bad_steps.may_rearm():
                     self._hook.probe.rearm()
-                    self._is_latched = False
+                    self._has_bad = False
 
     def expect_step(self, is_due):
         """Lets the next call of the train function be guarded.
@@ -95,7 +92,7 @@ class Monitor:
         if self.barrier.is_open:
             with self.barrier:
                 if not self._first.has_begun:
-                    self._first.begin(self._hook)
+                    self._first.begin()
                 self._hook.guard_next(is_due)
         if not self.barrier.is_open:
             with self.barrier:
@@ -103,19 +100,20 @@ class Monitor:
 
     def finish(self):
         """Leaves the model as it was and closes the event file."""
-        hook, self._hook, self._evidence = self._hook, None, None
+        hook, self._hook = self._hook, None
         if hook is not None:
             with self.barrier.guarded():
                 hook.undo(self)
             with self.barrier.guarded():
                 self._log.close()
 
-    def see_gradients(self, variables, gradients):
+    def see_gradients(self, variables, gradients, is_refused):
         """Checks a step's gradients before they are applied.
 
         Args:
             variables: The variables they belong to.
             gradients: `None` where the tape found no way, else anything.
+            is_refused: Whether the optimizer will raise, having no gradient.
 
         Returns:
             Whether the update is to be applied.
@@ -123,31 +121,38 @@ class Monitor:
         Raises:
             GradientBreakError: If a gradient is missing and `on_break` is
                 `"raise"`.
+            LoopStopped: If it is `"stop"`, in a loop.
         """
-        self._lost = ()
+        self._refused = ()
         proceed = True
         if self.is_on:
             with self.barrier.guarded():
-                proceed = self._check(variables, gradients)
+                proceed = self._check(variables, gradients, is_refused)
         return proceed
 
-    def _check(self, variables, gradients):
-        step = self._step(variables)
+    def _check(self, variables, gradients, is_refused):
+        paths = self._log.paths_of(variables)
         missing = []
         for number, gradient in enumerate(gradients):
             if gradient is None:
-                self._log.lose(variables[number], step.paths[number])
-                if not self._expected.covers(step.paths[number]):
+                self._log.lose(variables[number], paths[number])
+                if not self._expected.covers(paths[number]):
                     missing.append(number)
-        all_lost = all(gradient is None for gradient in gradients)
-        quiet = all_lost and self._on_break != "stop"
-        found = self._connection.explain(step, missing, all_lost, quiet)
-        if all_lost and self._on_break != "stop":
-            # Keras raises now, and `see_apply_error` says why.
-            self._lost = found
+
+        def step_of():
+            asked = [variables[number] for number in missing] or variables
+            return self._step(variables, asked)
+
+        # Keras raises now, and `see_apply_error` says why.
+        is_told_later = is_refused and self._response.on_break != "stop"
+        found = self._missing.explain(
+            step_of, paths, missing, is_refused, is_told_later
+        )
+        if is_told_later:
+            self._refused = found
             return True
         self._response.act(found)
-        return not all_lost or not found
+        return not is_refused or not found
 
     def see_apply_error(self, error, variables, unknown):
         """Raises the diagnosis in place of Keras' word on no gradient.
@@ -158,8 +163,9 @@ class Monitor:
             unknown: Those that it does not know.
         """
         with self.barrier.guarded():
-            if self._lost:
-                raise self._response.error(self._lost, str(error)) from error
+            if self._refused:
+                found = self._response.error(self._refused, str(error))
+                raise found from error
             if unknown and self.is_on:
                 found = unknown_findings(self._step(variables), unknown)
                 found = self._response.add_broken(
@@ -171,23 +177,24 @@ class Monitor:
         """Adds the diagnosis to an exception that is about gradients."""
         if not self.is_on or isinstance(error, FINDINGS):
             return
-        with self.barrier.guarded(), self._looking():
+        with self.barrier.guarded(), self._hook.looking():
             step = self._step(self._model.trainable_variables)
-            self._lost = self._response.add_broken(
+            self._refused = self._response.add_broken(
                 explain_error(step, error), "error", True, is_fatal=True
             )
-            add_notes(error, self._lost)
+            add_notes(error, self._refused)
 
     def see_failure(self, error):
-        """Takes leave as an exception passes; what is known is on disk."""
+        """Keeps and adds what is known of an exception that ends a training."""
         with self.barrier.guarded():
             if isinstance(error, GradientBreakError):
                 self._log.keep(error.report.diagnoses)
-            elif self.is_on and is_backward_crash(error):
-                with self._looking():
-                    self._explain_crash()
-            add_notes(error, self._lost)
-        self.finish()
+            elif self.is_on:
+                step = self._step(self._model.trainable_variables)
+                if step.evidence.is_backward_crash(error):
+                    with self._hook.looking():
+                        self._explain_crash(step)
+            add_notes(error, self._refused)
 
     def keep(self, diagnoses):
         """Keeps what a `GradGuardLoss` has found; returns the alarms of it."""
@@ -195,66 +202,89 @@ class Monitor:
             diagnoses = self._response.keep(diagnoses)
         return diagnoses
 
-    def _explain_crash(self):
+    def _explain_crash(self, step):
         """A Python function that is cut inside can crash the backward pass."""
-        step = self._step(self._model.trainable_variables)
         findings = explain_zero(step, range(len(step.variables)))
         findings = [f for f in findings if f.op == "EagerPyFunc"]
-        self._lost = self._response.add_broken(
+        self._refused = self._response.add_broken(
             findings, "error", quiet=True, is_fatal=True
         )
 
     def after_step(self):
         """Explains a step whose gradient is not finite, and acts on it."""
-        if self._hook is None or self._is_latched or not self.barrier.is_open:
+        if self._hook is None or self._has_bad or not self.barrier.is_open:
             return
         with self.barrier:
-            if self._hook.latch() is not None:
-                with self._looking():
+            if self._hook.first_bad() is not None:
+                with self._hook.looking():
                     self._look_at_bad_step()
 
     def _look_at_bad_step(self):
-        found, severity, step = self._symptoms.bad_step()
-        self._is_latched = self._on_nonfinite != "skip"
-        if not self._is_latched:
+        kept = self._hook.bad_step()
+        found, severity = self._bad_steps.explain(kept)
+        self._has_bad = self._on_nonfinite != "skip"
+        if not self._has_bad:
             # What was kept of the step others may still have to read.
             self._hook.probe.latch.clear()
         quiet = self._on_nonfinite == "raise"
-        found = self._response.add(found, severity, quiet, step)
+        found = self._response.add(found, severity, quiet, kept.step)
         self._response.act(found, self._on_nonfinite)
 
-    def record(self, check_first=False):
-        """Reads the last step's numbers, writes them and looks at them.
+    def read(self, is_first=False):
+        """Reads the records that wait, writes them and looks at them.
 
         Args:
-            check_first: Whether to ask if a gradient of exactly zero, or one
-                that the step drops, hides a cut.
+            is_first: Whether this is the first record of a `fit`: what is
+                asked once is asked now.
+
+        Raises:
+            GradientBreakError: If something is wrong and is to be raised.
+            LoopStopped: If it is to end the block of a loop.
         """
         if not self.is_on:
             return
         with self.barrier.guarded():
-            self._log.see_optimizers(
-                self._hook.probe.captures.named(), self._hook.num_replicas
-            )
-            measured = self._hook.probe.read()
-            figures = self._log.record(measured)
-            if self.has_histograms:
-                found = self._hook.probe.captures.histograms()
-                self._log.record_histograms(measured, found)
-            if check_first:
-                with self._looking():
-                    self._look_at_first_record(measured)
-            with Drawing(self._hook.is_drawn_elsewhere):
-                self._look_at_figures(figures)
+            for measured, figures in self._written():
+                if is_first:
+                    with self._hook.looking():
+                        self._look_at_first(measured)
+                with self._hook.drawing():
+                    self._look_at_figures(figures)
 
-    def _look_at_first_record(self, measured):
-        self._first.look(self._hook, self._symptoms, self._step)
-        for findings, severity in hidden_cuts(
-            self._step, measured, self._log, self._expected
-        ):
-            self._response.act(self._response.add_broken(findings, severity))
+    def write(self):
+        """Writes the records that wait, and looks at none of them."""
+        if self.is_on:
+            with self.barrier.guarded():
+                collections.deque(self._written(), maxlen=0)
+
+    def _written(self):
+        """Writes what waits, and yields each record with its figures.
+
+        What its caller leaves behind is written by the next call.
+        """
+        probe = self._hook.probe
+        self._waiting.extend(probe.records())
+        if self._waiting:
+            self._log.see_optimizers(
+                probe.named_captures(), self._hook.num_replicas
+            )
+        while self._waiting:
+            step, measured = self._waiting.popleft()
+            figures = self._log.record(measured, step)
+            if self.has_histograms:
+                self._log.record_histograms(measured, probe.histograms())
+            yield measured, figures
+
+    def look_at_first_step(self):
+        """Looks at the first step of a loop, which is over."""
+        if self.is_on:
+            with self.barrier.guarded():
+                self._look_at_first(self._hook.probe.latest())
+
+    def _look_at_first(self, measured):
+        self._first.look(measured, self._symptoms, self._step)
         # A trace takes room; later steps seldom ask for it.
-        self._evidence = None
+        self._hook.forget_evidence()
 
     def _look_at_figures(self, figures):
         for finding in self._symptoms.of_record(figures):
@@ -265,19 +295,13 @@ class Monitor:
                 severity = "warning"
             self._response.act(self._response.add_broken([finding], severity))
 
-    def _looking(self):
-        """A block in which the step may be run, or traced, once more."""
-        return looking(self._hook.is_drawn_elsewhere)
-
-    def _step(self, variables):
-        data = self._hook.data_here()
-        if self._evidence is None or self._evidence.data is not data:
-            self._evidence = step_evidence(self._model, data)
+    def _step(self, variables, asked=None):
+        evidence = self._hook.evidence(variables if asked is None else asked)
         return Step(
             self._model,
-            data,
+            evidence.data,
             tuple(variables),
             self._log.paths_of(variables),
-            self._evidence,
+            evidence,
             self._hook.answers,
         )

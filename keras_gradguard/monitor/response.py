@@ -9,21 +9,22 @@ class Response:
     """Acts on what is found in one training.
 
     Args:
-        model: The model that trains.
         log: The `TrainingLog` to fill.
         on_break: `"warn"`, `"raise"` or `"stop"`.
         expected: The `Expected` breaks, which are kept without a warning.
+        stop: Stops the training.
+        is_silent: Whether to warn of nothing.
 
     Attributes:
-        is_silent: Whether to warn of nothing.
+        on_break: As given.
     """
 
-    def __init__(self, model, log, on_break, expected):
-        self._model = model
+    def __init__(self, log, on_break, expected, stop, is_silent=False):
         self._log = log
-        self._on_break = on_break
+        self.on_break = on_break
         self._expected = expected
-        self.is_silent = False
+        self._stop = stop
+        self._is_silent = is_silent
 
     def add(self, findings, severity, quiet=False, step=None, is_fatal=False):
         """Keeps findings, and warns of new ones unless an exception tells.
@@ -43,14 +44,14 @@ class Response:
         if not is_fatal:
             found, alarms = self._expected.accept(found)
         fresh = self._log.keep(found)
-        for diagnosis in () if quiet or self.is_silent else fresh:
+        for diagnosis in () if quiet or self._is_silent else fresh:
             if diagnosis in alarms:
                 warn_of(diagnosis)
         return alarms
 
     def add_broken(self, findings, severity, quiet=False, is_fatal=False):
         """As `add`, and silent where `on_break` raises them."""
-        is_raised = self._on_break == "raise" and severity != "note"
+        is_raised = self.on_break == "raise" and severity != "note"
         return self.add(
             findings, severity, quiet or is_raised, is_fatal=is_fatal
         )
@@ -70,13 +71,15 @@ class Response:
 
         Raises:
             GradientBreakError: If the action is `"raise"`.
+            LoopStopped: If it is `"stop"`, in a loop.
         """
-        action = action or self._on_break
-        if found and action == "raise":
-            self._log.flush()
+        action = action or self.on_break
+        if not found or action not in ("raise", "stop"):
+            return
+        self._log.flush()
+        if action == "raise":
             raise self.error(found)
-        if found and action == "stop":
-            self._model.stop_training = True
+        self._stop()
 
     def error(self, found, cause=None):
         """Returns the exception that tells of some diagnoses.

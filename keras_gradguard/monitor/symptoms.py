@@ -1,51 +1,26 @@
 """What the numbers of the steps show, and why."""
 
-import dataclasses
-import warnings
-
-import keras
-import tensorflow as tf
-
 from keras_gradguard.backend import step_evidence
-from keras_gradguard.backend.tensorflow.internals.batches import (
-    packed,
-    packed_batch,
-    stored,
-)
 from keras_gradguard.diagnosis.not_applied import (
     dropped_findings,
     still_findings,
 )
 from keras_gradguard.diagnosis.questions import (
     explain_jumps,
-    explain_nonfinite,
     explain_zeros,
-    unexplained,
 )
 from keras_gradguard.diagnosis.underflow import Underflow
 from keras_gradguard.graph.trace import Step
 from keras_gradguard.measure.figures import OverwrittenFigures
 from keras_gradguard.measure.trends import Trends
-from keras_gradguard.model.layers import runs_eagerly, state_of
+from keras_gradguard.model.layers import runs_eagerly
 from keras_gradguard.model.optimizers import is_overwritten
 from keras_gradguard.records.finding import Finding, Place
-from keras_gradguard.records.kinds import severity_of
-from keras_gradguard.records.norms import UNMEASURED
-from keras_gradguard.report.incident import (
-    MOST,
-    Incident,
-    bounded,
-    incident_summary,
-    new_folder,
-    replay_note,
-    write_incident,
-)
 from keras_gradguard.source.declared import Declarations
 
 # A set of variables that changes from record to record is not replayed for
 # ever.
 _MOST_REPLAYS = 5
-_NO_BATCH = "the batch of the bad step was not kept"
 
 
 class Symptoms:
@@ -56,111 +31,19 @@ class Symptoms:
         log: The `TrainingLog`.
         thresholds: The `Thresholds`.
         expected: The `Expected` variables without a gradient.
-        log_dir: Folder for incidents, or `None` to write none.
     """
 
-    def __init__(self, hook, log, thresholds, expected, log_dir=None):
+    def __init__(self, hook, log, thresholds, expected):
         self._hook = hook
         self._model = hook.model
         self._log = log
         self._expected = expected
-        self._log_dir = log_dir
         self._trends = Trends(thresholds)
         self._overwritten = OverwrittenFigures(is_overwritten)
-        self._underflow = Underflow(hook, thresholds)
+        self._underflow = Underflow(thresholds)
         self._patience = thresholds.patience
-        self._num_bad, self._num_records, self._num_replays = 0, 0, 0
+        self._num_records, self._num_replays = 0, 0
         self._asked, self._told, self._lost = set(), set(), set()
-
-    def bad_step(self):
-        """Explains the bad step that the probe has kept.
-
-        Returns:
-            `(findings, severity, step)`; no findings after the third one.
-        """
-        step = int(self._hook.latch()[0])
-        weights, tensors, measured = self._hook.probe.bad_step()
-        self._num_bad += 1
-        if self._num_bad > MOST:
-            return [], "warning", step
-        batch = self._hook.batch()
-        if self._model.steps_per_execution > 1:
-            known = self._hook.data
-            batch = None if tensors is None else packed_batch(known, tensors)
-        hit = self._hit(measured)
-        asked = self._step(batch)
-        if batch is None:
-            found = [unexplained(hit, _NO_BATCH)]
-        else:
-            is_xla = self._mode() == "xla"
-            found = explain_nonfinite(asked, hit, weights, is_xla)
-        severity = severity_of(len(hit), len(asked.paths))
-        if self._log_dir is not None:
-            known = self._incident(step, asked, weights, hit)
-            found = self._keep(known, found, severity)
-        fresh = [f for f in found if _cause(f) not in self._told]
-        self._told |= set(map(_cause, found))
-        return fresh, severity, step
-
-    def _hit(self, measured):
-        hit = set()
-        for variables, figures in measured:
-            paths = self._log.paths_of(variables)
-            hit |= {
-                path
-                for path, row in zip(paths, figures, strict=True)
-                if row[0] != UNMEASURED and row[-1] > 0
-            }
-        return hit
-
-    def _incident(self, step, asked, weights, hit):
-        variables = state_of(self._model)
-        arrays, data = {}, asked.data
-        return Incident(
-            step=step,
-            epoch=self._log.epoch,
-            batch=None if data is None else packed(data, arrays),
-            weights=tuple(
-                tuple(stored(f"w{number}", value.numpy(), arrays))
-                for number, (_, value) in enumerate(weights)
-            ),
-            names=tuple((v.path, tuple(v.shape)) for v in variables),
-            paths=asked.paths,
-            hit=tuple(path for path in asked.paths if path in hit),
-            mode=self._mode(),
-            arrays=arrays,
-            dtype_policy=keras.config.dtype_policy().name,
-        )
-
-    def _mode(self):
-        if runs_eagerly(self._model):
-            return "eager"
-        return "xla" if self._model.jit_compile else "graph"
-
-    def _keep(self, known, found, severity):
-        """Writes an incident; the findings tell how to run it again."""
-        try:
-            known = bounded(known)
-            folder = new_folder(self._log_dir, known.step)
-            notes = (*known.notes, replay_note(folder))
-            found = [
-                dataclasses.replace(f, notes=(*f.notes, *notes)) for f in found
-            ]
-            words = self._log.words(found, severity, known.step)
-            records = tuple(diagnosis.to_dict() for diagnosis in words)
-            known = dataclasses.replace(known, diagnoses=records)
-            write_incident(folder, known)
-            told = incident_summary(folder, known)
-            self._log.outbox.incident(known.step, told)
-        except OSError as error:
-            self._log_dir = None
-            warnings.warn(
-                "GradHealthCallback cannot write the incident to its "
-                f"`log_dir`; training goes on. {error}",
-                UserWarning,
-                stacklevel=2,
-            )
-        return found
 
     def jumps(self, may_jump=True):
         """Returns the `Finding`s of a loss that jumps on the last batch.
@@ -175,13 +58,6 @@ class Symptoms:
             return []
         return explain_jumps(self._step(batch), graph and graph())
 
-    def may_rearm(self):
-        """Returns whether another bad step would be a new one."""
-        return self._num_bad < MOST and all(
-            bool(tf.reduce_all(tf.math.is_finite(variable)))
-            for variable in self._model.trainable_variables
-        )
-
     def of_record(self, figures):
         """Says what a record and those before it show.
 
@@ -194,7 +70,7 @@ class Symptoms:
         self._num_records += 1
         moved_by_gradient = self._overwritten.without(figures, self._named)
         self._trends.add(moved_by_gradient, self._log.step)
-        found = self._underflow.of_record(self._num_records, self._step)
+        found = self._underflowing()
         lost = (f.variables for f in found if f.cause == "float16")
         self._lost |= {path for paths in lost for path in paths}
         self._told |= self._lost
@@ -204,6 +80,15 @@ class Symptoms:
                 self._step(self._hook.batch()), self._applied()
             )
         return self._expected.strip(found)
+
+    def _underflowing(self):
+        hook, underflow = self._hook, self._underflow
+        found = underflow.falling(
+            hook.probe.captures, hook.num_steps, self._step
+        )
+        if underflow.is_due(self._num_records):
+            found += underflow.lost(self._step(hook.batch()))
+        return found
 
     def _zero(self):
         zero = [
@@ -279,8 +164,3 @@ class Symptoms:
         evidence = step_evidence(self._model, batch)
         answers = self._hook.answers
         return Step(self._model, batch, variables, paths, evidence, answers)
-
-
-def _cause(finding):
-    place = finding.place
-    return (finding.cause, finding.op, finding.layer, place.file, place.line)

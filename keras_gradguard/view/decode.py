@@ -1,4 +1,4 @@
-"""What a run holds, decoded.
+"""What a run holds, read and decoded.
 
 An event file may be damaged, forged or of another program. Whatever it holds is
 decoded here and nowhere else, so that what the rest of `view` and the page get
@@ -10,9 +10,11 @@ import dataclasses
 import json
 import math
 
+from tensorboard.data import provider
+
 from keras_gradguard.records.norms import MISSING, UNMEASURED
 from keras_gradguard.records.reading import diagnosis_of
-from keras_gradguard.report.layout import VERSION, whole
+from keras_gradguard.report.layout import PLUGIN, VERSION, whole
 
 # JSON as the page reads it holds each whole number below this one.
 _LARGEST = 2**53
@@ -23,6 +25,8 @@ _MOST_NESTED = 64
 _MOST_CHARACTERS = 200
 # How JSON is written where there is no number for it.
 _NOT_FINITE = ("nan", "inf", "-inf")
+# More points than a tag ever has.
+_ALL = 10**9
 
 
 class ReadError(ValueError):
@@ -42,6 +46,93 @@ class Signed:
     started: float
     begin: float
     items: list
+
+
+class Store:
+    """Reads the runs of one experiment.
+
+    Args:
+        data_provider: The `DataProvider` of TensorBoard.
+        context: The `RequestContext`.
+        experiment: The experiment, as TensorBoard names it.
+    """
+
+    def __init__(self, data_provider, context, experiment):
+        self._provider = data_provider
+        self._known = {
+            "ctx": context,
+            "experiment_id": experiment,
+            "plugin_name": PLUGIN,
+        }
+        self._last = {}
+
+    def runs(self):
+        """Returns the tags of each run: `{run: {tag: series}}`."""
+        found = self._provider.list_tensors(**self._known)
+        return dict(sorted(found.items()))
+
+    def read_last(self, runs):
+        """Reads the last points of all tags of some runs at once.
+
+        A call for each takes longer: the fast server needs 40 ms to answer
+        one. Where it fails, each run is read when it is asked for, so that
+        only those fail that cannot be read.
+
+        Args:
+            runs: Names of the runs.
+        """
+        try:
+            self._last = self._read(runs, None, 1) if runs else {}
+        except Exception:
+            self._last = {}
+
+    def last(self, run, tags):
+        """Returns the last point of each of some tags.
+
+        Args:
+            run: Name of the run.
+            tags: Names of tags; one that the run has not is left out.
+
+        Returns:
+            `{tag: TensorDatum}`.
+
+        Raises:
+            ReadError: If TensorBoard cannot read one.
+        """
+        found = self.points(run, tags, 1)
+        return {tag: points[-1] for tag, points in found.items() if points}
+
+    def points(self, run, tags, most=_ALL):
+        """Returns the points of some tags of a run.
+
+        Args:
+            run: Name of the run.
+            tags: Names of tags.
+            most: How many of each tag, the last one among them.
+
+        Returns:
+            `{tag: [TensorDatum]}`.
+
+        Raises:
+            ReadError: If TensorBoard cannot read one.
+        """
+        if not tags:
+            return {}
+        if most == 1 and run in self._last:
+            found = self._last[run]
+            return {tag: found[tag] for tag in tags if tag in found}
+        try:
+            return self._read([run], list(tags), most).get(run, {})
+        except Exception as error:
+            # It decodes tensors on its own, and documents no exception.
+            raise broken(run, "TensorBoard cannot read it", error) from error
+
+    def _read(self, runs, tags, most):
+        return self._provider.read_tensors(
+            **self._known,
+            run_tag_filter=provider.RunTagFilter(runs=runs, tags=tags),
+            downsample=most,
+        )
 
 
 class Decoder:

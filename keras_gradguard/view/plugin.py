@@ -12,9 +12,8 @@ from tensorboard.plugins import base_plugin
 from tensorboard.util import tb_logging
 
 from keras_gradguard.report.layout import PLUGIN, RECORD, VERSION
-from keras_gradguard.view.decode import Decoder, ReadError
+from keras_gradguard.view.decode import Decoder, ReadError, Store
 from keras_gradguard.view.details import Details, card_of
-from keras_gradguard.view.store import Store
 from keras_gradguard.view.timeline import timeline_of
 
 FOLDER = pathlib.Path(__file__).parent / "static"

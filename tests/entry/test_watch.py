@@ -447,7 +447,7 @@ def test_expected():
         "keras_gradguard.backend.tensorflow.tracing.recorder.Recording.see",
         "keras_gradguard.backend.tensorflow.tracing.observer.LiveObserver._layer",
         "keras_gradguard.backend.tensorflow.capture.probe.LoopProbe.before_apply",
-        "keras_gradguard.monitor.loop.FirstStep.see_update",
+        "keras_gradguard.backend.tensorflow.hook.loop.FirstStep.note_update",
     ],
 )
 def test_a_fault_of_the_tool_stops_nothing(name, mode, monkeypatch):

@@ -14,7 +14,7 @@ from keras_gradguard import (
     check_loss,
     diagnose,
 )
-from keras_gradguard.monitor.symptoms import Symptoms
+from keras_gradguard.monitor.bad_step import BadSteps
 from keras_gradguard.replay import read_incident
 from tests.fitting import (
     MODES,
@@ -565,14 +565,14 @@ def test_loss_scale_that_stays_hides_nothing():
 
 def test_bad_step_of_the_next_epoch(monkeypatch):
     """It is told of with its own gradients, not with those before it."""
-    seen, original = [], Symptoms._hit
+    seen, original = [], BadSteps._hit
 
     def hit(self, measured):
         (variables, figures), *_ = measured
         seen.append(figures[:, -1].tolist())
         return original(self, measured)
 
-    monkeypatch.setattr(Symptoms, "_hit", hit)
+    monkeypatch.setattr(BadSteps, "_hit", hit)
     x, y = np.ones((12, 4), "float32"), np.ones((12, 3), "float32")
 
     class Spoiled(keras.losses.Loss):

@@ -57,24 +57,6 @@ OUTER = {
     TRACING: {"numpy", "keras", "tensorflow"},
     HOOK: {"numpy", "keras", "tensorflow"},
 }
-# Arrows that are still to go; each change may only shorten this list.
-EXCEPTIONS = {
-    "loop -> tensorflow",
-    "loss -> tensorflow",
-    "loss_check -> tensorflow",
-    "model_check -> tensorflow",
-    "monitor.first_batch -> backend.tensorflow.internals.variables",
-    "monitor.first_batch -> backend.tensorflow.tracing.reruns",
-    "monitor.first_batch -> tensorflow",
-    "monitor.loop -> backend.tensorflow.hook.loop",
-    "monitor.loop -> backend.tensorflow.tracing.recorder",
-    "monitor.loop -> tensorflow",
-    "monitor.monitor -> backend.tensorflow.hook.fit",
-    "monitor.monitor -> backend.tensorflow.internals.randomness",
-    "monitor.monitor -> backend.tensorflow.tracing.failures",
-    "monitor.symptoms -> backend.tensorflow.internals.batches",
-    "monitor.symptoms -> tensorflow",
-}
 ENTRIES = {"callback", "loop", "loss", "model_check", "loss_check", "replay"}
 OUTSIDE = ("tensorflow", "keras", "numpy", "tensorboard", "google", "werkzeug")
 
@@ -95,7 +77,7 @@ def test_arrows_run_one_way(folder):
         for other in structure.imports(module)
         if (structure.folder(other) or other) not in ALLOWED[folder] | {folder}
     }
-    assert set() == found - EXCEPTIONS
+    assert set() == found
 
 
 @pytest.mark.parametrize("folder", OUTER)
@@ -107,7 +89,7 @@ def test_other_packages(folder):
         if structure.folder(module) == folder
         for name in outer(module) - OUTER[folder]
     }
-    assert set() == found - EXCEPTIONS
+    assert set() == found
 
 
 def test_entry_points():
@@ -116,8 +98,7 @@ def test_entry_points():
         found = ENTRIES & structure.imports(module)
         assert module == "__main__" or not found
         if not structure.folder(module):
-            is_known = f"{module} -> tensorflow" in EXCEPTIONS
-            assert is_known or "tensorflow" not in outer(module), module
+            assert "tensorflow" not in outer(module), module
 
 
 def test_private_names():
@@ -145,13 +126,6 @@ def test_folders_are_all_in_the_table():
     """A new folder needs a row."""
     folders = {structure.folder(module) for module in structure.files()}
     assert folders - {"", "backend", TENSORFLOW} == set(ALLOWED)
-
-
-def test_exceptions_are_needed():
-    """One that is gone is struck from the list."""
-    for arrow in EXCEPTIONS:
-        module, _, other = arrow.partition(" -> ")
-        assert other in structure.imports(module) | outer(module), arrow
 
 
 def test_size_of_the_package():

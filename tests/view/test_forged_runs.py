@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 
 from keras_gradguard.report.layout import DIAGNOSES, INCIDENTS, LOSSES, SCHEMA
-from keras_gradguard.view.decode import Decoder, ReadError
+from keras_gradguard.view.decode import Decoder, ReadError, Store
 from keras_gradguard.view.details import card_of
-from keras_gradguard.view.store import Store
 from tests.view.board import Board
 from tests.view.forged import CASES, SOUND, nested, write_all
 from tests.view.served import Served

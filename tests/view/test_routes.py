@@ -19,8 +19,8 @@ from keras_gradguard.records.text import (
     place,
 )
 from keras_gradguard.view import plugin
+from keras_gradguard.view.decode import Store
 from keras_gradguard.view.plugin import asset_names
-from keras_gradguard.view.store import Store
 from tests.view.served import Served
 
 pytestmark = pytest.mark.smoke

@@ -203,7 +203,7 @@ TRACED = [
     "btf.hook.guarded_step.GuardedStep.is_probed",
     "btf.capture.probe.Probe.begin",
     "btf.capture.probe.Probe.see_loss",
-    "btf.hook.optimizer.OptimizerHook._known",
+    "btf.hook.guarded_step.GuardedStep.update_of",
     "monitor.monitor.Monitor.see_gradients",
     "monitor.monitor.Monitor._check",
     "monitor.missing.MissingGradients.explain",
@@ -227,10 +227,10 @@ LATER = [
     ("btf.hook.fit.FitHook._taken_from", 4),
     ("btf.capture.totals.EpochTotals.take", 2),
     ("btf.hook.fit.Logs", 2),
-    ("btf.capture.probe.Probe.read", 3),
+    ("btf.capture.probe.Probe.latest", 3),
     ("monitor.log.TrainingLog.record", 2),
     ("monitor.first_batch.FirstBatch.look", 1),
-    ("monitor.monitor.hidden_cuts", 1),
+    ("monitor.first_batch.hidden_cuts", 1),
     ("monitor.symptoms.Symptoms.of_record", 5),
     ("schedule.Schedule.is_due", 4),
     ("btf.hook.running.Running.__exit__", 2),
@@ -284,7 +284,7 @@ def test_fault_beside_a_generator(name, call, eager, monkeypatch):
         ("btf.hook.train_function.OwnStep._watch", 1),
         ("btf.internals.functions.Functions.apart", 1),
         ("btf.capture.probe.Probe.end", 1),
-        ("btf.capture.probe.Probe.read", 2),
+        ("btf.capture.probe.Probe.latest", 2),
     ],
 )
 def test_fault_in_a_step_of_the_users_own(name, call, eager, monkeypatch):
@@ -298,7 +298,7 @@ def test_fault_in_a_step_of_the_users_own(name, call, eager, monkeypatch):
     [
         ("btf.capture.bad_step.LeftOutUpdates.apply", 1),
         ("btf.capture.bad_step.LeftOutUpdates.restored", 1),
-        ("btf.capture.probe.Probe.read", 2),
+        ("btf.capture.probe.Probe.latest", 2),
     ],
 )
 def test_fault_where_updates_are_held_back(
@@ -328,7 +328,7 @@ def test_nothing_is_held_back_after_a_fault(what, monkeypatch):
     expected, _ = trained(lambda: make(middle=Late()), train, [])
     callback = GradHealthCallback(every=1, on_nonfinite=what)
     with monkeypatch.context() as context:
-        failing(context, "btf.capture.probe.Probe.read", 2)
+        failing(context, "btf.capture.probe.Probe.latest", 2)
         model, _, told = guarded(train, callback, middle=Late())
     same_bits(expected, model)
     assert np.isnan(model.get_weights()[0]).all()
@@ -351,7 +351,7 @@ def drawn():
     [
         "callback.Symptoms",
         "btf.tracing.evidence.trace_step",
-        "monitor.monitor.hidden_cuts",
+        "monitor.first_batch.hidden_cuts",
         "monitor.symptoms.Symptoms.jumps",
     ],
 )
@@ -427,7 +427,7 @@ def test_another_fit_is_guarded_anew(monkeypatch):
     model = make()
     with monkeypatch.context() as context, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        failing(context, "btf.capture.probe.Probe.read")
+        failing(context, "btf.capture.probe.Probe.latest")
         shuffled(model, [callback])
     not_looked(callback.report)
     shuffled(model, [callback])
@@ -558,20 +558,20 @@ def looped(eager, watching=None, **arguments):
 
 
 LOOPS = [
-    ("loop._is_chief", 1),
-    ("loop.LoopMonitor", 1),
-    ("monitor.loop.live_optimizers", 1),
+    ("loop.is_chief", 1),
+    ("loop.Monitor", 1),
+    ("btf.hook.loop.live_optimizers", 1),
     ("btf.hook.loop.LoopHook.add", 1),
     ("btf.tracing.recorder.LiveRecorder.open", 1),
     ("btf.hook.loop.LoopHook._is_watched", 1),
-    ("btf.hook.loop.LoopHook._known", 1),
-    ("monitor.loop.LoopMonitor.see_gradients", 1),
-    ("monitor.loop.LoopMonitor._check_loop", 1),
+    ("btf.hook.loop.LoopHook.update_of", 1),
+    ("monitor.monitor.Monitor.see_gradients", 1),
+    ("monitor.monitor.Monitor._check", 1),
     ("btf.capture.probe.LoopProbe.before_apply", 1),
     ("btf.capture.updates.LoopCapture.after", 1),
-    ("monitor.loop.FirstStep.see_update", 1),
-    ("monitor.loop.LoopMonitor.see_update", 1),
-    ("monitor.loop.LoopRecords.written", 2),
+    ("btf.hook.loop.FirstStep.note_update", 1),
+    ("btf.hook.loop.LoopHook.see_update", 1),
+    ("monitor.monitor.Monitor._written", 2),
     ("monitor.symptoms.Symptoms.of_record", 2),
     ("btf.hook.loop.LoopHook.undo", 1),
     ("monitor.log.TrainingLog.close", 1),

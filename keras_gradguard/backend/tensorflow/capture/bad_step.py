@@ -1,5 +1,7 @@
 """The first bad step of a training, marked in the graph or left out."""
 
+import dataclasses
+
 import tensorflow as tf
 
 from keras_gradguard.backend.tensorflow.capture.snapshot import Snapshot
@@ -11,6 +13,27 @@ from keras_gradguard.backend.tensorflow.internals.graphs import (
 from keras_gradguard.backend.tensorflow.internals.variables import read
 
 NEVER = -1
+
+
+@dataclasses.dataclass(frozen=True)
+class KeptStep:
+    """What was kept of a bad step.
+
+    Args:
+        step: Number of updates before it.
+        measured: `(variables, statistics)` of each optimizer.
+        weights: `(variable, value)` pairs from before it, if they were kept.
+        batch: Its batch as `train_step` gets it, `None` if it was not kept.
+        trace: The `Trace` of its ops with their values, if it was recorded.
+        note: Why the line is not known where there is neither.
+    """
+
+    step: int
+    measured: list
+    weights: tuple = ()
+    batch: object = None
+    trace: object = None
+    note: str | None = None
 
 
 class FirstBadStep:

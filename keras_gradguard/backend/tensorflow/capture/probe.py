@@ -33,7 +33,9 @@ class LoopProbe:
 
     Args:
         every: Updates between two records.
-        withhold: As for `Probe`.
+        withhold: `None` to make every update, `"bad"` to leave out those of
+            gradients that are not finite, `"after"` to leave out all that
+            follow such a one as well.
 
     Attributes:
         latch: The `FirstBadStep` of the first bad update.
@@ -41,11 +43,16 @@ class LoopProbe:
 
     def __init__(self, every, withhold=None):
         self._captures = {}
-        self.withhold = withhold
+        self._withhold = withhold
         self._every = every
         with guard_variables():
             self._is_on = tf.Variable(True, trainable=False)
         self.latch = FirstBadStep()
+
+    @property
+    def withholds(self):
+        """Whether it leaves out what a bad step would do."""
+        return self._withhold is not None
 
     @property
     def captures(self):
@@ -69,7 +76,7 @@ class LoopProbe:
         capture = self._captures[key]
         is_bad, known = capture.before(gradients, is_scaled)
         held = is_bad
-        if self.withhold == "after":
+        if self._withhold == "after":
             held = is_bad | (self._is_on.value() & self.latch.is_set())
         self.latch.mark(is_bad, tf.cast(optimizer.iterations, tf.int64))
         return capture, held, known
@@ -81,7 +88,7 @@ class LoopProbe:
             known: What `before_apply` returned.
             apply: Makes it; its optimizer is built.
         """
-        if self.withhold is None:
+        if self._withhold is None:
             return apply()
 
         def make():
@@ -106,7 +113,7 @@ class LoopProbe:
             found.append((name + number, capture))
         return found
 
-    def take(self):
+    def records(self):
         """Returns the records since the last call, the oldest first.
 
         Returns:
@@ -119,6 +126,17 @@ class LoopProbe:
                 row = (capture.variables, statistics, updates, name)
                 found.setdefault(step, []).append(row)
         return sorted(found.items(), key=lambda item: item[0])
+
+    def latest(self):
+        """Returns what was measured last of each optimizer, see `records`."""
+        return [
+            (capture.variables, capture.read(), None, name)
+            for name, capture in self.named_captures()
+        ]
+
+    def histograms(self):
+        """Returns nothing: a loop has none."""
+        return []
 
     def take_bad(self):
         """Returns `(variables, statistics)` of the first bad step."""
@@ -142,9 +160,7 @@ class Probe:
         model: A compiled Keras model.
         num_replicas: How many replicas train it; where there are several,
             the first one measures.
-        withhold: `None` to make every update, `"bad"` to leave out those of
-            gradients that are not finite, `"after"` to leave out all that
-            follow such a one as well.
+        withhold: As for `LoopProbe`.
         has_histograms: Whether the elements of each gradient are counted.
 
     Attributes:
@@ -358,11 +374,23 @@ class Probe:
         """
         return self._share.read()
 
-    def read(self):
+    def named_captures(self):
+        """Returns the name and the capture of each update of a step."""
+        return self.captures.named()
+
+    def latest(self):
         """Returns the last record, see `Captures.read`."""
         if self._record is None:
             self._record = self.captures.read()
         return self._record
+
+    def records(self):
+        """Returns the last record, its step not counted here."""
+        return [(None, self.latest())]
+
+    def histograms(self):
+        """Returns the histograms of the last record, see `Captures`."""
+        return self.captures.histograms()
 
     def bad_step(self):
         """Returns `BadStep.take`."""

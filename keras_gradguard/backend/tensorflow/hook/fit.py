@@ -8,6 +8,7 @@ import weakref
 
 import tensorflow as tf
 
+from keras_gradguard.backend.tensorflow.capture.bad_step import KeptStep
 from keras_gradguard.backend.tensorflow.capture.probe import NORM
 from keras_gradguard.backend.tensorflow.hook.guarded_step import (
     GuardedStep,
@@ -19,16 +20,17 @@ from keras_gradguard.backend.tensorflow.hook.running import (
     Running,
     end_with,
     fit_draws_elsewhere,
-    num_replicas,
     running_fit,
 )
 from keras_gradguard.backend.tensorflow.hook.train_function import (
     note_run,
     tracer_of,
 )
+from keras_gradguard.backend.tensorflow.hook.training import TrainingHook
 from keras_gradguard.backend.tensorflow.internals.batches import packed_batch
 from keras_gradguard.backend.tensorflow.internals.randomness import Drawing
-from keras_gradguard.errors import FaultBarrier, counted, fault_sentence
+from keras_gradguard.backend.tensorflow.tracing.evidence import StepEvidence
+from keras_gradguard.errors import counted
 from keras_gradguard.model.layers import runs_eagerly
 
 
@@ -94,42 +96,31 @@ def _known(model):
     return None if reference is None else reference()
 
 
-class FitHook:
-    """Shows each training step of one model to its watchers.
+_NO_BATCH = "the batch of the bad step was not kept"
 
-    A watcher has `withhold` and `has_histograms`, see `Probe`;
-    `see_gradients(variables, gradients)`, whose gradients are `None` where
-    the tape found no way and else anything, and which returns whether the
-    update is applied;
-    `see_apply_error(error, variables, unknown)` for a ValueError of the
-    optimizer; `see_step_error(error)` for an exception inside a step;
-    `see_failure(error)` for one that leaves the train function; `finish()`.
+
+class FitHook(TrainingHook):
+    """Shows each training step of one model to its watchers.
 
     Args:
         model: A compiled Keras model whose `train_function` is made.
         fit: See `running_fit`.
 
     Attributes:
-        barrier: The `FaultBarrier` of all that watches this training. After a
-            fault the step that was traced runs on: another trace would run the
-            user's Python code once more, and begin anew with each random op.
-        not_checked: A list of what is to be said of faults, see `Report`.
-        is_running: Whether a call of the train function runs.
-        is_drawn_elsewhere: Whether other threads may draw random numbers
-            for the batches.
+        barrier: After a fault the step that was traced runs on: another trace
+            would run the user's Python code once more, and begin anew with
+            each random op.
+        num_steps: How many steps have begun.
+        is_of: Returns whether a `fit` is this one, see `end_with`.
     """
 
     def __init__(self, model, fit=()):
-        self.model = model
-        self.barrier = FaultBarrier(self._see_fault)
-        self.not_checked = []
+        super().__init__(model, fit_draws_elsewhere(fit))
         self._num_running, self._num_done = 0, 0
-        self.watchers = []
         self.num_steps = 0
-        self.num_replicas = num_replicas(model)
         self.is_of = end_with(fit, self)
-        self.is_drawn_elsewhere = fit_draws_elsewhere(fit)
-        self._step = self._plain = self._around = self._latch = None
+        self._step = self._plain = self._around = self._bad = None
+        self._evidence = None
         # What its step holds for, once it is traced; `None` to keep no step.
         self._traced_for = None
 
@@ -138,11 +129,12 @@ class FitHook:
         """Whether a call of the train function runs."""
         return self._num_running > 0
 
-    def _see_fault(self, reason):
-        when = "before its first step was done"
+    def _progress(self):
         if self._num_done:
-            when = f"after {counted(self._num_done, 'step')} of this training"
-        self.not_checked.append(fault_sentence(when, reason))
+            return f"after {counted(self._num_done, 'step')} of this training"
+        return "before its first step was done"
+
+    def _switch_off(self):
         if self.probe is not None:
             with self.barrier.guarded():
                 self.probe.switch_off()
@@ -180,7 +172,7 @@ class FitHook:
             self._leave_step()
 
     def _leave_step(self):
-        step, self._step = self._step, None
+        step, self._step, self._evidence = self._step, None, None
         if step is None:
             return
         step.training = None
@@ -276,6 +268,7 @@ class FitHook:
             with self.barrier.guarded():
                 for watcher in list(self.watchers):
                     watcher.see_failure(error)
+                    watcher.finish()
             raise
         finally:
             self._num_running -= 1
@@ -308,7 +301,7 @@ class FitHook:
         """Returns the logs of a call as Keras is to get them."""
         probe = self._step.probe
         norm, is_bad = probe.take(logs)
-        self._latch = probe.latch.read() if is_bad else None
+        self._bad = int(probe.latch.read()[0]) if is_bad else None
         if not isinstance(logs, dict):
             return logs
         if norm is None or NORM in logs:
@@ -321,9 +314,42 @@ class FitHook:
         """Whether a step of this training has begun."""
         return self.num_steps > 0
 
-    def latch(self):
-        """Returns `FirstBadStep.read` if the last call had one, or `None`."""
-        return self._latch
+    def first_bad(self):
+        """Returns the number of the bad step of the last call, or `None`."""
+        return self._bad
+
+    def bad_step(self):
+        """Returns what was kept of it, a `KeptStep`."""
+        weights, tensors, measured = self.probe.bad_step()
+        batch = self.batch()
+        if self.model.steps_per_execution > 1:
+            batch = None
+            if tensors is not None:
+                batch = packed_batch(self.data, tensors)
+        return KeptStep(self._bad, measured, weights, batch, note=_NO_BATCH)
+
+    def stop(self):
+        """Ends the training after this step."""
+        self.model.stop_training = True
+
+    def evidence(self, variables):
+        """Returns what looks at the step that runs, the same until its end.
+
+        Args:
+            variables: The variables that are asked about.
+        """
+        data = self.data_here()
+        if self._evidence is None or self._evidence.data is not data:
+            self._evidence = StepEvidence(self.model, data)
+        return self._evidence
+
+    def forget_evidence(self):
+        """Lets go of a trace, which takes much room."""
+        self._evidence = None
+
+    def may_look_again(self):
+        """Returns whether a later step shows more; here each shows all."""
+        return False
 
     def data_here(self):
         """Returns the batch of the step that runs, else what it was like."""

@@ -8,6 +8,7 @@ steps would hold them, and by them the models, for good. So it is an attribute
 of that function.
 """
 
+import contextlib
 import functools
 import types
 import weakref
@@ -16,7 +17,12 @@ import tensorflow as tf
 
 from keras_gradguard.backend.tensorflow.capture.probe import Probe
 from keras_gradguard.backend.tensorflow.hook.first_trace import FirstTrace
-from keras_gradguard.backend.tensorflow.hook.optimizer import OptimizerHook
+from keras_gradguard.backend.tensorflow.hook.optimizer import (
+    OptimizerHook,
+    SummedHook,
+    Update,
+    scale_patch,
+)
 from keras_gradguard.backend.tensorflow.hook.running import (
     is_measured_here,
     num_replicas,
@@ -27,6 +33,7 @@ from keras_gradguard.backend.tensorflow.hook.train_function import (
     is_run_as,
     is_traced,
     made_anew,
+    without,
 )
 from keras_gradguard.backend.tensorflow.internals.batches import spec_of
 from keras_gradguard.backend.tensorflow.internals.graphs import runtime_here
@@ -39,7 +46,12 @@ from keras_gradguard.model.layers import (
     own_weights,
     runs_eagerly,
 )
-from keras_gradguard.model.optimizers import optimizers_of
+from keras_gradguard.model.optimizers import (
+    applied_variables,
+    optimizers_of,
+    unknown_to,
+    updating,
+)
 
 
 class Traced:
@@ -104,12 +116,23 @@ class GuardedStep:
                 *(
                     patch
                     for optimizer in optimizers_of(model)
-                    for patch in OptimizerHook(self, optimizer).patches
+                    for patch in self._patches_of(optimizer)
                 ),
             ]
         )
         self.probe = Probe(model, self.num_replicas, *modes)
         self.is_partial = self.probe.withholds and not model.built
+
+    def _patches_of(self, optimizer):
+        if self.num_replicas == 1:
+            return [
+                *OptimizerHook(self, optimizer).patches,
+                scale_patch(self, optimizer),
+            ]
+        summed = SummedHook(self, updating(optimizer))
+        hooked = OptimizerHook(self, optimizer, summed)
+        scaled = scale_patch(self, optimizer)
+        return [*hooked.patches, scaled, *summed.patches]
 
     def _make(self):
         # `(what `note_run` returned, its `Traced`)`s.
@@ -177,29 +200,64 @@ class GuardedStep:
         for show in self.traced.shown:
             show()
 
-    def show_gradients(self, variables, gradients):
+    def update_of(self, optimizer, gradients, given):
+        """See `OptimizerHook`."""
+        variables = applied_variables(optimizer, given)
+        unknown = unknown_to(optimizer, variables)
+        if unknown and self.is_stale:
+            # As the step that is at hand already: it knows none of them.
+            gradients, variables = without(unknown, gradients, variables)
+        return Update(
+            optimizer, gradients, variables, variables, gradients, unknown
+        )
+
+    def applying(self, update):
+        """See `OptimizerHook`."""
+        return contextlib.nullcontext()
+
+    def show_gradients(self, update):
         """Shows the gradients of an update to the watchers.
 
         Args:
-            variables: The variables.
-            gradients: Their gradients, `None` where the tape found no way.
+            update: The `Update`.
 
         Returns:
             Whether the update is to be made.
         """
+        variables, is_refused = update.variables, update.is_refused
         # The tensors themselves would keep a draft of the graph.
-        there = [None if gradient is None else True for gradient in gradients]
+        there = [None if g is None else True for g in update.gradients]
 
         def show():
             return [
-                watcher.see_gradients(variables, there)
+                watcher.see_gradients(variables, there, is_refused)
                 for watcher in list(self.training.watchers)
             ]
 
         proceed = all(self.show(show))
         # Without its update the step is none to be kept.
         self.is_sound &= proceed
+        self._note_graph()
         return proceed
+
+    def _note_graph(self):
+        if not tf.executing_eagerly() and not is_examining():
+            graph = tf.compat.v1.get_default_graph()
+            self.traced.graph = weakref.ref(graph)
+
+    def is_measured(self, update):
+        """Returns whether an update is measured; builds its optimizer."""
+        variables = update.variables
+        if variables and self.is_probed():
+            self.first_trace.build(update.optimizer, variables)
+        return bool(variables) and self.is_probed()
+
+    def after_summed(self, known):
+        """See `SummedHook`."""
+        self.probe.after_apply(known)
+
+    def see_update(self, update):
+        """Does nothing: `fit` says itself when a step is over."""
 
     def show_error(self, method, *given):
         """Shows the watchers an exception in the step.
@@ -253,12 +311,6 @@ class GuardedStep:
             and is_measured_here()
             and (self._own_step is None or self._own_step.is_apart())
         )
-
-    def see_graph(self):
-        """Notes the graph that an update is added to."""
-        if not tf.executing_eagerly() and not is_examining():
-            graph = tf.compat.v1.get_default_graph()
-            self.traced.graph = weakref.ref(graph)
 
     def data_here(self):
         """Returns the batch of the step that runs, else what it was like."""

@@ -5,22 +5,26 @@ Only `optimizer.apply` of each instance is replaced, while the block runs.
 
 import collections
 import contextlib
-import functools
 import gc
 import threading
 
 import keras
+import tensorflow as tf
 
-from keras_gradguard.backend.tensorflow.capture.bad_step import made_once
+from keras_gradguard.backend.tensorflow.capture.bad_step import KeptStep
 from keras_gradguard.backend.tensorflow.capture.probe import LoopProbe
-from keras_gradguard.backend.tensorflow.hook.optimizer import SummedHook
-from keras_gradguard.backend.tensorflow.hook.running import (
-    is_measured_here,
-    num_replicas,
+from keras_gradguard.backend.tensorflow.hook.optimizer import (
+    OptimizerHook,
+    SummedHook,
+    Update,
 )
+from keras_gradguard.backend.tensorflow.hook.running import is_measured_here
+from keras_gradguard.backend.tensorflow.hook.training import TrainingHook
 from keras_gradguard.backend.tensorflow.internals.patch import replaced
+from keras_gradguard.backend.tensorflow.tracing.evidence import StepEvidence
+from keras_gradguard.backend.tensorflow.tracing.recorder import LiveRecorder
 from keras_gradguard.backend.tensorflow.tracing.restore import is_examining
-from keras_gradguard.errors import FaultBarrier, counted, fault_sentence
+from keras_gradguard.errors import FINDINGS, LoopStopped, counted
 from keras_gradguard.model.optimizers import (
     applied_variables,
     optimizers_of,
@@ -52,7 +56,7 @@ class FirstStep:
         """Begins anew, with the step after the one that runs."""
         self._is_running_out = True
 
-    def see_update(self, optimizer, variables):
+    def note_update(self, optimizer, variables):
         """Takes note of an update; returns whether the step is over.
 
         Args:
@@ -69,7 +73,7 @@ class FirstStep:
         self._optimizers.add(id(optimizer))
         return is_again or self._is_complete()
 
-    def see_function(self):
+    def note_function(self):
         """Takes note that a compiled function has returned.
 
         Returns:
@@ -102,82 +106,107 @@ def live_optimizers(model):
     return list(found.values())
 
 
-class LoopHook:
-    """Shows the updates of one model's variables to a watcher.
+_LATER = "a custom loop cannot be run once more, so the line is not known"
 
-    A watcher has `see_gradients(variables, gradients, is_refused)`, which
-    may raise; `see_apply_error(error, variables, unknown)`;
-    `see_update(optimizer, variables)` once an update has been made.
+
+class LoopHook(TrainingHook):
+    """Shows the updates of one model's variables to its watchers.
 
     Args:
         model: The Keras model.
         every: Updates between two records.
-        withhold: See `Probe`; with several replicas every update is made.
+        withhold: See `LoopProbe`; with several replicas every update is made.
         optimizers: A list for those that have trained the model.
 
     Attributes:
         probe: The `LoopProbe`.
-        num_replicas: How many replicas train.
         optimizers: Those that have trained a variable of the model.
-        watchers: The watcher, once it is there.
-        pause: Makes a context in which nobody looks at what runs.
-        barrier: The `FaultBarrier` at which a fault of all this is caught.
-        not_checked: A list of what is to be said of faults, see `Report`.
+        num_updates: How many updates were begun.
+        has_optimizer: Whether an optimizer was found.
+        answers: Empty: each look at a loop is asked anew.
+        graph: `None`: a loss that jumps is not looked for.
     """
 
+    answers, graph = {}, None
+
     def __init__(self, model, every, withhold, optimizers):
-        self.model = model
-        self.num_replicas = num_replicas(model)
+        super().__init__(model, is_drawn_elsewhere=False)
         # A conditional must not hold what the replicas do together.
         withhold = None if self.num_replicas > 1 else withhold
         self.probe = LoopProbe(every, withhold)
         self.optimizers = optimizers
-        self.watchers = []
-        self.pause = contextlib.nullcontext
-        self.graph = None
+        self.num_updates, self._num_done = 0, 0
+        self.has_optimizer = False
+        self._recorder = LiveRecorder(
+            model, self.barrier, self._see_function, self._add_found
+        )
+        self._first_step, self._is_first = FirstStep(model), True
+        # What was found where nothing could be raised.
+        self._pending = None
         self._hooked, self._summed = {}, {}
         self._stack = contextlib.ExitStack()
-        self.barrier = FaultBarrier(self._see_fault)
-        self.not_checked = []
         self._own = {}
         self._thread = threading.local()
         # By optimizer: updates under way that another one makes by it.
         self._within = collections.Counter()
-        self._num_updates = 0
-        self.is_drawn_elsewhere = False
 
-    def _see_fault(self, reason):
-        when = "before the first update"
-        if self._num_updates:
-            when = f"after {counted(self._num_updates, 'update')}"
-        self.not_checked.append(fault_sentence(when, reason))
+    def _progress(self):
+        if self._num_done:
+            return f"after {counted(self._num_done, 'update')}"
+        return "before the first update"
+
+    def _switch_off(self):
         with self.barrier.guarded():
             self.probe.switch_off()
 
-    @property
-    def answers(self):
-        """Nothing: each look at a loop is asked anew."""
-        return {}
+    def begin(self, optimizers=None):
+        """Hooks optimizers, and looks at what runs until a step is done.
 
-    def data_here(self):
-        """Returns `None`: a loop does not show where its batch is."""
+        Args:
+            optimizers: One or several, by default all that are alive.
+        """
+        with self.barrier.guarded():
+            if optimizers is None:
+                optimizers = live_optimizers(self.model)
+            elif not isinstance(optimizers, (list, tuple)):
+                optimizers = [optimizers]
+            for optimizer in optimizers:
+                self._add_found(optimizer)
+            self._recorder.open()
+
+    def _add_found(self, optimizer):
+        if self.watchers and self.barrier.is_open:
+            self.has_optimizer = True
+            self.add(optimizer)
 
     def add(self, optimizer):
         """Hooks one optimizer, the outermost where one is inside another."""
         if id(optimizer) in self._hooked:
             return
-        self._hooked[id(optimizer)] = optimizer
-        patches = [(optimizer, "apply", self._hooked_apply(optimizer))]
         inner = updating(optimizer)
-        if self.num_replicas > 1 and id(inner) not in self._summed:
-            summed = SummedHook(self, inner, self._after_sum)
-            self._summed[id(inner)] = summed
-            patches += summed.patches
+        self._hooked[id(optimizer)] = optimizer, inner
+        patches, summed = [], None
+        if self.num_replicas > 1:
+            if id(inner) not in self._summed:
+                self._summed[id(inner)] = SummedHook(self, inner)
+                patches += self._summed[id(inner)].patches
+            summed = self._summed[id(inner)]
+        patches += OptimizerHook(self, optimizer, summed).patches
         for patch in patches:
             self._stack.enter_context(replaced(*patch))
 
-    def undo(self):
-        """Leaves all optimizers as they were; compiled steps run on."""
+    def end_looking(self):
+        """Looks at no step any more, and lets go of what was seen."""
+        with self.barrier.guarded():
+            self._recorder.close()
+            self._recorder.forget()
+
+    def undo(self, watcher):
+        """Takes the watcher away; leaves all optimizers as they were.
+
+        Compiled steps run on.
+        """
+        self.watchers.remove(watcher)
         self._stack.close()
         self._hooked.clear()
         self._summed.clear()
@@ -188,22 +217,91 @@ class LoopHook:
         is_on = self.barrier.is_open and not is_examining()
         return is_on and is_measured_here()
 
-    def _after_sum(self, known):
-        # The optimizer counts the update a moment later.
-        self.probe.after_apply(known, uncounted=1)
-
     @property
     def num_steps(self):
         """How many updates have been seen of the busiest optimizer."""
         captures = self.probe.captures
         return max((c.num_steps for c in captures), default=0)
 
-    def latch(self):
-        """Returns `FirstBadStep.read`."""
-        return self.probe.latch.read()
+    def first_bad(self):
+        """Returns the number of the first bad step, `None` without any."""
+        first = int(self.probe.latch.read()[0])
+        return None if first < 0 else first
+
+    def bad_step(self):
+        """Returns what was kept of it, a `KeptStep`."""
+        trace = self._recorder.recorded()
+        measured = self.probe.take_bad()
+        return KeptStep(self.first_bad(), measured, trace=trace, note=_LATER)
+
+    def stop(self):
+        """Leaves the block of `watch`."""
+        raise LoopStopped
 
     def batch(self):
         """Returns `None`: the batch of a loop is not known."""
+
+    def evidence(self, variables):
+        """Returns what was seen of the step that runs.
+
+        Args:
+            variables: Those that are asked about; of several traces the one
+                in which their gradients were asked for is taken.
+        """
+        seen = self._recorder.trace_of(variables)
+        return StepEvidence(self.model, None, seen)
+
+    def forget_evidence(self):
+        """Does nothing: what was seen goes with the step."""
+
+    def may_look_again(self):
+        """Returns whether a later step shows more: an eager one does."""
+        return tf.executing_eagerly()
+
+    def look_again(self):
+        """Looks at the next step too."""
+        if not self._recorder.is_open:
+            self._first_step.begin_with_the_next()
+            self._recorder.open()
+
+    def read(self):
+        """Lets the watchers read what waits in the graph, and act on it.
+
+        Raises:
+            GradientBreakError: If a watcher raises it, now or before where
+                nothing could be raised.
+            LoopStopped: Likewise.
+        """
+        if self._pending is not None:
+            raise self._pending
+        for watcher in self.watchers:
+            watcher.read()
+            watcher.after_step()
+
+    def update_of(self, optimizer, gradients, given):
+        """See `OptimizerHook`; `None` where it trains no variable of ours."""
+        if not self._is_watched(optimizer):
+            return None
+        if given is None and not optimizer.built:
+            return None
+        variables = applied_variables(optimizer, given)
+        own = self._own_of(variables[: len(gradients)])
+        if not own:
+            return None
+        return Update(
+            optimizer,
+            gradients,
+            variables,
+            list(own.values()),
+            [gradients[number] for number in own],
+            unknown_to(optimizer, variables),
+        )
+
+    def _is_watched(self, optimizer):
+        """Whether a call of `apply` is an update of its own."""
+        is_inner = getattr(self._thread, "is_applying", False)
+        is_inner = is_inner or self._within[id(optimizer)]
+        return self.barrier.is_open and not is_inner and not is_examining()
 
     def _own_of(self, variables):
         """The model's variables among some, by their place there."""
@@ -224,94 +322,79 @@ class LoopHook:
             if id(variable) in self._own
         }
 
-    def _hooked_apply(self, optimizer):
-        original = optimizer.apply
-
-        @functools.wraps(original)
-        def apply(grads, trainable_variables=None):
-            gradients, given = list(grads), trainable_variables
-            given = None if given is None else list(given)
-            variables, own, inner = given, {}, optimizer
-            with self.barrier.guarded():
-                if self._is_watched(optimizer):
-                    variables, own = self._known(optimizer, gradients, given)
-                    inner = updating(optimizer)
-            if not own:
-                return original(gradients, given)
-            self._thread.is_applying = True
-            # A loss scale calls it in other threads where replicas train.
-            self._within[id(inner)] += inner is not optimizer
-            try:
-                with self.barrier.around(self.pause()):
-                    return self._apply(
-                        optimizer,
-                        lambda: original(gradients, given),
-                        variables,
-                        gradients,
-                        own,
-                    )
-            finally:
-                self._thread.is_applying = False
-                self._within[id(inner)] -= inner is not optimizer
-
-        return apply
-
-    def _is_watched(self, optimizer):
-        """Whether a call of `apply` is an update of its own."""
-        is_inner = getattr(self._thread, "is_applying", False)
-        is_inner = is_inner or self._within[id(optimizer)]
-        return self.barrier.is_open and not is_inner and not is_examining()
-
-    def _known(self, optimizer, gradients, given):
-        """The variables of an update, and the model's among them.
-
-        Args:
-            optimizer: The optimizer.
-            gradients: The gradients.
-            given: The variables that `apply` was given, or `None`.
-
-        Returns:
-            `(variables, own)`, see `_own_of`.
-        """
-        if given is None:
-            if not optimizer.built:
-                return given, {}
-            given = applied_variables(optimizer, given)
-        return given, self._own_of(given[: len(gradients)])
-
-    def _apply(self, optimizer, make, variables, gradients, own):
-        known, unknown = None, []
-        mine, theirs = list(own.values()), [gradients[n] for n in own]
-        with self.barrier.guarded():
-            if all(optimizer is not other for other in self.optimizers):
-                self.optimizers.append(optimizer)
-            unknown = unknown_to(optimizer, variables)
-            is_refused = all(gradient is None for gradient in gradients)
-            for watcher in self.watchers:
-                watcher.see_gradients(mine, theirs, is_refused)
-            if self.num_replicas > 1:
-                # The gradients of one replica are not those of the step.
-                inner = updating(optimizer)
-                self._summed[id(inner)].applied = optimizer, mine
-            elif self.barrier.is_open and not unknown and not is_refused:
-                if self.probe.withhold is not None and not optimizer.built:
-                    optimizer.build(variables)
-                known = self.probe.before_apply(optimizer, mine, theirs)
+    @contextlib.contextmanager
+    def applying(self, update):
+        """What an optimizer does inside of an update is none of its own."""
+        _, inner = self._hooked[id(update.optimizer)]
+        is_outer = inner is not update.optimizer
+        self._thread.is_applying = True
+        # A loss scale calls it in other threads where replicas train.
+        self._within[id(inner)] += is_outer
         try:
-            if known is None or self.probe.withhold is None:
-                done = make()
-            else:
-                apply = functools.partial(self.probe.apply, known)
-                done = made_once(self.barrier, apply, make)
-        except ValueError as error:
-            with self.barrier.guarded():
+            with self.barrier.around(self._recorder.paused()):
+                yield
+        finally:
+            self._thread.is_applying = False
+            self._within[id(inner)] -= is_outer
+
+    def show_gradients(self, update):
+        """Shows the gradients of an update; returns whether it is made."""
+        optimizer = update.optimizer
+        if all(optimizer is not other for other in self.optimizers):
+            self.optimizers.append(optimizer)
+        self.num_updates += 1
+        given = update.own_variables, update.own_gradients, update.is_refused
+        return all([w.see_gradients(*given) for w in self.watchers])
+
+    def is_measured(self, update):
+        """Returns whether an update is measured; builds its optimizer."""
+        if update.unknown or update.is_refused or not self.is_probed():
+            return False
+        if self.probe.withholds and not update.optimizer.built:
+            update.optimizer.build(update.variables)
+        return True
+
+    def after_summed(self, known):
+        """See `SummedHook`."""
+        # The optimizer counts the update a moment later.
+        self.probe.after_apply(known, uncounted=1)
+
+    def show_error(self, method, *given):
+        """See `OptimizerHook`."""
+        for watcher in self.watchers:
+            getattr(watcher, method)(*given)
+
+    def see_update(self, update):
+        """Takes note that an update was made, or traced."""
+        if self.barrier.is_open:
+            is_over = self._first_step.note_update(
+                update.optimizer, update.own_variables
+            )
+            if tf.executing_eagerly():
+                if self._recorder.is_open and is_over:
+                    self._end_first_step()
+                self.read()
+        self._num_done += 1
+
+    def _see_function(self):
+        """A compiled function has returned to Python."""
+        if not self.barrier.is_open or not self.num_updates:
+            return
+        if self._first_step.note_function():
+            # An exception must not come out of Python's own tracing.
+            try:
+                with self._recorder.paused():
+                    self._end_first_step()
+            except FINDINGS as error:
+                self._pending = error
+
+    def _end_first_step(self):
+        self._recorder.close()
+        try:
+            self.read()
+            if self._is_first:
+                self._is_first = False
                 for watcher in self.watchers:
-                    watcher.see_apply_error(error, mine, unknown)
-            raise
-        with self.barrier.guarded():
-            if known and self.barrier.is_open:
-                self.probe.after_apply(known)
-            for watcher in self.watchers:
-                watcher.see_update(optimizer, mine)
-        self._num_updates += 1
-        return done
+                    watcher.look_at_first_step()
+        finally:
+            self._recorder.forget()

@@ -1,17 +1,37 @@
 """Hooks one optimizer, where the gradients of a step pass."""
 
+import dataclasses
 import functools
 
 from keras_gradguard.backend.tensorflow.capture.bad_step import made_once
 from keras_gradguard.backend.tensorflow.hook.running import is_measured_here
-from keras_gradguard.backend.tensorflow.hook.train_function import without
-from keras_gradguard.model.optimizers import (
-    REDUCE,
-    UPDATE,
-    applied_variables,
-    unknown_to,
-    updating,
-)
+from keras_gradguard.model.optimizers import REDUCE, UPDATE
+
+
+@dataclasses.dataclass(frozen=True)
+class Update:
+    """One call of `optimizer.apply`.
+
+    Args:
+        optimizer: The optimizer.
+        gradients: The gradients it is made of.
+        variables: Their variables.
+        own_variables: Those of them that are checked and measured.
+        own_gradients: The gradients of those.
+        unknown: Variables that the optimizer does not know.
+    """
+
+    optimizer: object
+    gradients: list
+    variables: list
+    own_variables: list
+    own_gradients: list
+    unknown: list
+
+    @property
+    def is_refused(self):
+        """Whether the optimizer raises, having no gradient at all."""
+        return all(gradient is None for gradient in self.gradients)
 
 
 class SummedHook:
@@ -21,10 +41,9 @@ class SummedHook:
     known of an update stands here, and not with its thread.
 
     Args:
-        hook: Has `barrier`, `probe` and `is_probed()`.
+        hook: See `OptimizerHook`; also `after_summed(known)`, which measures
+            what an update has done, given what `probe.before_apply` returned.
         optimizer: The optimizer that makes them, the innermost one.
-        after: Measures what an update has done, given what
-            `probe.before_apply` returned.
 
     Attributes:
         applied: `(optimizer, variables)` of the update to come, with the
@@ -32,9 +51,8 @@ class SummedHook:
         patches: `(instance, name, value)`s that put it in place.
     """
 
-    def __init__(self, hook, optimizer, after):
+    def __init__(self, hook, optimizer):
         self._hook = hook
-        self._after = after
         self.applied, self._known = None, None
         self.patches = [
             (optimizer, name, wrap(getattr(optimizer, name)))
@@ -74,126 +92,124 @@ class SummedHook:
             with self._hook.barrier.guarded():
                 if self._known and is_measured_here():
                     known, self._known = self._known, None
-                    self._after(known)
+                    self._hook.after_summed(known)
             return done
 
         return update
 
 
 class OptimizerHook:
-    """Shows the gradients of one optimizer to the watchers of a step.
+    """Shows the updates of one optimizer, and measures them.
 
     Args:
-        step: The `GuardedStep`.
+        hook: Has `barrier`, `probe`, `num_replicas` and
+            `update_of(optimizer, gradients, given)`, which returns an
+            `Update`, or `None` for a call that is left alone; the variables
+            given may be `None`;
+            `applying(update)`, a context in which it is made;
+            `show_gradients(update)`, which returns whether it is made;
+            `is_measured(update)` and `is_probed()`;
+            `see_update(update)`, once it was made;
+            `show_error(method, *given)`.
         optimizer: The optimizer, the outermost if it wraps another.
+        summed: The `SummedHook` of the innermost one, where several replicas
+            train.
 
     Attributes:
         patches: `(instance, name, value)`s that put it in place.
     """
 
-    def __init__(self, step, optimizer):
-        self._step = step
+    def __init__(self, hook, optimizer, summed=None):
+        self._hook = hook
         self._optimizer = optimizer
-        self._summed = None
-        self.patches = [
-            (optimizer, "apply", self._hooked_apply()),
-            (optimizer, "scale_loss", self._hooked_scale()),
-        ]
-        if step.num_replicas > 1:
-            inner = updating(optimizer)
-            self._summed = SummedHook(
-                step, inner, lambda known: step.probe.after_apply(known)
-            )
-            self.patches += self._summed.patches
-
-    def _hooked_scale(self):
-        original = self._optimizer.scale_loss
-
-        @functools.wraps(original)
-        def scale_loss(loss):
-            with self._step.barrier.guarded():
-                if self._step.is_probed():
-                    self._step.probe.see_loss(loss)
-            return original(loss)
-
-        return scale_loss
+        self._summed = summed
+        self.patches = [(optimizer, "apply", self._hooked_apply())]
 
     def _hooked_apply(self):
-        step, original = self._step, self._optimizer.apply
+        hook, original = self._hook, self._optimizer.apply
 
         @functools.wraps(original)
         def apply(grads, trainable_variables=None):
             gradients, given = list(grads), trainable_variables
             given = None if given is None else list(given)
-            variables, unknown, proceed = given, [], True
-            with step.barrier.guarded():
-                variables, gradients, unknown = self._known(gradients, given)
-                proceed = step.show_gradients(variables, gradients)
-                step.see_graph()
-            if not proceed:
-                return None
+            update = None
+            with hook.barrier.guarded():
+                update = hook.update_of(self._optimizer, gradients, given)
+            if update is None:
+                return original(gradients, given)
 
             def make():
-                return original(gradients, None if given is None else variables)
+                variables = None if given is None else update.variables
+                return original(update.gradients, variables)
 
-            try:
-                return self._measured(variables, gradients, make)
-            except ValueError as error:
-                with step.barrier.guarded():
-                    step.show_error(
-                        "see_apply_error", error, variables, unknown
-                    )
-                raise
+            with hook.applying(update):
+                return self._applied(update, make)
 
         return apply
 
-    def _known(self, gradients, given):
-        """What an update is made of, and the variables that are unknown.
-
-        Args:
-            gradients: The gradients.
-            given: The variables that `apply` was given, or `None`.
-
-        Returns:
-            `(variables, gradients, unknown)`.
-        """
-        variables = applied_variables(self._optimizer, given)
-        unknown = unknown_to(self._optimizer, variables)
-        if unknown and self._step.is_stale:
-            # As the step that is at hand already: it knows none of them.
-            gradients, variables = without(unknown, gradients, variables)
-        return variables, gradients, unknown
-
-    def _measured(self, variables, gradients, make):
-        """Makes an update, and measures its gradients and its effect."""
-        step, known = self._step, None
-        with step.barrier.guarded():
-            if step.num_replicas == 1:
-                known = self._before(variables, gradients)
-            elif variables and is_measured_here():
-                # Those of one replica are not those of the step.
-                self._summed.applied = self._optimizer, variables
-        done = self._made(known, make)
-        with step.barrier.guarded():
-            if known and step.barrier.is_open:
-                step.probe.after_apply(known)
+    def _applied(self, update, make):
+        """Makes an update; its gradients and its effect are measured."""
+        hook, known, proceed = self._hook, None, True
+        with hook.barrier.guarded():
+            proceed = hook.show_gradients(update)
+        if not proceed:
+            return None
+        with hook.barrier.guarded():
+            known = self._before(update)
+        try:
+            done = self._made(known, make)
+        except ValueError as error:
+            with hook.barrier.guarded():
+                hook.show_error(
+                    "see_apply_error",
+                    error,
+                    update.own_variables,
+                    update.unknown,
+                )
+            raise
+        with hook.barrier.guarded():
+            if known and hook.barrier.is_open:
+                hook.probe.after_apply(known)
+        with hook.barrier.guarded():
+            hook.see_update(update)
         return done
 
-    def _before(self, variables, gradients):
+    def _before(self, update):
         """Measures gradients; returns what `Probe` is to know of them."""
-        step = self._step
-        if variables and step.is_probed():
-            step.first_trace.build(self._optimizer, variables)
-        if variables and step.is_probed():
-            return step.probe.before_apply(
-                self._optimizer, variables, gradients
-            )
+        hook, variables = self._hook, update.own_variables
+        if self._summed is None:
+            if hook.is_measured(update):
+                return hook.probe.before_apply(
+                    update.optimizer, variables, update.own_gradients
+                )
+        elif variables and is_measured_here():
+            # Those of one replica are not those of the step.
+            self._summed.applied = update.optimizer, variables
         return None
 
     def _made(self, known, make):
         """Makes an update, or leaves it out; a fault lets it be made."""
-        step = self._step
-        if known is None or not step.probe.withholds:
+        hook = self._hook
+        if known is None or not hook.probe.withholds:
             return make()
-        apply = functools.partial(step.probe.apply, known)
-        return made_once(step.barrier, apply, make)
+        apply = functools.partial(hook.probe.apply, known)
+        return made_once(hook.barrier, apply, make)
+
+
+def scale_patch(step, optimizer):
+    """Returns the patch that shows `step.probe` the loss of a step.
+
+    Args:
+        step: Has `barrier`, `probe` and `is_probed()`.
+        optimizer: An optimizer; Keras asks it to scale the loss.
+    """
+    original = optimizer.scale_loss
+
+    @functools.wraps(original)
+    def scale_loss(loss):
+        with step.barrier.guarded():
+            if step.is_probed():
+                step.probe.see_loss(loss)
+        return original(loss)
+
+    return optimizer, "scale_loss", scale_loss

@@ -72,6 +72,26 @@ def num_replicas(model):
     return getattr(strategy, "num_replicas_in_sync", 1)
 
 
+def is_chief(model):
+    """Returns whether this process is the one that writes.
+
+    Args:
+        model: A Keras model; of several machines that train it with
+            `MultiWorkerMirroredStrategy` one is the chief.
+    """
+    strategy = getattr(model, "distribute_strategy", None)
+    if strategy is None:
+        strategy = tf.distribute.get_strategy()
+    resolver = getattr(strategy, "cluster_resolver", None)
+    kind = getattr(resolver, "task_type", None)
+    if kind is None:
+        return True
+    cluster = resolver.cluster_spec().as_dict()
+    if "chief" in cluster:
+        return kind == "chief"
+    return kind == "worker" and resolver.task_id == 0
+
+
 def is_measured_here():
     """Returns whether the replica that runs here is the one that measures.
 

@@ -60,6 +60,11 @@ def tensors_of(nest):
     return [t for t in keras.tree.flatten(nest) if isinstance(t, tf.Tensor)]
 
 
+def is_composite(value):
+    """Returns whether a value is a ragged or sparse tensor."""
+    return isinstance(value, (tf.RaggedTensor, tf.SparseTensor))
+
+
 def flat_batch(batch):
     """Returns `(name, tensor)` of each part of a batch.
 

@@ -141,6 +141,21 @@ def guard_variables():
         yield
 
 
+not_converted = tf.autograph.experimental.do_not_convert
+
+
+def is_eager():
+    """Returns whether ops run as they are called."""
+    return tf.executing_eagerly()
+
+
+def eager_tape():
+    """Returns a new gradient tape; `None` where a graph is made."""
+    if not tf.executing_eagerly():
+        return None
+    return tf.GradientTape(watch_accessed_variables=False)
+
+
 def tape_is_active():
     """Returns whether any gradient tape is recording in this thread."""
     return record.could_possibly_record()

@@ -5,6 +5,7 @@ The head of `graph.trace` says what each method answers.
 
 from keras_gradguard.backend.tensorflow.tracing.failures import (
     failure_finding,
+    is_backward_crash,
     read_tensors,
 )
 from keras_gradguard.backend.tensorflow.tracing.graphs import (
@@ -20,8 +21,10 @@ from keras_gradguard.backend.tensorflow.tracing.recorder import (
     record_step,
 )
 from keras_gradguard.backend.tensorflow.tracing.reruns import (
+    has_loops,
     lost_elements,
     measured_reaches,
+    state_size,
 )
 from keras_gradguard.backend.tensorflow.tracing.step import (
     losses_of,
@@ -30,7 +33,12 @@ from keras_gradguard.backend.tensorflow.tracing.step import (
     trace_loss,
     trace_step,
 )
-from keras_gradguard.graph.trace import LossCall, LossFailed, NotAFunction
+from keras_gradguard.graph.trace import (
+    LossCall,
+    LossFailed,
+    NotAFunction,
+    NothingSeen,
+)
 
 
 class _Evidence:
@@ -44,6 +52,13 @@ class _Evidence:
         if key not in self._kept:
             self._kept[key] = look()
         return self._kept[key]
+
+    @property
+    def is_blind(self):
+        """Whether nothing of a step that cannot be traced was seen."""
+        return self.seen is not None and isinstance(
+            self.seen.error, NothingSeen
+        )
 
     def traced(self):
         """Returns the `Trace`; the one that was seen if there is one."""
@@ -135,6 +150,18 @@ class StepEvidence(_Evidence):
         return measured_reaches(
             self.model, self.data, variables, known, weights, number
         )
+
+    def state_size(self):
+        """Returns the bytes of all that a forward pass reads."""
+        return state_size(self.model)
+
+    def has_loops(self):
+        """Returns whether the model has a loop."""
+        return has_loops(self.model)
+
+    def is_backward_crash(self, error):
+        """Returns whether a Python function was cut, see `failures`."""
+        return is_backward_crash(error)
 
 
 class LossEvidence(_Evidence):

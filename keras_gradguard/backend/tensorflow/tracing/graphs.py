@@ -16,6 +16,7 @@ from keras_gradguard.backend.tensorflow.tracing.gradients import (
     RecordedOracle,
     TracedOracle,
 )
+from keras_gradguard.graph.flow import flows_to
 from keras_gradguard.graph.ops import Graph, Op, Tensor
 from keras_gradguard.graph.trace import LossCall, ReadOut, TapeCall, Trace
 from keras_gradguard.model.losses import with_logits
@@ -54,6 +55,25 @@ class Family:
 def traced_graph(native):
     """Returns the `Graph` of a function graph."""
     return Family().graph(native)
+
+
+def is_connected(value, tensors, tape=None):
+    """Returns whether a gradient leads from a value to one of some tensors.
+
+    Args:
+        value: What a loss has returned.
+        tensors: The tensors.
+        tape: The gradient tape that has watched them, if they are eager.
+    """
+    if not isinstance(value, tf.Tensor):
+        return False
+    if tape is not None:
+        gradients = tape.gradient(value, tensors)
+        return any(gradient is not None for gradient in gradients)
+    if any(tensor.graph is not value.graph for tensor in tensors):
+        return True
+    graph = traced_graph(value.graph)
+    return flows_to(graph.tensor(value), [graph.tensor(t) for t in tensors])
 
 
 class TracedGraph(Graph):

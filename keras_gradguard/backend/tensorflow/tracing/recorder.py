@@ -45,6 +45,7 @@ from keras_gradguard.backend.tensorflow.tracing.restore import (
     updates_caught,
 )
 from keras_gradguard.backend.tensorflow.tracing.seen import Seen
+from keras_gradguard.graph.trace import nothing_seen
 from keras_gradguard.model.losses import with_logits
 from keras_gradguard.model.optimizers import optimizers_of
 from keras_gradguard.source.frames import PACKAGE, user_place
@@ -285,22 +286,22 @@ class LiveRecorder:
                 is preferred, the latest one.
 
         Returns:
-            A `Trace`, or `None` if no tape was seen.
+            A `Trace`, that of `nothing_seen` if no tape was seen.
         """
         if self.recording is None or not self._barrier.is_open:
-            return None
+            return nothing_seen()
         seen = self.recording.seen
         calls = [call for call in seen.targets if call.targets]
         wanted = {id(v) for v in variables}
         wanted |= {id(getattr(v, "value", v)) for v in variables}
         about = [c for c in calls if any(id(s) in wanted for s in c.sources)]
         if not (about or calls):
-            return None
+            return nothing_seen()
         target = (about or calls)[-1].targets[0]
         if not hasattr(target, "numpy"):
             return trace_of_graph(seen, target.graph)
         if self.recording.num_ops >= _MOST_OPS:
-            return None
+            return nothing_seen()
         return trace_of_ops(seen, self.recording.graph, self._eager)
 
     def recorded(self):

@@ -1,19 +1,24 @@
-"""The gradient of each term of a loss, by a tape of its own.
+"""A training step, or its losses, run once more outside of the training.
 
-The tape tells how much of each term enters the total, so `loss_weights`, and
-whatever else the step makes of a term, are in the norms without being asked
-for.
+The gradient of each term of a loss is taken by a tape of its own. The tape
+tells how much of each term enters the total, so `loss_weights`, and whatever
+else the step makes of a term, are in the norms without being asked for.
 """
 
+import collections
 import contextlib
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from keras_gradguard.backend.tensorflow.internals.eager import (
     functions_run_eagerly,
 )
+from keras_gradguard.backend.tensorflow.internals.functions import Functions
+from keras_gradguard.backend.tensorflow.internals.graphs import guard_variables
 from keras_gradguard.backend.tensorflow.internals.patch import replaced
+from keras_gradguard.backend.tensorflow.internals.variables import num_elements
 from keras_gradguard.backend.tensorflow.tracing.loss_terms import loss_terms_of
 from keras_gradguard.backend.tensorflow.tracing.observer import Observer
 from keras_gradguard.backend.tensorflow.tracing.restore import (
@@ -27,9 +32,11 @@ from keras_gradguard.model.layers import (
     is_default_step,
     layers_of,
     runs_eagerly,
+    state_of,
 )
+from keras_gradguard.model.optimizers import named_optimizers
 from keras_gradguard.records.health import LossReach
-from keras_gradguard.records.norms import MISSING
+from keras_gradguard.records.norms import MISSING, UNMEASURED
 
 # The range of float16 below its smallest normal number is 2**10.
 _FACTORS = (2.0**4, 2.0**8, 2.0**12)
@@ -156,6 +163,14 @@ def measured_reaches(
     ]
 
 
+def state_size(model):
+    """Returns the bytes of all that a forward pass of a model reads."""
+    return sum(
+        num_elements(variable) * tf.as_dtype(variable.dtype).size
+        for variable in state_of(model)
+    )
+
+
 def has_loops(model):
     """Returns whether op by op is slower than to trace three passes anew.
 
@@ -232,3 +247,75 @@ def _gradients(tape, seeds, variables):
         return [None] * len(variables)
     values, seeds = map(list, zip(*seeds, strict=True))
     return tape.gradient(values, variables, output_gradients=seeds)
+
+
+def run_once(model, data, statistics, columns):
+    """Runs the step of a model, and measures its gradients.
+
+    Args:
+        model: A compiled Keras model; it is left as it was.
+        data: The batch as `train_step` gets it, tensors.
+        statistics: Adds the ops that measure gradients, see
+            `capture.statistics`.
+        columns: The names of what it finds.
+
+    Returns:
+        `(applied, error)`: a list of `(variables, statistics, None, name)`
+        for each call of `apply`, see `TrainingLog.measure`, and the exception
+        that ended the step, or `None`.
+    """
+    called, lost, frames = [], [], {}
+    optimizers = named_optimizers(model)
+    names = {id(optimizer): name for name, optimizer in optimizers}
+    is_own = not is_default_step(model)
+    apart = Functions().apart() if is_own else contextlib.nullcontext()
+
+    def catch(optimizer, variables, gradients):
+        name = names[id(optimizer)]
+        scale = tf.cast(optimizer.scale_loss(tf.constant(1.0)), tf.float32)
+        if gradients and all(gradient is None for gradient in gradients):
+            lost.append((variables, name))
+        measured = statistics(gradients, variables, scale)
+        with guard_variables():
+            # Out of a function no tensor leads.
+            shape = [len(variables), len(columns)]
+            empty = tf.fill(shape, UNMEASURED)
+            figures = tf.Variable(empty, trainable=False)
+        figures.assign(measured)
+        called.append((variables, figures, name))
+
+    def run():
+        called.clear()
+        try:
+            model.train_step(data)
+        except Exception as error:
+            frames[error] = error.__traceback__
+            raise
+
+    run = run if model.run_eagerly else tf.function(run, autograph=False)
+    caught = updates_caught([held for _, held in optimizers], catch)
+    with state_restored(model), apart, caught:
+        try:
+            run()
+        except Exception as error:  # noqa: BLE001
+            # On the way out TensorFlow drops the frames of its own.
+            error.__traceback__ = frames.get(error, error.__traceback__)
+            # Keras would have ended at the first of these.
+            return [_no_gradient(*known, columns) for known in lost[:1]], error
+    applied, num_calls = [], collections.Counter()
+    for variables, figures, name in called:
+        values = figures.numpy()
+        # TensorFlow traces a function once more if its first call makes
+        # variables: what stood in the draft has not run.
+        if not values.size or (values != UNMEASURED).any():
+            num_calls[name] += 1
+            number = num_calls[name]
+            name = f"{name}#{number}" if number > 1 else name
+            applied.append((variables, values, None, name))
+    return applied, None
+
+
+def _no_gradient(variables, name, columns):
+    """What `run_once` returns of an update without any gradient."""
+    shape = [len(variables), len(columns)]
+    return variables, np.full(shape, MISSING, np.float32), None, name

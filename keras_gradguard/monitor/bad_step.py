@@ -1,0 +1,157 @@
+"""A bad step explained, and kept on disk."""
+
+import dataclasses
+import warnings
+
+import keras
+
+from keras_gradguard.backend import packed, step_evidence, stored
+from keras_gradguard.diagnosis.nonfinite import nonfinite_findings
+from keras_gradguard.diagnosis.questions import explain_nonfinite, unexplained
+from keras_gradguard.graph.trace import Step
+from keras_gradguard.model.layers import runs_eagerly, state_of
+from keras_gradguard.records.kinds import severity_of
+from keras_gradguard.records.norms import UNMEASURED
+from keras_gradguard.report.incident import (
+    MOST,
+    Incident,
+    bounded,
+    incident_summary,
+    new_folder,
+    replay_note,
+    write_incident,
+)
+
+
+class BadSteps:
+    """Explains the steps of a training whose gradient is not finite.
+
+    Args:
+        hook: The hook of the training.
+        log: The `TrainingLog`.
+        log_dir: Folder for incidents, or `None` to write none.
+    """
+
+    def __init__(self, hook, log, log_dir=None):
+        self._hook = hook
+        self._model = hook.model
+        self._log = log
+        self._log_dir = log_dir
+        self._number, self._told = 0, set()
+
+    def may_rearm(self):
+        """Returns whether another bad step would be a new one."""
+        return self._number < MOST and all(
+            bool(keras.ops.all(keras.ops.isfinite(variable)))
+            for variable in self._model.trainable_variables
+        )
+
+    def explain(self, kept):
+        """Explains one bad step; with a `log_dir` it is written there.
+
+        Args:
+            kept: What was kept of it: `step`, `measured`, `weights`, `batch`,
+                `trace` and `note`, see `KeptStep`.
+
+        Returns:
+            `(findings, severity)`; no findings after the third step, nor of
+            a cause that was found before.
+        """
+        self._number += 1
+        if self._number > MOST:
+            return [], "warning"
+        step = self._step(kept.batch)
+        hit = self._hit(kept.measured)
+        found = self._found(step, kept, hit)
+        severity = severity_of(len(hit), len(step.paths))
+        if self._log_dir is not None:
+            known = self._incident(kept.step, step, kept.weights, hit)
+            found = self._written(known, found, severity)
+        fresh = [f for f in found if _cause(f) not in self._told]
+        self._told |= set(map(_cause, found))
+        return fresh, severity
+
+    def _found(self, step, kept, hit):
+        if kept.batch is not None:
+            is_xla = self._mode() == "xla"
+            return explain_nonfinite(step, hit, kept.weights, is_xla)
+        found = []
+        if kept.trace is not None:
+            found = nonfinite_findings(
+                kept.trace, step.variables, step.paths, step.model
+            )
+        paths = tuple(path for path in step.paths if path in hit)
+        found = [dataclasses.replace(f, variables=paths) for f in found]
+        return found or [unexplained(hit, kept.note)]
+
+    def _step(self, batch):
+        variables = tuple(self._model.trainable_variables)
+        paths = self._log.paths_of(variables)
+        evidence = step_evidence(self._model, batch)
+        answers = self._hook.answers
+        return Step(self._model, batch, variables, paths, evidence, answers)
+
+    def _hit(self, measured):
+        hit = set()
+        for variables, figures in measured:
+            paths = self._log.paths_of(variables)
+            hit |= {
+                path
+                for path, row in zip(paths, figures, strict=True)
+                if row[0] != UNMEASURED and row[-1] > 0
+            }
+        return hit
+
+    def _incident(self, number, step, weights, hit):
+        variables = state_of(self._model)
+        arrays, data = {}, step.data
+        return Incident(
+            step=number,
+            epoch=self._log.epoch,
+            batch=None if data is None else packed(data, arrays),
+            weights=tuple(
+                tuple(stored(f"w{number}", value.numpy(), arrays))
+                for number, (_, value) in enumerate(weights)
+            ),
+            names=tuple((v.path, tuple(v.shape)) for v in variables),
+            paths=step.paths,
+            hit=tuple(path for path in step.paths if path in hit),
+            mode=self._mode(),
+            arrays=arrays,
+            dtype_policy=keras.config.dtype_policy().name,
+        )
+
+    def _mode(self):
+        if runs_eagerly(self._model):
+            return "eager"
+        return "xla" if self._model.jit_compile else "graph"
+
+    def _written(self, known, found, severity):
+        """Writes an incident; the findings tell how to run it again."""
+        try:
+            known = bounded(known)
+            folder = new_folder(self._log_dir, known.step)
+            notes = (*known.notes, replay_note(folder))
+            found = [
+                dataclasses.replace(f, notes=(*f.notes, *notes)) for f in found
+            ]
+            words = self._log.words(found, severity, known.step)
+            records = tuple(diagnosis.to_dict() for diagnosis in words)
+            known = dataclasses.replace(known, diagnoses=records)
+            write_incident(folder, known)
+            summary = incident_summary(folder, known)
+            self._log.outbox.incident(known.step, summary)
+        except OSError as error:
+            self._log_dir = None
+            warnings.warn(
+                "GradHealthCallback cannot write the incident to its "
+                f"`log_dir`; training goes on. {error}",
+                UserWarning,
+                stacklevel=2,
+            )
+        return found
+
+
+def _cause(finding):
+    place = finding.place
+    return (finding.cause, finding.op, finding.layer, place.file, place.line)
