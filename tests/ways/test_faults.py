@@ -455,7 +455,7 @@ def test_two_callbacks_of_one_fit(monkeypatch):
 
 @pytest.mark.parametrize("eager", MODES, ids=NAMES)
 @pytest.mark.parametrize(
-    "name", ["loss._is_connected", "loss.is_examining", "loss.tensors_of"]
+    "name", ["loss.is_connected", "loss.is_examining", "loss.tensors_of"]
 )
 def test_fault_of_the_loss(name, eager, monkeypatch):
     """The value is that of the loss, and the report of the fit tells."""
