@@ -24,7 +24,9 @@ if backend.unsupported() is None:
         num_replicas,
         running_fit,
     )
-    from keras_gradguard.backend.tensorflow.internals.randomness import looking
+    from keras_gradguard.backend.tensorflow.internals.randomness import (
+        nothing_drawn,
+    )
     from keras_gradguard.backend.tensorflow.internals.variables import (
         num_updates,
     )
@@ -135,7 +137,7 @@ class GradHealthCallback(keras.callbacks.Callback):
         self._thresholds = thresholds_of(thresholds)
         self._expected = Expected(expect)
         self._log = None
-        self._guard = None
+        self._monitor = None
         self._num_steps = 0
         self._is_due, self._has_looked = False, False
         # Keras on JAX waits for each step unless every callback says this.
@@ -158,12 +160,12 @@ class GradHealthCallback(keras.callbacks.Callback):
         self._num_steps = 0
         self._is_due, self._has_looked = False, False
         self._log, self._not_checked = None, []
-        barrier, number = FaultBarrier(self._see_fault), 1
+        barrier, number = FaultBarrier(self._note_fault), 1
         with barrier.guarded():
             number = num_replicas(self.model)
-            with looking(fit_draws_elsewhere(running_fit())):
+            with nothing_drawn(fit_draws_elsewhere(running_fit())):
                 self._begin()
-        if self._guard is None and self._log is not None:
+        if self._monitor is None and self._log is not None:
             with barrier.guarded():
                 self._log.close()
         if number > 1 and self.on_nonfinite != "warn":
@@ -184,7 +186,7 @@ class GradHealthCallback(keras.callbacks.Callback):
         self._log.not_checked = self._not_checked
         hook = hook_of(self.model)
         response = Response(self._log, self.on_break, self._expected, hook.stop)
-        self._guard = Monitor(
+        self._monitor = Monitor(
             hook,
             self._log,
             response,
@@ -194,7 +196,7 @@ class GradHealthCallback(keras.callbacks.Callback):
             self.on_nonfinite,
         )
 
-    def _see_fault(self, reason):
+    def _note_fault(self, reason):
         self._not_checked.append(
             fault_sentence("before its first step was done", reason)
         )
@@ -203,16 +205,16 @@ class GradHealthCallback(keras.callbacks.Callback):
         """Notes the epoch for the diagnoses to come."""
         if self._log is not None:
             self._log.epoch = epoch
-        if self._guard is not None:
-            self._guard.begin_epoch()
+        if self._monitor is not None:
+            self._monitor.begin_epoch()
 
     def on_train_batch_begin(self, batch, logs=None):
         """Lets the next call of the train function be guarded."""
-        if self._guard is None:
+        if self._monitor is None:
             return
         self._is_due, refused = False, None
         try:
-            with self._guard.barrier:
+            with self._monitor.barrier:
                 try:
                     self._is_due = self._schedule.is_due(self._num_steps)
                 except ValueError as error:
@@ -223,24 +225,24 @@ class GradHealthCallback(keras.callbacks.Callback):
         except BaseException:
             self.on_train_end()
             raise
-        self._guard.expect_step(self._is_due)
+        self._monitor.expect_step(self._is_due)
 
     def on_train_batch_end(self, batch, logs=None):
         """Looks at the step, writes a record when one is due."""
         self._num_steps += 1
-        if self._guard is None:
+        if self._monitor is None:
             return
         try:
             if self._is_due:
-                self._guard.read(is_first=not self._has_looked)
+                self._monitor.read(is_first=not self._has_looked)
                 self._has_looked = True
-            self._guard.after_step()
+            self._monitor.after_step()
         except BaseException:
             self.on_train_end()
             raise
 
     def on_train_end(self, logs=None):
         """Leaves the model as it was and closes the event file."""
-        if self._guard is not None:
-            self._guard.finish()
-            self._guard = None
+        if self._monitor is not None:
+            self._monitor.finish()
+            self._monitor = None

@@ -96,15 +96,15 @@ class FaultBarrier:
     that.
 
     Args:
-        see_fault: Called with the place and the words of the first fault.
+        note_fault: Called with the place and the words of the first fault.
 
     Attributes:
         is_open: Whether there was no fault so far.
     """
 
-    def __init__(self, see_fault=None):
+    def __init__(self, note_fault=None):
         self.is_open = True
-        self._see_fault = see_fault
+        self._note_fault = note_fault
 
     def guarded(self):
         """Catches a fault of the code in the block; lets findings pass."""
@@ -134,8 +134,8 @@ class FaultBarrier:
         if self.is_open:
             self.is_open = False
             reason = _words(kind, fault, trace)
-            if self._see_fault is not None:
-                self._see_fault(reason)
+            if self._note_fault is not None:
+                self._note_fault(reason)
             _warn(reason)
         return True
 
@@ -145,7 +145,7 @@ def fault_sentence(when, reason):
 
     Args:
         when: When it came, e.g. `"after 3 steps"`.
-        reason: What `FaultBarrier` gives `see_fault`.
+        reason: What `FaultBarrier` gives `note_fault`.
     """
     return (
         f"keras_gradguard itself failed {when} and has checked nothing since "

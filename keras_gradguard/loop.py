@@ -168,7 +168,7 @@ class Watch:
         self._thresholds = thresholds
         self._optimizer = optimizer
         self._scalars = scalars
-        self._hook = self._guard = self._log = None
+        self._hook = self._monitor = self._log = None
         self._not_checked = [_NO_STEP]
 
     @property
@@ -187,19 +187,19 @@ class Watch:
         Raises:
             GradientBreakError: If something is wrong and is to be raised.
         """
-        if self._guard is not None:
+        if self._monitor is not None:
             self._hook.read()
 
     def __enter__(self):
         """Hooks the optimizers and looks at the first step."""
-        if self._guard is not None:
+        if self._monitor is not None:
             raise RuntimeError("this `watch` runs already; make another one")
         self.stopped = False
         self._log, self._not_checked = None, []
-        barrier = FaultBarrier(self._see_fault)
+        barrier = FaultBarrier(self._note_fault)
         with barrier.guarded():
             self._begin()
-        if self._guard is not None:
+        if self._monitor is not None:
             self._hook.begin(self._optimizer)
         elif self._log is not None:
             with barrier.guarded():
@@ -220,7 +220,7 @@ class Watch:
         response = Response(
             log, on_break, self._expected, hook.stop, not is_writer
         )
-        self._guard = Monitor(
+        self._monitor = Monitor(
             hook,
             log,
             response,
@@ -230,13 +230,13 @@ class Watch:
             on_nonfinite,
         )
 
-    def _see_fault(self, reason):
+    def _note_fault(self, reason):
         when = "before the first update"
         self._not_checked.append(fault_sentence(when, reason))
 
     def __exit__(self, kind, error, traceback):
         """Leaves everything as it was; the last records are written."""
-        guard, self._guard = self._guard, None
+        guard, self._monitor = self._monitor, None
         if guard is None:
             return False
         is_stopped = isinstance(error, LoopStopped)
@@ -244,8 +244,8 @@ class Watch:
             if error is None:
                 self._hook.read()
             elif isinstance(error, Exception) and not is_stopped:
-                guard.see_step_error(error)
-                guard.see_failure(error)
+                guard.explain_step_error(error)
+                guard.explain_failure(error)
         except LoopStopped:
             is_stopped = True
         finally:
@@ -255,7 +255,7 @@ class Watch:
 
     def _finish(self, guard, is_quiet):
         hook, self._hook = self._hook, None
-        hook.end_looking()
+        hook.end_recording()
         guard.write()
         guard.finish()
         if hook.num_updates or is_quiet or not hook.barrier.is_open:

@@ -86,7 +86,7 @@ class GradGuardLoss(keras.losses.Loss):
         )
         self._calls = 0
         self._warned = set()
-        self._barrier = FaultBarrier(self._see_fault)
+        self._barrier = FaultBarrier(self._note_fault)
 
     def call(self, y_true, y_pred):
         """Returns the inner loss's values before the reduction."""
@@ -137,7 +137,7 @@ class GradGuardLoss(keras.losses.Loss):
                 self._tell(self._diagnoses(inner, y_true, y_pred))
         return value
 
-    def _see_fault(self, reason):
+    def _note_fault(self, reason):
         """Says in the report of the training, if one is guarded."""
         hook = running_hook()
         if hook is not None:
@@ -196,7 +196,7 @@ class GradGuardLoss(keras.losses.Loss):
     def _act(self, diagnoses):
         hook = running_hook()
         if hook is not None:
-            diagnoses = hook.keep(diagnoses)
+            diagnoses = hook.note(diagnoses)
         if not diagnoses:
             return
         if self.on_break == "raise":

@@ -158,7 +158,7 @@ def _see_losses(step, log):
         known = step.evidence.measured_reaches(
             step.variables, known, number=log.now()
         )
-    log.reach(step.paths, known)
+    log.note_reaches(step.paths, known)
 
 
 def _tensors(nest):

@@ -140,7 +140,7 @@ class BadSteps:
             known = dataclasses.replace(known, diagnoses=records)
             write_incident(folder, known)
             summary = incident_summary(folder, known)
-            self._log.outbox.incident(known.step, summary)
+            self._log.events.incident(known.step, summary)
         except OSError as error:
             self._log_dir = None
             warnings.warn(

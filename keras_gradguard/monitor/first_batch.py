@@ -58,7 +58,7 @@ class FirstBatch:
             for variable in state_of(model)
         )
 
-    def look(self, measured, symptoms, step_of):
+    def explain(self, measured, symptoms, step_of):
         """Looks at the first batch, once it has run.
 
         Args:
@@ -102,7 +102,7 @@ class FirstBatch:
                 step.variables, known, weights, number
             )
             step.answers[_NORMS] = found
-        self._log.reach(step.paths, found)
+        self._log.note_reaches(step.paths, found)
 
 
 def _is_old(found, number, evidence):

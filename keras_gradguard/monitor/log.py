@@ -64,7 +64,7 @@ class TrainingLog:
         optimizers: See `UpdateCount`.
 
     Attributes:
-        outbox: The `EventOutput`.
+        events: The `EventOutput`.
         not_checked: A list of reasons why not all was checked, sentences.
     """
 
@@ -73,7 +73,7 @@ class TrainingLog:
         self.optimizers = optimizers
         self.not_checked = []
         self._model = model
-        self.outbox = EventOutput(writer)
+        self.events = EventOutput(writer)
         self._diagnoses = {}
         self._rows = HealthRows()
         self._paths, self._health = {}, {}
@@ -99,7 +99,7 @@ class TrainingLog:
         wanted = [row.path for row in self._rows.rows()]
         return tuple(r.in_order(paths, wanted) for paths, r in self._losses)
 
-    def see_optimizers(self, captures, num_replicas=1):
+    def note_optimizers(self, captures, num_replicas=1):
         """Notes how the optimizers treat their gradients.
 
         Args:
@@ -115,7 +115,7 @@ class TrainingLog:
         self._health = {c: self._health[c] for _, c in captures}
         self._optimizers = tuple(self._health.values())
 
-    def reach(self, paths, losses):
+    def note_reaches(self, paths, losses):
         """Takes in which term of the loss reaches which variable.
 
         Args:
@@ -127,7 +127,7 @@ class TrainingLog:
         self._losses = tuple((paths, reach) for reach in several)
         if several:
             known = self._losses_in_row_order()
-            self.outbox.losses(self.now(), self.report.variables, known)
+            self.events.losses(self.now(), self.report.variables, known)
 
     def paths_of(self, variables):
         """Returns the unique paths of some variables of the training.
@@ -192,7 +192,7 @@ class TrainingLog:
         paths = sorted(diagnosis.variables, key=lambda p: order.get(p, -1))
         return dataclasses.replace(diagnosis, variables=tuple(paths))
 
-    def keep(self, diagnoses):
+    def note(self, diagnoses):
         """Keeps and writes diagnoses; returns those that are new.
 
         What was a note and is more than that now is new once more.
@@ -200,7 +200,7 @@ class TrainingLog:
         fresh = [d for d in diagnoses if self._is_new(d)]
         for diagnosis in fresh:
             self._diagnoses[diagnosis.key] = diagnosis
-            self.outbox.diagnosis(self.now(), diagnosis)
+            self.events.diagnosis(self.now(), diagnosis)
         return tuple(fresh)
 
     def _is_new(self, diagnosis):
@@ -216,7 +216,7 @@ class TrainingLog:
         """Returns the number of updates made so far."""
         return self._count.now()
 
-    def lose(self, variable, path):
+    def note_missing(self, variable, path):
         """Notes that a variable gets no gradient."""
         self._rows.add_missing(variable, path, self.now())
 
@@ -265,8 +265,8 @@ class TrainingLog:
             What `measure` returns.
         """
         figures = self.measure(measured, step)
-        if figures is not None and self.outbox.is_open:
-            self.outbox.record(
+        if figures is not None and self.events.is_open:
+            self.events.record(
                 self._rows,
                 self._step,
                 self._global_norm,
@@ -282,12 +282,12 @@ class TrainingLog:
             histograms: What `Probe.histograms` returns.
         """
         rows = keyed(measured, histograms, self.paths_of)
-        self.outbox.histograms(self._step, rows)
+        self.events.histograms(self._step, rows)
 
     def flush(self):
         """Puts everything on disk."""
-        self.outbox.flush()
+        self.events.flush()
 
     def close(self):
         """Puts everything on disk and closes the event file."""
-        self.outbox.close()
+        self.events.close()

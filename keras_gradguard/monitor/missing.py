@@ -74,7 +74,7 @@ class MissingGradients:
         if key not in self._explained:
             if len(self._explained) >= _MOST_EXPLANATIONS:
                 return ()
-            with self._hook.looking():
+            with self._hook.nothing_drawn():
                 step = step_of()
                 if missing and step.evidence.is_blind:
                     return self._unseen(step, key, is_refused, quiet)
@@ -85,9 +85,9 @@ class MissingGradients:
     def _unseen(self, step, paths, is_refused, quiet):
         """A step that was not looked at; the next one may be."""
         is_new = paths not in self._has_waited
-        if is_new and not is_refused and self._hook.may_look_again():
+        if is_new and not is_refused and self._hook.may_record_next():
             self._has_waited.add(paths)
-            self._hook.look_again()
+            self._hook.record_next()
             return ()
         finding = Finding(
             kind="disconnected",
@@ -124,7 +124,7 @@ class MissingGradients:
         if len(found) != 1:
             self.reaches = found
         variables = step.model.trainable_variables
-        self._log.reach(self._log.paths_of(variables), found)
+        self._log.note_reaches(self._log.paths_of(variables), found)
 
 
 def _terms_of(step):
@@ -180,6 +180,6 @@ def hidden_cuts(step_of, measured, log, expected):
         findings = expected.strip(step.answer(explain_dropped))
         for variable, path in zip(dropped, step.paths, strict=True):
             if any(path in finding.variables for finding in findings):
-                log.lose(variable, path)
+                log.note_missing(variable, path)
         found.append((findings, "warning"))
     return found

@@ -65,7 +65,7 @@ class Monitor:
     @property
     def has_histograms(self):
         """Whether the elements of each gradient are to be counted."""
-        return self._log.outbox.has_histograms
+        return self._log.events.has_histograms
 
     @property
     def is_on(self):
@@ -76,7 +76,7 @@ class Monitor:
         """Starts the mean of the norms anew; looks for bad steps again."""
         if self.is_on and self._hook.probe is not None:
             with self.barrier.guarded():
-                self._hook.probe.tally.begin()
+                self._hook.probe.epoch_totals.begin()
                 if self._has_bad and self._bad_steps.may_rearm():
                     self._hook.probe.rearm()
                     self._has_bad = False
@@ -107,7 +107,7 @@ class Monitor:
             with self.barrier.guarded():
                 self._log.close()
 
-    def see_gradients(self, variables, gradients, is_refused):
+    def check_gradients(self, variables, gradients, is_refused):
         """Checks a step's gradients before they are applied.
 
         Args:
@@ -135,7 +135,7 @@ class Monitor:
         missing = []
         for number, gradient in enumerate(gradients):
             if gradient is None:
-                self._log.lose(variables[number], paths[number])
+                self._log.note_missing(variables[number], paths[number])
                 if not self._expected.covers(paths[number]):
                     missing.append(number)
 
@@ -143,7 +143,7 @@ class Monitor:
             asked = [variables[number] for number in missing] or variables
             return self._step(variables, asked)
 
-        # Keras raises now, and `see_apply_error` says why.
+        # Keras raises now, and `explain_apply_error` says why.
         is_told_later = is_refused and self._response.on_break != "stop"
         found = self._missing.explain(
             step_of, paths, missing, is_refused, is_told_later
@@ -154,7 +154,7 @@ class Monitor:
         self._response.act(found)
         return not is_refused or not found
 
-    def see_apply_error(self, error, variables, unknown):
+    def explain_apply_error(self, error, variables, unknown):
         """Raises the diagnosis in place of Keras' word on no gradient.
 
         Args:
@@ -173,33 +173,33 @@ class Monitor:
                 )
                 add_notes(error, found)
 
-    def see_step_error(self, error):
+    def explain_step_error(self, error):
         """Adds the diagnosis to an exception that is about gradients."""
         if not self.is_on or isinstance(error, FINDINGS):
             return
-        with self.barrier.guarded(), self._hook.looking():
+        with self.barrier.guarded(), self._hook.nothing_drawn():
             step = self._step(self._model.trainable_variables)
             self._refused = self._response.add_broken(
                 explain_error(step, error), "error", True, is_fatal=True
             )
             add_notes(error, self._refused)
 
-    def see_failure(self, error):
+    def explain_failure(self, error):
         """Keeps and adds what is known of an exception that ends a training."""
         with self.barrier.guarded():
             if isinstance(error, GradientBreakError):
-                self._log.keep(error.report.diagnoses)
+                self._log.note(error.report.diagnoses)
             elif self.is_on:
                 step = self._step(self._model.trainable_variables)
                 if step.evidence.is_backward_crash(error):
-                    with self._hook.looking():
+                    with self._hook.nothing_drawn():
                         self._explain_crash(step)
             add_notes(error, self._refused)
 
-    def keep(self, diagnoses):
+    def note(self, diagnoses):
         """Keeps what a `GradGuardLoss` has found; returns the alarms of it."""
         with self.barrier.guarded():
-            diagnoses = self._response.keep(diagnoses)
+            diagnoses = self._response.note(diagnoses)
         return diagnoses
 
     def _explain_crash(self, step):
@@ -216,16 +216,16 @@ class Monitor:
             return
         with self.barrier:
             if self._hook.first_bad() is not None:
-                with self._hook.looking():
-                    self._look_at_bad_step()
+                with self._hook.nothing_drawn():
+                    self._explain_bad_step()
 
-    def _look_at_bad_step(self):
+    def _explain_bad_step(self):
         kept = self._hook.bad_step()
         found, severity = self._bad_steps.explain(kept)
         self._has_bad = self._on_nonfinite != "skip"
         if not self._has_bad:
             # What was kept of the step others may still have to read.
-            self._hook.probe.latch.clear()
+            self._hook.probe.first_bad.clear()
         quiet = self._on_nonfinite == "raise"
         found = self._response.add(found, severity, quiet, kept.step)
         self._response.act(found, self._on_nonfinite)
@@ -246,10 +246,10 @@ class Monitor:
         with self.barrier.guarded():
             for measured, figures in self._written():
                 if is_first:
-                    with self._hook.looking():
-                        self._look_at_first(measured)
+                    with self._hook.nothing_drawn():
+                        self._explain_first(measured)
                 with self._hook.drawing():
-                    self._look_at_figures(figures)
+                    self._explain_figures(figures)
 
     def write(self):
         """Writes the records that wait, and looks at none of them."""
@@ -265,7 +265,7 @@ class Monitor:
         probe = self._hook.probe
         self._waiting.extend(probe.records())
         if self._waiting:
-            self._log.see_optimizers(
+            self._log.note_optimizers(
                 probe.named_captures(), self._hook.num_replicas
             )
         while self._waiting:
@@ -275,19 +275,19 @@ class Monitor:
                 self._log.record_histograms(measured, probe.histograms())
             yield measured, figures
 
-    def look_at_first_step(self):
+    def explain_first_step(self):
         """Looks at the first step of a loop, which is over."""
         if self.is_on:
             with self.barrier.guarded():
-                self._look_at_first(self._hook.probe.latest())
+                self._explain_first(self._hook.probe.latest())
 
-    def _look_at_first(self, measured):
-        self._first.look(measured, self._symptoms, self._step)
+    def _explain_first(self, measured):
+        self._first.explain(measured, self._symptoms, self._step)
         # A trace takes room; later steps seldom ask for it.
         self._hook.forget_evidence()
 
-    def _look_at_figures(self, figures):
-        for finding in self._symptoms.of_record(figures):
+    def _explain_figures(self, figures):
+        for finding in self._symptoms.explain(figures):
             everything = self._model.trainable_variables
             severity = severity_of(len(finding.variables), len(everything))
             if finding.cause == "falling_scale":

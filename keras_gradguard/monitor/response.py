@@ -43,7 +43,7 @@ class Response:
         alarms = found
         if not is_fatal:
             found, alarms = self._expected.accept(found)
-        fresh = self._log.keep(found)
+        fresh = self._log.note(found)
         for diagnosis in () if quiet or self._is_silent else fresh:
             if diagnosis in alarms:
                 warn_of(diagnosis)
@@ -56,10 +56,10 @@ class Response:
             findings, severity, quiet or is_raised, is_fatal=is_fatal
         )
 
-    def keep(self, diagnoses):
+    def note(self, diagnoses):
         """Keeps what others found; returns what of it is not accepted."""
         found, alarms = self._expected.accept(diagnoses)
-        self._log.keep(found)
+        self._log.note(found)
         return alarms
 
     def act(self, found, action=None):

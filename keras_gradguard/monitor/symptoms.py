@@ -58,7 +58,7 @@ class Symptoms:
             return []
         return explain_jumps(self._step(batch), graph and graph())
 
-    def of_record(self, figures):
+    def explain(self, figures):
         """Says what a record and those before it show.
 
         Args:

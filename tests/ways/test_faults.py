@@ -202,9 +202,9 @@ TRACED = [
     "btf.hook.first_trace.FirstTrace.begin",
     "btf.hook.guarded_step.GuardedStep.is_probed",
     "btf.capture.probe.Probe.begin",
-    "btf.capture.probe.Probe.see_loss",
+    "btf.capture.probe.Probe.mark_loss",
     "btf.hook.guarded_step.GuardedStep.update_of",
-    "monitor.monitor.Monitor.see_gradients",
+    "monitor.monitor.Monitor.check_gradients",
     "monitor.monitor.Monitor._check",
     "monitor.missing.MissingGradients.explain",
     "btf.capture.probe.Probe.before_apply",
@@ -229,9 +229,9 @@ LATER = [
     ("btf.hook.fit.Logs", 2),
     ("btf.capture.probe.Probe.latest", 3),
     ("monitor.log.TrainingLog.record", 2),
-    ("monitor.first_batch.FirstBatch.look", 1),
+    ("monitor.first_batch.FirstBatch.explain", 1),
     ("monitor.first_batch.hidden_cuts", 1),
-    ("monitor.symptoms.Symptoms.of_record", 5),
+    ("monitor.symptoms.Symptoms.explain", 5),
     ("schedule.Schedule.is_due", 4),
     ("btf.hook.running.Running.__exit__", 2),
     ("btf.capture.totals.EpochTotals.begin", 1),
@@ -267,7 +267,7 @@ def test_fault_in_what_saves_a_trace(name, monkeypatch):
         ("btf.hook.fit.FitHook.__init__", 1),
         ("btf.capture.probe.Probe.begin", 1),
         ("btf.capture.totals.EpochTotals.take", 2),
-        ("monitor.symptoms.Symptoms.of_record", 3),
+        ("monitor.symptoms.Symptoms.explain", 3),
         ("btf.hook.fit.FitHook.undo", 1),
     ],
 )
@@ -394,7 +394,7 @@ def test_who_draws_for_the_batches(train, expected):
     callback, known = GradHealthCallback(), set()
     look = keras.callbacks.LambdaCallback(
         on_train_batch_begin=lambda batch, logs: known.add(
-            callback._guard._hook.is_drawn_elsewhere
+            callback._monitor._hook.is_drawn_elsewhere
         )
     )
     train(make(), [callback, look])
@@ -405,7 +405,7 @@ def test_the_report_says_how_far_the_guard_came(monkeypatch):
     """A finding of before is kept; the fault is told of beside it."""
     callback = GradHealthCallback(every=1)
     with monkeypatch.context() as context:
-        failing(context, "monitor.symptoms.Symptoms.of_record", 3)
+        failing(context, "monitor.symptoms.Symptoms.explain", 3)
         guarded(shuffled, callback, middle=Hard())
     report = callback.report
     assert ["GG102"] == [d.code for d in report.diagnoses]
@@ -565,14 +565,14 @@ LOOPS = [
     ("btf.tracing.recorder.LiveRecorder.open", 1),
     ("btf.hook.loop.LoopHook._is_watched", 1),
     ("btf.hook.loop.LoopHook.update_of", 1),
-    ("monitor.monitor.Monitor.see_gradients", 1),
+    ("monitor.monitor.Monitor.check_gradients", 1),
     ("monitor.monitor.Monitor._check", 1),
     ("btf.capture.probe.LoopProbe.before_apply", 1),
     ("btf.capture.updates.LoopCapture.after", 1),
     ("btf.hook.loop.FirstStep.note_update", 1),
-    ("btf.hook.loop.LoopHook.see_update", 1),
+    ("btf.hook.loop.LoopHook.note_update", 1),
     ("monitor.monitor.Monitor._written", 2),
-    ("monitor.symptoms.Symptoms.of_record", 2),
+    ("monitor.symptoms.Symptoms.explain", 2),
     ("btf.hook.loop.LoopHook.undo", 1),
     ("monitor.log.TrainingLog.close", 1),
 ]

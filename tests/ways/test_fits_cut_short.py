@@ -79,7 +79,7 @@ def test_two_callbacks_of_one_fit_share_a_hook():
     hooks = set()
     look = keras.callbacks.LambdaCallback(
         on_train_batch_begin=lambda b, logs: hooks.update(
-            id(callback._guard._hook) for callback in both
+            id(callback._monitor._hook) for callback in both
         )
     )
     fit(classifier("mse"), [*both, look], epochs=2)

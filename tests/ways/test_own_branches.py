@@ -210,7 +210,7 @@ def test_ever_other_updates_take_no_room():
     callback, sizes = GradHealthCallback(every=1), []
     look = keras.callbacks.LambdaCallback(
         on_train_batch_end=lambda *_, **__: sizes.append(
-            len(list(callback._guard._hook.probe.captures))
+            len(list(callback._monitor._hook.probe.captures))
         )
     )
     x = np.ones((81, 2), "float32")

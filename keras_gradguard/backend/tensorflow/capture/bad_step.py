@@ -78,11 +78,11 @@ class BadStep:
         is_xla: Whether its training step is compiled by XLA.
 
     Attributes:
-        latch: The `FirstBadStep`.
+        first_bad: The `FirstBadStep`.
     """
 
     def __init__(self, model, is_xla):
-        self.latch = FirstBadStep()
+        self.first_bad = FirstBadStep()
         self._model = model
         self._snapshot = Snapshot(model, is_xla, model.steps_per_execution > 1)
         self._batch, self._now, self._taken = [], None, None
@@ -118,7 +118,7 @@ class BadStep:
 
         def keep():
             self._mark(now)
-            self._snapshot.keep(self._batch)
+            self._snapshot.store(self._batch)
 
         return keep
 
@@ -145,7 +145,7 @@ class BadStep:
         return rarely(is_bad, mark, 0.0)
 
     def _mark(self, now):
-        self.latch.mark(tf.constant(True), tf.cast(now, tf.int64))
+        self.first_bad.mark(tf.constant(True), tf.cast(now, tf.int64))
 
     def clear(self, captures):
         """Lets the next bad step be seen as the first one.
@@ -153,7 +153,7 @@ class BadStep:
         Args:
             captures: The `OptimizerCapture`s.
         """
-        self.latch.clear()
+        self.first_bad.clear()
         # In the meantime another one may have been kept.
         self.forget()
         self.take(captures)
@@ -161,7 +161,7 @@ class BadStep:
 
     def reset(self):
         """Makes all as it was before the first step."""
-        self.latch.clear()
+        self.first_bad.clear()
         self.forget()
         self._snapshot.reset()
 
@@ -178,7 +178,7 @@ class BadStep:
         Returns:
             `(weights, batch, measured)`: see `Snapshot.take`, and
             `(variables, statistics)` of each optimizer; the same for every
-            watcher.
+            monitor.
         """
         if self._taken is None:
             measured = [(c.variables, c.take_bad()) for c in captures]
@@ -193,13 +193,13 @@ class LeftOutUpdates:
         model: The Keras model.
         what: `None` to leave out nothing, `"bad"` for the updates of a bad
             step, `"after"` for those of all steps that follow it as well.
-        latch: The `FirstBadStep` of the first bad step.
+        first_bad: The `FirstBadStep` of the first bad step.
     """
 
-    def __init__(self, model, what, latch):
+    def __init__(self, model, what, first_bad):
         self._model = model
         self.what = what
-        self._latch = latch
+        self._first_bad = first_bad
         self._before = []
         if what is not None:
             with guard_variables():
@@ -219,22 +219,22 @@ class LeftOutUpdates:
             ]
             self._before = [(v, tf.identity(v)) for v in kept]
 
-    def held(self, carry):
+    def held(self, totals):
         """Returns whether an update is left out: a boolean scalar tensor.
 
         Args:
-            carry: The `StepTotals` of the step.
+            totals: The `StepTotals` of the step.
 
         Returns:
             `None` if none ever is.
         """
         if self.what is None:
             return None
-        return self._reached(carry.is_bad())
+        return self._reached(totals.is_bad())
 
     def _reached(self, is_bad):
         if self.what == "after":
-            is_bad |= self._latch.is_set()
+            is_bad |= self._first_bad.is_set()
         return is_bad & self._is_on.value()
 
     def apply(self, capture, held, apply):

@@ -38,7 +38,7 @@ class LoopProbe:
             follow such a one as well.
 
     Attributes:
-        latch: The `FirstBadStep` of the first bad update.
+        first_bad: The `FirstBadStep` of the first bad update.
     """
 
     def __init__(self, every, withhold=None):
@@ -47,7 +47,7 @@ class LoopProbe:
         self._every = every
         with guard_variables():
             self._is_on = tf.Variable(True, trainable=False)
-        self.latch = FirstBadStep()
+        self.first_bad = FirstBadStep()
 
     @property
     def withholds(self):
@@ -77,8 +77,8 @@ class LoopProbe:
         is_bad, known = capture.before(gradients, is_scaled)
         held = is_bad
         if self._withhold == "after":
-            held = is_bad | (self._is_on.value() & self.latch.is_set())
-        self.latch.mark(is_bad, tf.cast(optimizer.iterations, tf.int64))
+            held = is_bad | (self._is_on.value() & self.first_bad.is_set())
+        self.first_bad.mark(is_bad, tf.cast(optimizer.iterations, tf.int64))
         return capture, held, known
 
     def apply(self, known, apply):
@@ -166,8 +166,8 @@ class Probe:
     Attributes:
         captures: The `Captures` of the updates that a step makes.
         is_due: Whether the next step is to be recorded.
-        latch: The `FirstBadStep` of the first bad step.
-        tally: The `EpochTotals` of the steps.
+        first_bad: The `FirstBadStep` of the first bad step.
+        epoch_totals: The `EpochTotals` of the steps.
     """
 
     def __init__(
@@ -181,7 +181,7 @@ class Probe:
         self._is_xla = bool(model.jit_compile) and not runs_eagerly(model)
         self.captures = Captures(model, self._is_xla, has_histograms)
         is_alone = num_replicas == 1
-        self._share = BatchKeeper(self._is_xla, is_alone)
+        self._batch_keeper = BatchKeeper(self._is_xla, is_alone)
         self._bad_step = BadStep(model, self._is_xla)
         self._is_single = is_alone and model.steps_per_execution == 1
         self.is_due, self._record = False, None
@@ -189,14 +189,14 @@ class Probe:
             self._due = tf.Variable(0.0, trainable=False)
             # What it may be; to make one takes as long as to assign it.
             self._answers = tf.constant(0.0), tf.constant(1.0)
-        self.latch = self._bad_step.latch
-        self.tally, self._carry = EpochTotals(), StepTotals()
-        self._withholding = LeftOutUpdates(model, withhold, self.latch)
+        self.first_bad = self._bad_step.first_bad
+        self.epoch_totals, self._step_totals = EpochTotals(), StepTotals()
+        self._left_out = LeftOutUpdates(model, withhold, self.first_bad)
 
     @property
     def withholds(self):
         """Whether it leaves out what a bad step would do."""
-        return self._withholding.what is not None
+        return self._left_out.what is not None
 
     def expect(self, is_due):
         """Says whether the next call of the train function is recorded."""
@@ -216,13 +216,13 @@ class Probe:
         self._batch, self._num_seen = flat_tensors(data), 0
         self.captures.begin()
         self._has_loss, self._loss = False, None
-        self._carry.begin(is_shared=self._is_own)
+        self._step_totals.begin(is_shared=self._is_own)
         self._bad_step.begin(self._batch, self._is_own)
-        self._withholding.begin()
+        self._left_out.begin()
         if self._is_own:
-            self._share.keep(self._batch)
+            self._batch_keeper.store(self._batch)
 
-    def see_loss(self, loss):
+    def mark_loss(self, loss):
         """Marks the step as bad if its loss is NaN or Inf.
 
         Args:
@@ -236,7 +236,7 @@ class Probe:
             return
         is_finite = tf.reduce_all(tf.math.is_finite(loss))
         if self._is_own:
-            self._carry.add(is_bad=1.0 - tf.cast(is_finite, tf.float32))
+            self._step_totals.add(is_bad=1.0 - tf.cast(is_finite, tf.float32))
         else:
             known = 0.0 if self._loss is None else self._loss
             known = tf.cast(known, tf.float32)
@@ -251,12 +251,12 @@ class Probe:
             gradients: The gradients.
             is_scaled: Whether the optimizer's loss scale is still in them.
         """
-        capture = self.captures.of(optimizer, variables)
+        capture = self.captures.find(optimizer, variables)
         self._num_seen += 1
         known = self._due.value()
         due = known > 0
         gradients = copied_products(gradients, known)
-        loss = self._carry.watched() if self._is_own else self._loss
+        loss = self._step_totals.watched() if self._is_own else self._loss
         self._is_measuring = True
         found = capture.store(
             gradients,
@@ -267,12 +267,12 @@ class Probe:
             keep=self._bad_step.keeper(optimizer),
         )
         self._is_measuring = False
-        self._carry.add(*found)
-        return capture, self._withholding.held(self._carry), due
+        self._step_totals.add(*found)
+        return capture, self._left_out.held(self._step_totals), due
 
     def _keep_batch(self):
         if not self._is_own:
-            self._share.keep(self._batch)
+            self._batch_keeper.store(self._batch)
 
     def apply(self, known, apply):
         """Makes the update, or leaves it out.
@@ -282,7 +282,7 @@ class Probe:
             apply: Makes it.
         """
         capture, held, *_ = known
-        return self._withholding.apply(capture, held, apply)
+        return self._left_out.apply(capture, held, apply)
 
     def after_apply(self, known):
         """Measures how far the update has moved the weights."""
@@ -297,18 +297,18 @@ class Probe:
         """
         is_known = isinstance(logs, (dict, type(None)))
         logs = dict(logs or {}) if is_known else logs
-        square, is_bad, has_norm = self._carry.total()
+        square, is_bad, has_norm = self._step_totals.total()
         loss = None if self._num_seen else self._loss
         if not self._has_loss and is_known:
             loss = logs.get("loss")
         if is_known:
-            logs = self._withholding.restored(logs, is_bad > 0)
+            logs = self._left_out.restored(logs, is_bad > 0)
         late = []
         if tf.is_tensor(loss) and loss.dtype.is_floating:
             late.append(~tf.math.is_finite(loss) & (is_bad <= 0))
         if self._is_own:
             # Its update may sit in a branch that is not taken.
-            late.append((is_bad > 0) & ~self.latch.is_set())
+            late.append((is_bad > 0) & ~self.first_bad.is_set())
         for is_late in late:
             marked = self._bad_step.mark_late(is_late)
             is_bad = tf.maximum(is_bad, marked)
@@ -319,9 +319,11 @@ class Probe:
             self.withholds,
             any(capture.treatment.is_scaled for capture in self.captures),
         )
-        self.tally.add(found, logs if self._is_single and is_known else None)
+        self.epoch_totals.add(
+            found, logs if self._is_single and is_known else None
+        )
         if is_known:
-            self._share.send(self._batch, logs)
+            self._batch_keeper.send(self._batch, logs)
         return logs
 
     def take(self, logs):
@@ -334,17 +336,17 @@ class Probe:
             What `EpochTotals.take` returns.
         """
         if isinstance(logs, dict):
-            self._share.take(logs)
-        return self.tally.take(logs)
+            self._batch_keeper.take(logs)
+        return self.epoch_totals.take(logs)
 
     def reset(self):
         """Makes all as it was before the first step; its graph stays."""
         self.expect(False)
         self.captures.reset()
-        self._share.reset()
-        self._carry.reset()
+        self._batch_keeper.reset()
+        self._step_totals.reset()
         self._bad_step.reset()
-        self.tally.begin()
+        self.epoch_totals.begin()
 
     def stripped(self, logs):
         """Takes out of the logs of a call what the guard has added.
@@ -353,14 +355,14 @@ class Probe:
             logs: What it returned, looked at or not.
         """
         if isinstance(logs, dict):
-            self._share.take(logs)
-            self.tally.strip(logs)
+            self._batch_keeper.take(logs)
+            self.epoch_totals.strip(logs)
 
     def switch_off(self):
         """Lets a traced step run on: not recorded, with each update made."""
         with guard_variables():
             self.expect(False)
-            self._withholding.switch_off()
+            self._left_out.switch_off()
 
     def rearm(self):
         """Lets the next bad step be seen as the first one."""
@@ -372,7 +374,7 @@ class Probe:
         That is one that was recorded, or bad. Of several replicas it is that
         of the one that measures. `None` if it was not kept.
         """
-        return self._share.read()
+        return self._batch_keeper.read()
 
     def named_captures(self):
         """Returns the name and the capture of each update of a step."""

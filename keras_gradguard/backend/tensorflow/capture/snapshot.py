@@ -45,7 +45,7 @@ class BatchKeeper:
         self._is_sent = is_xla and is_alone
         self._rooms = self._taken = None
 
-    def keep(self, batch):
+    def store(self, batch):
         """Adds the ops that keep a batch.
 
         Args:
@@ -182,7 +182,7 @@ class Snapshot:
                 self._eager[key] = tf.Variable(self._begun[key], False)
         return read(self._eager[key])
 
-    def keep(self, batch):
+    def store(self, batch):
         """Adds the ops that keep a bad step, if none is kept already.
 
         Args:

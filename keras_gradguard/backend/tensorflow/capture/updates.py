@@ -322,7 +322,7 @@ class Captures:
         """Begins a step."""
         self._calls.clear()
 
-    def of(self, optimizer, variables):
+    def find(self, optimizer, variables):
         """Returns the capture of the next update of a step.
 
         Args:

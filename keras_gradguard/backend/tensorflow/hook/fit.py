@@ -100,7 +100,7 @@ _NO_BATCH = "the batch of the bad step was not kept"
 
 
 class FitHook(TrainingHook):
-    """Shows each training step of one model to its watchers.
+    """Shows each training step of one model to its monitors.
 
     Args:
         model: A compiled Keras model whose `train_function` is made.
@@ -163,11 +163,11 @@ class FitHook(TrainingHook):
         """See `GuardedStep.show`."""
         return self._step.show(show)
 
-    def undo(self, watcher):
-        """Takes a watcher away, and with the last one the hook."""
-        if watcher in self.watchers:
-            self.watchers.remove(watcher)
-        if not self.watchers and _known(self.model) is self:
+    def undo(self, monitor):
+        """Takes a monitor away, and with the last one the hook."""
+        if monitor in self.monitors:
+            self.monitors.remove(monitor)
+        if not self.monitors and _known(self.model) is self:
             del _hooks[self.model]
             self._leave_step()
 
@@ -195,7 +195,7 @@ class FitHook(TrainingHook):
             step.make_whole()
         names, probe = vars(self.model), step.probe
         is_first = names["train_function"] != self._run
-        # Another watcher may have asked for a record of this call.
+        # Another monitor may have asked for a record of this call.
         probe.expect(is_due or (not is_first and probe.is_due))
         if is_first:
             self._put_in_place(names)
@@ -211,12 +211,12 @@ class FitHook(TrainingHook):
         names["train_function"] = self._run
 
     def _modes(self):
-        held = {watcher.withhold for watcher in self.watchers}
+        held = {monitor.withhold for monitor in self.monitors}
         known = [h for h in ("bad", "after") if h in held]
         if self.num_replicas > 1:
             # A conditional must not hold what the replicas do together.
             known = []
-        has_histograms = any(w.has_histograms for w in self.watchers)
+        has_histograms = any(w.has_histograms for w in self.monitors)
         return known[0] if known else None, has_histograms
 
     def _take(self, step, traced_for=None):
@@ -228,13 +228,13 @@ class FitHook(TrainingHook):
         self._around = self.barrier.around(*around)
 
     def end(self):
-        """Leaves the model as it was, and all watchers with it."""
+        """Leaves the model as it was, and all monitors with it."""
         # Whoever ends it may be in the midst of anything.
         self._traced_for = None
         with self.barrier.guarded():
             self.take_back()
-            for watcher in list(self.watchers):
-                watcher.finish()
+            for monitor in list(self.monitors):
+                monitor.finish()
 
     def take_back(self):
         """Puts the plain train function back if the guarded one is there."""
@@ -266,9 +266,9 @@ class FitHook(TrainingHook):
             # A trace may have been cut short.
             self._traced_for = None
             with self.barrier.guarded():
-                for watcher in list(self.watchers):
-                    watcher.see_failure(error)
-                    watcher.finish()
+                for monitor in list(self.monitors):
+                    monitor.explain_failure(error)
+                    monitor.finish()
             raise
         finally:
             self._num_running -= 1
@@ -301,7 +301,7 @@ class FitHook(TrainingHook):
         """Returns the logs of a call as Keras is to get them."""
         probe = self._step.probe
         norm, is_bad = probe.take(logs)
-        self._bad = int(probe.latch.read()[0]) if is_bad else None
+        self._bad = int(probe.first_bad.read()[0]) if is_bad else None
         if not isinstance(logs, dict):
             return logs
         if norm is None or NORM in logs:
@@ -347,7 +347,7 @@ class FitHook(TrainingHook):
         """Lets go of a trace, which takes much room."""
         self._evidence = None
 
-    def may_look_again(self):
+    def may_record_next(self):
         """Returns whether a later step shows more; here each shows all."""
         return False
 

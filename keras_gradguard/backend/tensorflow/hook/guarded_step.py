@@ -61,7 +61,7 @@ class Traced:
         data: The batch with the shape and dtype of each part for its values.
         graph: Weak reference to the graph of the last update, `None` before
             it and where the step runs eagerly.
-        shown: Functions that show the watchers what they saw in the traces.
+        shown: Functions that show the monitors what they saw in the traces.
         answers: See `Step.answers`.
     """
 
@@ -183,7 +183,7 @@ class GuardedStep:
         return self.probe.is_due
 
     def show(self, show):
-        """Shows the watchers what a trace has found, and notes it.
+        """Shows the monitors what a trace has found, and notes it.
 
         Args:
             show: Shows it; called once more in each later training.
@@ -196,7 +196,7 @@ class GuardedStep:
         return show()
 
     def show_again(self):
-        """Shows the watchers what they would see in a trace."""
+        """Shows the monitors what they would see in a trace."""
         for show in self.traced.shown:
             show()
 
@@ -216,7 +216,7 @@ class GuardedStep:
         return contextlib.nullcontext()
 
     def show_gradients(self, update):
-        """Shows the gradients of an update to the watchers.
+        """Shows the gradients of an update to the monitors.
 
         Args:
             update: The `Update`.
@@ -230,8 +230,8 @@ class GuardedStep:
 
         def show():
             return [
-                watcher.see_gradients(variables, there, is_refused)
-                for watcher in list(self.training.watchers)
+                monitor.check_gradients(variables, there, is_refused)
+                for monitor in list(self.training.monitors)
             ]
 
         proceed = all(self.show(show))
@@ -256,19 +256,19 @@ class GuardedStep:
         """See `SummedHook`."""
         self.probe.after_apply(known)
 
-    def see_update(self, update):
+    def note_update(self, update):
         """Does nothing: `fit` says itself when a step is over."""
 
     def show_error(self, method, *given):
-        """Shows the watchers an exception in the step.
+        """Shows the monitors an exception in the step.
 
         Args:
-            method: Name of the method of a watcher that takes it.
+            method: Name of the method of a monitor that takes it.
             given: What the method takes.
         """
         self.is_sound = False
-        for watcher in list(self.training.watchers):
-            getattr(watcher, method)(*given)
+        for monitor in list(self.training.monitors):
+            getattr(monitor, method)(*given)
 
     def _guard(self, step):
         run = step if self._own_step is None else self._own_step.run
@@ -288,7 +288,7 @@ class GuardedStep:
                 with self.barrier.guarded():
                     # A look may end where the step itself goes on.
                     if not is_examining():
-                        self.show_error("see_step_error", error)
+                        self.show_error("explain_step_error", error)
                 raise
             finally:
                 self._values = before

@@ -110,7 +110,7 @@ _LATER = "a custom loop cannot be run once more, so the line is not known"
 
 
 class LoopHook(TrainingHook):
-    """Shows the updates of one model's variables to its watchers.
+    """Shows the updates of one model's variables to its monitors.
 
     Args:
         model: The Keras model.
@@ -138,7 +138,7 @@ class LoopHook(TrainingHook):
         self.num_updates, self._num_done = 0, 0
         self.has_optimizer = False
         self._recorder = LiveRecorder(
-            model, self.barrier, self._see_function, self._add_found
+            model, self.barrier, self._note_function, self._add_found
         )
         self._first_step, self._is_first = FirstStep(model), True
         # What was found where nothing could be raised.
@@ -175,7 +175,7 @@ class LoopHook(TrainingHook):
             self._recorder.open()
 
     def _add_found(self, optimizer):
-        if self.watchers and self.barrier.is_open:
+        if self.monitors and self.barrier.is_open:
             self.has_optimizer = True
             self.add(optimizer)
 
@@ -195,18 +195,18 @@ class LoopHook(TrainingHook):
         for patch in patches:
             self._stack.enter_context(replaced(*patch))
 
-    def end_looking(self):
+    def end_recording(self):
         """Looks at no step any more, and lets go of what was seen."""
         with self.barrier.guarded():
             self._recorder.close()
             self._recorder.forget()
 
-    def undo(self, watcher):
-        """Takes the watcher away; leaves all optimizers as they were.
+    def undo(self, monitor):
+        """Takes the monitor away; leaves all optimizers as they were.
 
         Compiled steps run on.
         """
-        self.watchers.remove(watcher)
+        self.monitors.remove(monitor)
         self._stack.close()
         self._hooked.clear()
         self._summed.clear()
@@ -225,7 +225,7 @@ class LoopHook(TrainingHook):
 
     def first_bad(self):
         """Returns the number of the first bad step, `None` without any."""
-        first = int(self.probe.latch.read()[0])
+        first = int(self.probe.first_bad.read()[0])
         return None if first < 0 else first
 
     def bad_step(self):
@@ -248,35 +248,35 @@ class LoopHook(TrainingHook):
             variables: Those that are asked about; of several traces the one
                 in which their gradients were asked for is taken.
         """
-        seen = self._recorder.trace_of(variables)
+        seen = self._recorder.seen(variables)
         return StepEvidence(self.model, None, seen)
 
     def forget_evidence(self):
         """Does nothing: what was seen goes with the step."""
 
-    def may_look_again(self):
+    def may_record_next(self):
         """Returns whether a later step shows more: an eager one does."""
         return tf.executing_eagerly()
 
-    def look_again(self):
+    def record_next(self):
         """Looks at the next step too."""
         if not self._recorder.is_open:
             self._first_step.begin_with_the_next()
             self._recorder.open()
 
     def read(self):
-        """Lets the watchers read what waits in the graph, and act on it.
+        """Lets the monitors read what waits in the graph, and act on it.
 
         Raises:
-            GradientBreakError: If a watcher raises it, now or before where
+            GradientBreakError: If a monitor raises it, now or before where
                 nothing could be raised.
             LoopStopped: Likewise.
         """
         if self._pending is not None:
             raise self._pending
-        for watcher in self.watchers:
-            watcher.read()
-            watcher.after_step()
+        for monitor in self.monitors:
+            monitor.read()
+            monitor.after_step()
 
     def update_of(self, optimizer, gradients, given):
         """See `OptimizerHook`; `None` where it trains no variable of ours."""
@@ -344,7 +344,7 @@ class LoopHook(TrainingHook):
             self.optimizers.append(optimizer)
         self.num_updates += 1
         given = update.own_variables, update.own_gradients, update.is_refused
-        return all([w.see_gradients(*given) for w in self.watchers])
+        return all([w.check_gradients(*given) for w in self.monitors])
 
     def is_measured(self, update):
         """Returns whether an update is measured; builds its optimizer."""
@@ -361,10 +361,10 @@ class LoopHook(TrainingHook):
 
     def show_error(self, method, *given):
         """See `OptimizerHook`."""
-        for watcher in self.watchers:
-            getattr(watcher, method)(*given)
+        for monitor in self.monitors:
+            getattr(monitor, method)(*given)
 
-    def see_update(self, update):
+    def note_update(self, update):
         """Takes note that an update was made, or traced."""
         if self.barrier.is_open:
             is_over = self._first_step.note_update(
@@ -376,7 +376,7 @@ class LoopHook(TrainingHook):
                 self.read()
         self._num_done += 1
 
-    def _see_function(self):
+    def _note_function(self):
         """A compiled function has returned to Python."""
         if not self.barrier.is_open or not self.num_updates:
             return
@@ -394,7 +394,7 @@ class LoopHook(TrainingHook):
             self.read()
             if self._is_first:
                 self._is_first = False
-                for watcher in self.watchers:
-                    watcher.look_at_first_step()
+                for monitor in self.monitors:
+                    monitor.explain_first_step()
         finally:
             self._recorder.forget()

@@ -109,7 +109,7 @@ class OptimizerHook:
             `applying(update)`, a context in which it is made;
             `show_gradients(update)`, which returns whether it is made;
             `is_measured(update)` and `is_probed()`;
-            `see_update(update)`, once it was made;
+            `note_update(update)`, once it was made;
             `show_error(method, *given)`.
         optimizer: The optimizer, the outermost if it wraps another.
         summed: The `SummedHook` of the innermost one, where several replicas
@@ -161,7 +161,7 @@ class OptimizerHook:
         except ValueError as error:
             with hook.barrier.guarded():
                 hook.show_error(
-                    "see_apply_error",
+                    "explain_apply_error",
                     error,
                     update.own_variables,
                     update.unknown,
@@ -171,7 +171,7 @@ class OptimizerHook:
             if known and hook.barrier.is_open:
                 hook.probe.after_apply(known)
         with hook.barrier.guarded():
-            hook.see_update(update)
+            hook.note_update(update)
         return done
 
     def _before(self, update):
@@ -209,7 +209,7 @@ def scale_patch(step, optimizer):
     def scale_loss(loss):
         with step.barrier.guarded():
             if step.is_probed():
-                step.probe.see_loss(loss)
+                step.probe.mark_loss(loss)
         return original(loss)
 
     return optimizer, "scale_loss", scale_loss

@@ -133,7 +133,7 @@ def random_state_kept():
 
 
 @contextlib.contextmanager
-def looking(is_elsewhere):
+def nothing_drawn(is_elsewhere):
     """A block of the guard's own in which a training runs: nothing is drawn.
 
     Args:

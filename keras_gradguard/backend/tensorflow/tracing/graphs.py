@@ -241,7 +241,7 @@ class RecordedGraph(Graph):
         self._known = {}
         self.family = Family()
 
-    def see(self, ran, is_taped, frames):
+    def add_op(self, ran, is_taped, frames):
         """Takes in one op that has just run.
 
         Args:

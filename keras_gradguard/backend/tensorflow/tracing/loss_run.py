@@ -401,7 +401,7 @@ class LossRun:
             tape.watch(self._moving)
             with (
                 custom_gradients_seen(self.handmade),
-                _op_by_op(recording.see),
+                _op_by_op(recording.add_op),
             ):
                 value = self._call(self._y_pred)
         self.graph = recording.graph

@@ -185,20 +185,20 @@ class LiveObserver(Observer):
         eager: What stands for the graph of eager ops.
         model: The model that is watched.
         barrier: The `FaultBarrier` for what is called here.
-        see_function: Is called as the outermost `tf.function` returns.
-        see_optimizer: Is called with each optimizer that has been made.
+        note_function: Is called as the outermost `tf.function` returns.
+        note_optimizer: Is called with each optimizer that has been made.
     """
 
     def __init__(
-        self, recording, eager, model, barrier, see_function, see_optimizer
+        self, recording, eager, model, barrier, note_function, note_optimizer
     ):
         super().__init__(recording.seen, self._position)
         self._recording = recording
         self._eager = eager
         self._model = model
         self._barrier = barrier
-        self._see_function = see_function
-        self._see_optimizer = see_optimizer
+        self._note_function = note_function
+        self._note_optimizer = note_optimizer
         self.is_on = True
         self._thread = threading.get_ident()
         self._on_call |= {
@@ -336,7 +336,7 @@ class LiveObserver(Observer):
         outputs = here["output_tensors"]
         body = function_graph(frame)
         if body is None:
-            self._recording.see(
+            self._recording.add_op(
                 here["op_type"],
                 here["input_tensors"],
                 (),
@@ -366,7 +366,7 @@ class LiveObserver(Observer):
                 self._profile(True)
             if is_here:
                 self._give_bodies(function, first)
-            self._see_function()
+            self._note_function()
 
         return done
 
@@ -384,4 +384,4 @@ class LiveObserver(Observer):
 
     def _optimizer(self, frame):
         optimizer = frame.f_locals["self"]
-        return lambda _: self._see_optimizer(optimizer)
+        return lambda _: self._note_optimizer(optimizer)

@@ -87,12 +87,12 @@ class Recording:
         """Returns what the latest op has given, eager tensors."""
         return self.graph.ops[-1].native.outputs
 
-    def see(self, op_type, inputs, attributes, outputs, backward=None):
+    def add_op(self, op_type, inputs, attributes, outputs, backward=None):
         """Takes in one op that has just run."""
         ran = Ran(
             op_type, attributes or (), tuple(inputs), tuple(outputs), backward
         )
-        self.graph.see(ran, tape_is_active(), _stack())
+        self.graph.add_op(ran, tape_is_active(), _stack())
 
     def now(self):
         """Returns `(None, number of the next op)`, see `Observer`."""
@@ -165,7 +165,7 @@ def _run(recording, step):
     try:
         with (
             functions_run_eagerly(),
-            every_op_seen(recording.see),
+            every_op_seen(recording.add_op),
             _EagerObserver(recording),
         ):
             step()
@@ -185,7 +185,7 @@ class _EagerObserver(Observer):
         here = frame.f_locals
         if not tf.executing_eagerly():
             return
-        self._recording.see(
+        self._recording.add_op(
             here["op_type"],
             here["input_tensors"],
             (),
@@ -213,13 +213,13 @@ class LiveRecorder:
     Args:
         model: The model that is watched.
         barrier: See `LiveObserver`.
-        see_function: See `LiveObserver`.
-        see_optimizer: See `LiveObserver`.
+        note_function: See `LiveObserver`.
+        note_optimizer: See `LiveObserver`.
     """
 
-    def __init__(self, model, barrier, see_function, see_optimizer):
+    def __init__(self, model, barrier, note_function, note_optimizer):
         self._model = model
-        self._seen = (see_function, see_optimizer)
+        self._seen = (note_function, note_optimizer)
         self._stack = contextlib.ExitStack()
         self._barrier = barrier
         self._home, self._thread = threading.get_ident(), None
@@ -276,7 +276,7 @@ class LiveRecorder:
             return
         if recording.num_ops < _MOST_OPS and self._barrier.is_open:
             with self._barrier.guarded():
-                recording.see(*ran)
+                recording.add_op(*ran)
 
     def trace_of(self, variables):
         """Returns what is known of how some variables get their gradients.
@@ -286,23 +286,27 @@ class LiveRecorder:
                 is preferred, the latest one.
 
         Returns:
-            A `Trace`, that of `nothing_seen` if no tape was seen.
+            A `Trace`, or `None` if no tape was seen.
         """
         if self.recording is None or not self._barrier.is_open:
-            return nothing_seen()
+            return None
         seen = self.recording.seen
         calls = [call for call in seen.targets if call.targets]
         wanted = {id(v) for v in variables}
         wanted |= {id(getattr(v, "value", v)) for v in variables}
         about = [c for c in calls if any(id(s) in wanted for s in c.sources)]
         if not (about or calls):
-            return nothing_seen()
+            return None
         target = (about or calls)[-1].targets[0]
         if not hasattr(target, "numpy"):
             return trace_of_graph(seen, target.graph)
         if self.recording.num_ops >= _MOST_OPS:
-            return nothing_seen()
+            return None
         return trace_of_ops(seen, self.recording.graph, self._eager)
+
+    def seen(self, variables):
+        """Returns `trace_of`, and that of `nothing_seen` for `None`."""
+        return self.trace_of(variables) or nothing_seen()
 
     def recorded(self):
         """Returns the eager step, see `Recording`; `None` without any op."""

@@ -250,8 +250,8 @@ def rerun_step(model, data, variables, may_fail=False):
         return None
     with state_restored(model), applied_nowhere(model):
         run = functools.partial(model.train_step, data)
-        sight = _seen(model, run, may_fail)
-    return sight and sight.trace_of(variables)
+        recorder = _seen(model, run, may_fail)
+    return recorder and recorder.trace_of(variables)
 
 
 def rerun_loss(loss, y_true, y_pred):
@@ -282,10 +282,10 @@ def rerun_loss(loss, y_true, y_pred):
         tape.gradient(value, floats)
 
     with random_state_kept(), examining():
-        sight = _seen(None, run)
-    trace = sight and sight.trace_of(())
+        recorder = _seen(None, run)
+    trace = recorder and recorder.trace_of(())
     if trace is not None:
-        trace.outputs = sight.known(made)
+        trace.outputs = recorder.known(made)
     return trace
 
 
@@ -296,20 +296,20 @@ def _are_eager(tensors):
 
 def _seen(model, run, may_fail=False):
     """Returns the `LiveRecorder` of what runs, `None` if it may not fail."""
-    sight = LiveRecorder(model, _OpenDoor(), _nothing, _nothing)
-    sight.open()
+    recorder = LiveRecorder(model, _OpenBarrier(), _nothing, _nothing)
+    recorder.open()
     try:
         run()
     except Exception:  # noqa: BLE001
         # The user's code may raise anything; its trace has failed already,
         # and that is what is told of it then.
-        return sight if may_fail else None
+        return recorder if may_fail else None
     finally:
-        sight.close()
-    return sight
+        recorder.close()
+    return recorder
 
 
-class _OpenDoor:
+class _OpenBarrier:
     """Passes each fault on: whoever asks has a barrier of its own."""
 
     is_open = True
