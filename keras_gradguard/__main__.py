@@ -17,8 +17,8 @@ def main(argv=None):
         argv: Arguments after the program's name; by default `sys.argv`'s.
 
     Returns:
-        0; 1 for a stored report that says that gradients were not checked;
-        2 if the command cannot do what it was asked.
+        0; 1 for a stored report whose verdict is not `"healthy"`; 2 if the
+        command cannot do what it was asked.
     """
     arguments = _parser().parse_args(argv)
     try:
@@ -92,7 +92,7 @@ def _report(arguments):
 
         return logged_cards(arguments.path), 0
     report = read_report(arguments.path)
-    return str(report), 0 if report.not_checked is None else 1
+    return str(report), 0 if report.ok else 1
 
 
 def _rules(arguments):

@@ -194,6 +194,7 @@ class GradHealthCallback(keras.callbacks.Callback):
             BadSteps(hook, self._log, self.log_dir),
             self._expected,
             self.on_nonfinite,
+            self.every,
         )
 
     def _note_fault(self, reason):

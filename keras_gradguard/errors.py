@@ -153,11 +153,6 @@ def fault_sentence(when, reason):
     )
 
 
-def counted(number, what):
-    """Returns e.g. `"1 step"` or `"2 steps"`."""
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
-
-
 class _Around:
     """See `FaultBarrier.around`; around each step, so it is no generator."""
 

@@ -228,6 +228,7 @@ class Watch:
             BadSteps(hook, log),
             self._expected,
             on_nonfinite,
+            self._every,
         )
 
     def _note_fault(self, reason):

@@ -271,6 +271,23 @@ class Trends:
         """Returns the paths whose gradient stayed zero throughout."""
         return self._lasting(_ZERO)
 
+    def num_zero(self, path):
+        """Returns how long a variable's gradient has been zero.
+
+        Args:
+            path: Its path.
+
+        Returns:
+            `(records in a row that were zero, records in a row with it)`.
+        """
+        place = self._places.get(path)
+        if place is None:
+            return 0, 0
+        return (
+            int(self._counts[_ZERO, place]),
+            int(self._counts[_SEEN, place]),
+        )
+
     def still(self):
         """Returns the paths that get a gradient and do not move."""
         lasting, seen = self._lasting(_STILL), self._counts[_SEEN]

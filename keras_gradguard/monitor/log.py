@@ -15,6 +15,7 @@ from keras_gradguard.measure.rows import (
     unique_paths,
 )
 from keras_gradguard.model.optimizers import optimizers_of
+from keras_gradguard.monitor.verdict import RowVerdicts
 from keras_gradguard.records.norms import MISSING, UNMEASURED
 from keras_gradguard.records.report import Report
 from keras_gradguard.report.writer import EventOutput
@@ -66,12 +67,14 @@ class TrainingLog:
     Attributes:
         events: The `EventOutput`.
         not_checked: A list of reasons why not all was checked, sentences.
+        verdicts: The `RowVerdicts` of the training.
     """
 
     def __init__(self, model, num_updates, writer=None, optimizers=None):
         self.epoch = None
         self.optimizers = optimizers
         self.not_checked = []
+        self.verdicts = RowVerdicts()
         self._model = model
         self.events = EventOutput(writer)
         self._diagnoses = {}
@@ -85,14 +88,21 @@ class TrainingLog:
     @property
     def report(self):
         """All that is known, as a `Report`."""
+        diagnoses = tuple(self._diagnoses.values())
+        rows, undecided = self._rows.rows(), ()
+        reasons = [*self.not_checked, self.verdicts.not_checked(rows)]
+        not_checked = " ".join(filter(None, reasons)) or None
+        if not_checked is None or self._step is not None:
+            rows, undecided = self.verdicts.decide(rows, diagnoses, self._step)
         return Report(
-            diagnoses=tuple(self._diagnoses.values()),
-            variables=self._rows.rows(),
+            diagnoses=diagnoses,
+            variables=rows,
             global_norm=self._global_norm,
             step=self._step,
             optimizers=self._optimizers,
             losses=self._losses_in_row_order(),
-            not_checked=" ".join(self.not_checked) or None,
+            not_checked=not_checked,
+            undecided=undecided,
         )
 
     def _losses_in_row_order(self):

@@ -10,6 +10,7 @@ from keras_gradguard.graph.trace import Step
 from keras_gradguard.monitor.first_batch import FirstBatch
 from keras_gradguard.monitor.missing import MissingGradients
 from keras_gradguard.monitor.response import add_notes
+from keras_gradguard.monitor.verdict import RowVerdicts
 from keras_gradguard.records.kinds import severity_of
 
 LEFT_OUT = {"warn": None, "skip": "bad", "stop": "after", "raise": "after"}
@@ -29,13 +30,22 @@ class Monitor:
         bad_steps: Its `BadSteps`.
         expected: The `Expected` variables without a gradient and breaks.
         on_nonfinite: `"warn"`, `"raise"`, `"stop"` or `"skip"`.
+        every: Steps between two records, or a function.
 
     Attributes:
         barrier: The `FaultBarrier` of all that watches this training.
     """
 
     def __init__(
-        self, hook, log, response, symptoms, bad_steps, expected, on_nonfinite
+        self,
+        hook,
+        log,
+        response,
+        symptoms,
+        bad_steps,
+        expected,
+        on_nonfinite,
+        every,
     ):
         self._hook = hook
         self._model = hook.model
@@ -56,6 +66,9 @@ class Monitor:
         # Last, so that nobody watches who is made by half.
         hook.attach(self)
         log.not_checked = hook.not_checked
+        log.verdicts = RowVerdicts(
+            expected, symptoms, every, lambda: hook.num_steps > 0
+        )
 
     @property
     def withhold(self):

@@ -81,6 +81,26 @@ class Symptoms:
             )
         return self._expected.strip(found)
 
+    @property
+    def patience(self):
+        """How many records in a row it takes to tell of something."""
+        return self._patience
+
+    def num_zero(self, path):
+        """Returns how long a gradient has been exactly zero.
+
+        Args:
+            path: Path of a variable.
+
+        Returns:
+            `(records in a row that were zero, records)`.
+        """
+        return self._trends.num_zero(path)
+
+    def has_looked_at(self, path):
+        """Returns whether a gradient that stays zero was looked into."""
+        return path in self._asked
+
     def _underflowing(self):
         hook, underflow = self._hook, self._underflow
         found = underflow.falling(

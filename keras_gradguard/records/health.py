@@ -67,8 +67,9 @@ class VariableHealth:
         path: Keras path, made unique with `#2`, `#3` where Keras repeats it.
         shape: Shape of the variable.
         dtype: Name of its dtype.
-        status: `"ok"`, `"missing"`, `"zero"`, `"nonfinite"` or `"unknown"`
-            (not measured yet).
+        status: `"ok"`, `"missing"`, `"zero"`, `"nonfinite"`; `"vanishing"`
+            or `"exploding"` after a diagnosis of that; `"unknown"` (not
+            measured yet).
         norm: L2 norm of the gradient, unscaled, before clipping; `None`
             where there is no gradient or none has been measured. So are
             the figures below.
@@ -83,6 +84,7 @@ class VariableHealth:
         optimizer: Which update it is, where a step makes several of this
             variable: the attribute that holds the optimizer, `#2` added for
             its second `apply` in the step. `None` where there is just one.
+        accepted: Why a status other than `"ok"` is no break, or `None`.
     """
 
     path: str
@@ -97,6 +99,7 @@ class VariableHealth:
     num_nonfinite: int | None = None
     update_ratio: float | None = None
     optimizer: str | None = None
+    accepted: str | None = None
 
     @property
     def key(self):

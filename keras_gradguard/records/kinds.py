@@ -1,6 +1,11 @@
-"""Schema, kinds, severities, statuses."""
+"""Schema, kinds, severities, statuses, verdicts."""
 
-STATUSES = ("ok", "missing", "zero", "nonfinite", "unknown")
+STATUSES = (
+    *("ok", "missing", "zero", "nonfinite"),
+    *("vanishing", "exploding", "unknown"),
+)
+BROKEN, HEALTHY = "broken", "healthy"
+UNDECIDED, NOT_CHECKED = "undecided", "not checked"
 
 SCHEMA = 1
 

@@ -10,7 +10,12 @@ from keras_gradguard.records.health import (
     VariableHealth,
 )
 from keras_gradguard.records.kinds import KINDS, SCHEMA, SEVERITIES, STATUSES
-from keras_gradguard.records.report import Diagnosis, Help, Report
+from keras_gradguard.records.report import (
+    Diagnosis,
+    Help,
+    Report,
+    Undecided,
+)
 
 _NUMBER = (int, float, type(None))
 _WORD = (str, type(None))
@@ -29,6 +34,8 @@ _TYPES = {
     "num_variables": int,
     **dict.fromkeys(("file", "function", "loss", "op", "layer"), _WORD),
     **dict.fromkeys(("optimizer", "clipping", "not_checked"), _WORD),
+    "accepted": _WORD,
+    "status": str,
     **dict.fromkeys(("line", "step", "epoch"), _COUNT),
     **_FIGURES,
     "evidence": dict,
@@ -88,6 +95,7 @@ def report_of(values):
         optimizers=tuple(map(_optimizer, values.get("optimizers", ()))),
         losses=tuple(map(_loss, values.get("losses", ()))),
         not_checked=_word("not_checked", values.get("not_checked")),
+        undecided=tuple(map(_undecided, values.get("undecided", ()))),
     )
 
 
@@ -136,6 +144,13 @@ def _variable(values):
     values["shape"] = tuple(values["shape"])
     _expect("status", values["status"], STATUSES)
     return VariableHealth(**values)
+
+
+def _undecided(values):
+    values = _known(Undecided, values)
+    _expect("status", values["status"], STATUSES)
+    values["variables"] = _words("variables", values["variables"])
+    return Undecided(**values)
 
 
 def _optimizer(values):

@@ -14,7 +14,13 @@ from keras_gradguard.records.health import (
     OptimizerHealth,
     VariableHealth,
 )
-from keras_gradguard.records.kinds import SCHEMA
+from keras_gradguard.records.kinds import (
+    BROKEN,
+    HEALTHY,
+    NOT_CHECKED,
+    SCHEMA,
+    UNDECIDED,
+)
 from keras_gradguard.records.text import render, render_report
 
 
@@ -115,6 +121,34 @@ class Diagnosis:
 
 
 @dataclasses.dataclass(frozen=True)
+class Undecided:
+    """Variables whose gradient may be broken; too little was seen to say.
+
+    Args:
+        status: The status of their rows.
+        variables: Their paths.
+        text: What was seen so far, and when that will do for a verdict: a
+            sentence without its subject.
+    """
+
+    status: str
+    variables: tuple[str, ...]
+    text: str
+
+    def to_dict(self):
+        """Returns it as JSON-ready values."""
+        return {
+            "status": self.status,
+            "variables": list(self.variables),
+            "text": self.text,
+        }
+
+    def __str__(self):
+        number = len(self.variables)
+        return f"{number} variable{'s' * (number != 1)} {self.text}"
+
+
+@dataclasses.dataclass(frozen=True)
 class Report:
     """All that is known of a model's gradients at one moment.
 
@@ -129,6 +163,8 @@ class Report:
             a sum of several; their columns are those of `variables`.
         not_checked: Why gradients were not checked, or not all of them: one
             sentence, or `None`.
+        undecided: What is not decided yet, an `Undecided` for each group of
+            variables.
     """
 
     diagnoses: tuple[Diagnosis, ...] = ()
@@ -139,16 +175,38 @@ class Report:
     losses: tuple[LossReach, ...] = ()
     not_checked: str | None = None
 
+    undecided: tuple[Undecided, ...] = ()
+
+    @property
+    def verdict(self):
+        """What is known of the gradients, in one word.
+
+        Returns:
+            `"broken"` if there is an error or a warning; else `"not checked"`
+            where not all was checked; `"undecided"` where a gradient is
+            missing, zero, not finite or not measured, neither accepted nor
+            explained; `"healthy"`.
+        """
+        if any(d.severity != "note" for d in self.diagnoses):
+            return BROKEN
+        if self.not_checked is not None:
+            return NOT_CHECKED
+        is_open = any(
+            row.status != "ok" and row.accepted is None
+            for row in self.variables
+        )
+        return UNDECIDED if self.undecided or is_open else HEALTHY
+
     @property
     def ok(self):
-        """Whether all was checked and nothing is broken, but for notes."""
-        is_broken = any(d.severity != "note" for d in self.diagnoses)
-        return self.not_checked is None and not is_broken
+        """Whether the verdict is `"healthy"`."""
+        return self.verdict == HEALTHY
 
     def to_dict(self):
         """Returns the report as JSON-ready values."""
         return {
             "schema": SCHEMA,
+            "verdict": self.verdict,
             "ok": self.ok,
             "step": self.step,
             "global_norm": self.global_norm,
@@ -157,6 +215,7 @@ class Report:
             "optimizers": [o.to_dict() for o in self.optimizers],
             "losses": [loss.to_dict() for loss in self.losses],
             "not_checked": self.not_checked,
+            "undecided": [item.to_dict() for item in self.undecided],
         }
 
     def to_json(self, **kwargs):

@@ -241,6 +241,8 @@ def render_report(report, width=80):
     summary = _wrap("report: ", _summary(report), width)
     if report.not_checked is not None:
         summary += _wrap("   = why:  ", report.not_checked, width)
+    for item in report.undecided:
+        summary += _wrap("   = open: ", str(item), width)
     for optimizer in report.optimizers:
         if len(report.optimizers) > 1 or optimizer.is_special:
             summary += _wrap("optimizer ", str(optimizer), width, hang=3)
@@ -251,26 +253,31 @@ def render_report(report, width=80):
 
 
 def _summary(report):
-    """Counts of diagnoses and of variables, and when they were measured."""
+    """The verdict, counts of diagnoses and variables, and when."""
     severities = [diagnosis.severity for diagnosis in report.diagnoses]
     statuses = [variable.status for variable in report.variables]
-    # Of a step that never called an optimizer nothing is known.
-    is_blind = bool(statuses) and {*statuses} == {"unknown"}
-    healthy = "no gradient was seen" if is_blind else "nothing broken"
-    found = _counts(severities, SEVERITIES)
-    if report.not_checked is not None:
-        healthy = "not checked"
-        found += ", the rest not checked" if found else ""
-    parts = [found or healthy]
-    states = _counts(statuses, STATUSES)
-    number = f"{len(statuses)} trainable variables"
-    if states or report.not_checked is None:
+    found = ", ".join(
+        counted(severities.count(word), word)
+        for word in SEVERITIES
+        if word in severities
+    )
+    parts = [report.verdict + (f": {found}" if found else "")]
+    if found and report.not_checked is not None:
+        parts[0] += ", the rest not checked"
+    if statuses or report.not_checked is None:
+        number = counted(len(statuses), "trainable variable")
+        states = _counts(statuses, STATUSES)
         parts.append(f"{number}: {states}" if states else number)
     if report.step is not None:
         parts.append(f"step {report.step}")
     if report.global_norm is not None:
         parts.append(f"global norm {figure(report.global_norm)}")
     return "; ".join(parts)
+
+
+def counted(number, what):
+    """Returns e.g. `"1 step"` or `"2 steps"`."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _counts(words, order):
@@ -285,14 +292,18 @@ def _table(variables):
         return []
 
     def rank(row):
-        return row.status == "ok", STATUSES.index(row.status)
+        is_fine = row.status == "ok" or row.accepted is not None
+        return is_fine, row.status == "ok", STATUSES.index(row.status)
 
     rows = [("variable", "shape", "dtype", "status", "norm", "step")]
     for row in sorted(variables, key=rank)[:MOST_ROWS]:
         norm = "-" if row.norm is None else figure(row.norm)
         step = "-" if row.step is None else str(row.step)
         shape = str(tuple(row.shape))
-        rows.append((row.key, shape, row.dtype, row.status, norm, step))
+        status = row.status
+        if row.accepted is not None:
+            status = f"{status} (accepted)"
+        rows.append((row.key, shape, row.dtype, status, norm, step))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
     for row in rows:

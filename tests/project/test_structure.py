@@ -24,7 +24,7 @@ ALLOWED = {
     INTERNALS: set(),
     CAPTURE: {INTERNALS, "model", "records"},
     TRACING: {INTERNALS, "graph", "source", "model", "records"},
-    HOOK: {CAPTURE, TRACING, INTERNALS, "model", "errors"},
+    HOOK: {CAPTURE, TRACING, INTERNALS, "model", "records", "errors"},
     "monitor": {
         "backend",
         "diagnosis",

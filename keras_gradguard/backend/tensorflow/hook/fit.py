@@ -30,8 +30,8 @@ from keras_gradguard.backend.tensorflow.hook.training import TrainingHook
 from keras_gradguard.backend.tensorflow.internals.batches import packed_batch
 from keras_gradguard.backend.tensorflow.internals.randomness import Drawing
 from keras_gradguard.backend.tensorflow.tracing.evidence import StepEvidence
-from keras_gradguard.errors import counted
 from keras_gradguard.model.layers import runs_eagerly
+from keras_gradguard.records.text import counted
 
 
 class Logs(dict):

@@ -24,13 +24,14 @@ from keras_gradguard.backend.tensorflow.internals.patch import replaced
 from keras_gradguard.backend.tensorflow.tracing.evidence import StepEvidence
 from keras_gradguard.backend.tensorflow.tracing.recorder import LiveRecorder
 from keras_gradguard.backend.tensorflow.tracing.restore import is_examining
-from keras_gradguard.errors import FINDINGS, LoopStopped, counted
+from keras_gradguard.errors import FINDINGS, LoopStopped
 from keras_gradguard.model.optimizers import (
     applied_variables,
     optimizers_of,
     unknown_to,
     updating,
 )
+from keras_gradguard.records.text import counted
 
 
 class FirstStep:
