@@ -156,7 +156,7 @@ def _see_losses(step, log):
     known = reaches_of(step, trace) if trace.error is None else []
     if len(known) != 1 and is_default_step(step.model):
         known = step.evidence.measured_reaches(
-            step.variables, known, number=log.now()
+            step.variables, known, number=log.num_updates()
         )
     log.note_reaches(step.paths, known)
 

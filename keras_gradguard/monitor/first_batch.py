@@ -52,7 +52,7 @@ class FirstBatch:
             or step_evidence(model, None).state_size() > MOST_BYTES
         ):
             return
-        self._number = self._log.now()
+        self._number = self._log.num_updates()
         self._weights = tuple(
             (variable, keras.ops.convert_to_numpy(variable))
             for variable in state_of(model)
@@ -94,7 +94,7 @@ class FirstBatch:
         evidence = step_evidence(model, batch)
         if evidence.state_size() > MOST_BYTES:
             return
-        number = self._number if weights else self._log.now()
+        number = self._number if weights else self._log.num_updates()
         step = step_of(model.trainable_variables)
         found = step.answers.get(_NORMS)
         if found is None or _is_old(found, number, evidence):

@@ -1,5 +1,6 @@
 """What is known of one training so far, in memory and in its event file."""
 
+import contextlib
 import dataclasses
 
 import numpy as np
@@ -81,7 +82,7 @@ class TrainingLog:
         self._rows = HealthRows()
         self._paths, self._health = {}, {}
         self._losses, self._optimizers = (), ()
-        self._global_norm = self._step = None
+        self._global_norm = self._step = self._reading = None
         self._count = UpdateCount(model, num_updates, optimizers)
         self.paths_of(())
 
@@ -90,7 +91,9 @@ class TrainingLog:
         """All that is known, as a `Report`."""
         diagnoses = tuple(self._diagnoses.values())
         rows, undecided = self._rows.rows(), ()
-        reasons = [*self.not_checked, self.verdicts.not_checked(rows)]
+        reasons = list(self.not_checked)
+        if not diagnoses:
+            reasons.append(self.verdicts.not_checked(rows))
         not_checked = " ".join(filter(None, reasons)) or None
         if not_checked is None or self._step is not None:
             rows, undecided = self.verdicts.decide(rows, diagnoses, self._step)
@@ -222,9 +225,30 @@ class TrainingLog:
         """Number of the last record's step, `None` if it is not known."""
         return self._step
 
-    def now(self):
+    def num_updates(self):
         """Returns the number of updates made so far."""
         return self._count.now()
+
+    def now(self):
+        """Returns the number of the step that is looked at, from 0.
+
+        While it runs that is the number of updates made before it; a record
+        that is read later has its own.
+        """
+        return self._count.now() if self._reading is None else self._reading
+
+    @contextlib.contextmanager
+    def reading(self, step):
+        """What is found while the block runs is about one record.
+
+        Args:
+            step: Its step.
+        """
+        self._reading = step
+        try:
+            yield
+        finally:
+            self._reading = None
 
     def note_missing(self, variable, path):
         """Notes that a variable gets no gradient."""
@@ -235,7 +259,7 @@ class TrainingLog:
 
         Args:
             measured: What `Probe.read` returns; the updates may be `None`.
-            step: Its number; by default the number of updates so far.
+            step: Its number; by default that of `now`.
 
         Returns:
             The `Figures` of the variables that were measured, or `None`.

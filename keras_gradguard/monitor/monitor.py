@@ -62,6 +62,8 @@ class Monitor:
         # What a refused update lacks, until the optimizer raises.
         self._refused = ()
         self._has_bad = False
+        # Updates before the step of the record of a `fit`.
+        self._due_step = None
         self.barrier = hook.barrier
         # Last, so that nobody watches who is made by half.
         hook.attach(self)
@@ -106,6 +108,8 @@ class Monitor:
             with self.barrier:
                 if not self._first.has_begun:
                     self._first.begin()
+                if is_due:
+                    self._due_step = self._log.num_updates()
                 self._hook.guard_next(is_due)
         if not self.barrier.is_open:
             with self.barrier:
@@ -257,12 +261,13 @@ class Monitor:
         if not self.is_on:
             return
         with self.barrier.guarded():
-            for measured, figures in self._written():
-                if is_first:
-                    with self._hook.nothing_drawn():
-                        self._explain_first(measured)
-                with self._hook.drawing():
-                    self._explain_figures(figures)
+            for step, measured, figures in self._written():
+                with self._log.reading(step):
+                    if is_first:
+                        with self._hook.nothing_drawn():
+                            self._explain_first(measured)
+                    with self._hook.drawing():
+                        self._explain_figures(figures)
 
     def write(self):
         """Writes the records that wait, and looks at none of them."""
@@ -271,7 +276,7 @@ class Monitor:
                 collections.deque(self._written(), maxlen=0)
 
     def _written(self):
-        """Writes what waits, and yields each record with its figures.
+        """Writes what waits, and yields step, record and figures of each.
 
         What its caller leaves behind is written by the next call.
         """
@@ -283,15 +288,17 @@ class Monitor:
             )
         while self._waiting:
             step, measured = self._waiting.popleft()
+            if step is None and self._due_step is not None:
+                step = self._due_step + self._model.steps_per_execution - 1
             figures = self._log.record(measured, step)
             if self.has_histograms:
                 self._log.record_histograms(measured, probe.histograms())
-            yield measured, figures
+            yield step, measured, figures
 
     def explain_first_step(self):
         """Looks at the first step of a loop, which is over."""
         if self.is_on:
-            with self.barrier.guarded():
+            with self.barrier.guarded(), self._log.reading(self._log.step):
                 self._explain_first(self._hook.probe.latest())
 
     def _explain_first(self, measured):

@@ -74,12 +74,13 @@ class LoopProbe:
                 optimizer, variables, self._every, self._is_on
             )
         capture = self._captures[key]
-        is_bad, known = capture.before(gradients, is_scaled)
+        now = tf.cast(optimizer.iterations, tf.int64)
+        is_bad, due = capture.before(gradients, is_scaled)
         held = is_bad
         if self._withhold == "after":
             held = is_bad | (self._is_on.value() & self.first_bad.is_set())
-        self.first_bad.mark(is_bad, tf.cast(optimizer.iterations, tf.int64))
-        return capture, held, known
+        self.first_bad.mark(is_bad, now)
+        return capture, held, (due, now)
 
     def apply(self, known, apply):
         """Makes the update, or leaves it out.
@@ -98,10 +99,10 @@ class LoopProbe:
         tf.cond(known[1], lambda: tf.constant(0), make)
         return None
 
-    def after_apply(self, known, uncounted=0):
+    def after_apply(self, known):
         """Measures the update and keeps the record, see `LoopCapture.after`."""
-        capture, _, measured = known
-        capture.after(measured, uncounted)
+        capture, _, (due, now) = known
+        capture.after(due, now)
 
     def named_captures(self):
         """Returns the name and the `LoopCapture` of each optimizer."""

@@ -416,12 +416,12 @@ class LoopCapture(OptimizerCapture):
         is_bad = rarely(is_on, measure, 0.0)
         return is_bad > 0, due
 
-    def after(self, due, uncounted=0):
+    def after(self, due, now):
         """Measures the update and keeps the record, if one is due.
 
         Args:
             due: The second value that `before` returned.
-            uncounted: 1 if the optimizer has not counted the update yet.
+            now: Int64 scalar tensor, the updates made before this one.
         """
         self.measure_update(due)
         is_on = self._is_on.value()
@@ -430,8 +430,7 @@ class LoopCapture(OptimizerCapture):
             place = self._counts[1] % self._room
             row = self.values()
             self._rows.scatter_update(tf.IndexedSlices(row[None], [place]))
-            step = tf.cast(self.optimizer.iterations, tf.int64) + uncounted
-            self._steps.scatter_update(tf.IndexedSlices([step], [place]))
+            self._steps.scatter_update(tf.IndexedSlices([now], [place]))
             return tf.constant(0)
 
         rarely(due, keep, 0)

@@ -252,10 +252,6 @@ class GuardedStep:
             self.first_trace.build(update.optimizer, variables)
         return bool(variables) and self.is_probed()
 
-    def after_summed(self, known):
-        """See `SummedHook`."""
-        self.probe.after_apply(known)
-
     def note_update(self, update):
         """Does nothing: `fit` says itself when a step is over."""
 

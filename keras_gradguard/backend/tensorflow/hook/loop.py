@@ -355,11 +355,6 @@ class LoopHook(TrainingHook):
             update.optimizer.build(update.variables)
         return True
 
-    def after_summed(self, known):
-        """See `SummedHook`."""
-        # The optimizer counts the update a moment later.
-        self.probe.after_apply(known, uncounted=1)
-
     def show_error(self, method, *given):
         """See `OptimizerHook`."""
         for monitor in self.monitors:

@@ -41,8 +41,7 @@ class SummedHook:
     known of an update stands here, and not with its thread.
 
     Args:
-        hook: See `OptimizerHook`; also `after_summed(known)`, which measures
-            what an update has done, given what `probe.before_apply` returned.
+        hook: See `OptimizerHook`.
         optimizer: The optimizer that makes them, the innermost one.
 
     Attributes:
@@ -92,7 +91,7 @@ class SummedHook:
             with self._hook.barrier.guarded():
                 if self._known and is_measured_here():
                     known, self._known = self._known, None
-                    self._hook.after_summed(known)
+                    self._hook.probe.after_apply(known)
             return done
 
         return update
