@@ -12,7 +12,9 @@ from keras_gradguard.errors import (
     fault_sentence,
 )
 from keras_gradguard.expected import Expected
+from keras_gradguard.model.console import print_line
 from keras_gradguard.records.report import Report
+from keras_gradguard.records.text import closing_line
 from keras_gradguard.report.scalars import checked_level
 from keras_gradguard.schedule import Schedule
 from keras_gradguard.thresholds import thresholds_of
@@ -153,7 +155,7 @@ class GradHealthCallback(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         """Hooks the training step and starts a new report."""
-        self.on_train_end()
+        self._leave()
         if backend.unsupported() is not None:
             backend.warn_unsupported()
             return
@@ -224,7 +226,7 @@ class GradHealthCallback(keras.callbacks.Callback):
             if refused is not None:
                 raise refused
         except BaseException:
-            self.on_train_end()
+            self._leave()
             raise
         self._monitor.expect_step(self._is_due)
 
@@ -239,10 +241,32 @@ class GradHealthCallback(keras.callbacks.Callback):
                 self._has_looked = True
             self._monitor.after_step()
         except BaseException:
-            self.on_train_end()
+            self._leave()
             raise
 
     def on_train_end(self, logs=None):
+        """Leaves the model as it was, and says in one line what is known."""
+        if self._monitor is None:
+            return
+        self._leave()
+        barrier = FaultBarrier(self._note_fault)
+        with barrier.guarded():
+            report = self._log.report
+            is_error = any(d.severity == "error" for d in report.diagnoses)
+            # `fit` tells callbacks "auto" as 1.
+            if (self.params or {}).get("verbose", 1) or is_error:
+                print_line(
+                    closing_line(
+                        report,
+                        self._log.norms,
+                        self._log.num_records,
+                        "`callback.report`"
+                        + (f" or TensorBoard at {self.log_dir!r}")
+                        * bool(self.log_dir),
+                    )
+                )
+
+    def _leave(self):
         """Leaves the model as it was and closes the event file."""
         if self._monitor is not None:
             self._monitor.finish()

@@ -11,7 +11,9 @@ from keras_gradguard.errors import (
     fault_sentence,
 )
 from keras_gradguard.expected import Expected
+from keras_gradguard.model.console import print_line
 from keras_gradguard.records.report import Report
+from keras_gradguard.records.text import closing_line
 from keras_gradguard.report.scalars import checked_level
 from keras_gradguard.schedule import checked_every
 from keras_gradguard.thresholds import thresholds_of
@@ -237,28 +239,38 @@ class Watch:
 
     def __exit__(self, kind, error, traceback):
         """Leaves everything as it was; the last records are written."""
-        guard, self._monitor = self._monitor, None
-        if guard is None:
+        monitor, self._monitor = self._monitor, None
+        if monitor is None:
             return False
         is_stopped = isinstance(error, LoopStopped)
         try:
             if error is None:
                 self._hook.read()
             elif isinstance(error, Exception) and not is_stopped:
-                guard.explain_step_error(error)
-                guard.explain_failure(error)
+                monitor.explain_step_error(error)
+                monitor.explain_failure(error)
         except LoopStopped:
             is_stopped = True
         finally:
-            self._finish(guard, error is not None)
+            self._finish(monitor, error is not None)
         self.stopped = is_stopped
+        if error is None or is_stopped:
+            self._print_closing_line()
         return is_stopped and isinstance(error, (LoopStopped, type(None)))
 
-    def _finish(self, guard, is_quiet):
+    def _print_closing_line(self):
+        with FaultBarrier(self._note_fault).guarded():
+            log, where = self._log, "the `report` of this `watch`"
+            if self._log_dir:
+                where += f" or TensorBoard at {self._log_dir!r}"
+            line = closing_line(log.report, log.norms, log.num_records, where)
+            print_line(line)
+
+    def _finish(self, monitor, is_quiet):
         hook, self._hook = self._hook, None
         hook.end_recording()
-        guard.write()
-        guard.finish()
+        monitor.write()
+        monitor.finish()
         if hook.num_updates or is_quiet or not hook.barrier.is_open:
             return
         why = _TRACED if hook.has_optimizer else _NO_OPTIMIZER

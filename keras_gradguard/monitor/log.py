@@ -69,6 +69,11 @@ class TrainingLog:
         events: The `EventOutput`.
         not_checked: A list of reasons why not all was checked, sentences.
         verdicts: The `RowVerdicts` of the training.
+        progress: `None`, or returns how many steps are done and how many of
+            them were left out, see `Report`.
+        num_records: How many records there are.
+        norms: The smallest and the largest global norm of them that is
+            finite, or `None`.
     """
 
     def __init__(self, model, num_updates, writer=None, optimizers=None):
@@ -76,6 +81,8 @@ class TrainingLog:
         self.optimizers = optimizers
         self.not_checked = []
         self.verdicts = RowVerdicts()
+        self.progress = None
+        self.num_records, self.norms = 0, None
         self._model = model
         self.events = EventOutput(writer)
         self._diagnoses = {}
@@ -92,8 +99,11 @@ class TrainingLog:
         diagnoses = tuple(self._diagnoses.values())
         rows, undecided = self._rows.rows(), ()
         reasons = list(self.not_checked)
+        num_steps, num_skipped = None, None
+        if self.progress is not None:
+            num_steps, num_skipped = self.progress()
         if not diagnoses:
-            reasons.append(self.verdicts.not_checked(rows))
+            reasons.append(self.verdicts.not_checked(rows, num_steps))
         not_checked = " ".join(filter(None, reasons)) or None
         if not_checked is None or self._step is not None:
             rows, undecided = self.verdicts.decide(rows, diagnoses, self._step)
@@ -106,6 +116,8 @@ class TrainingLog:
             losses=self._losses_in_row_order(),
             not_checked=not_checked,
             undecided=undecided,
+            num_steps=num_steps,
+            num_skipped=num_skipped,
         )
 
     def _losses_in_row_order(self):
@@ -216,6 +228,29 @@ class TrainingLog:
             self.events.diagnosis(self.now(), diagnosis)
         return tuple(fresh)
 
+    def raise_to_error(self, kind, note):
+        """Makes errors of what was found.
+
+        Args:
+            kind: The kind of the diagnoses.
+            note: What is known now.
+
+        Returns:
+            The diagnoses that have become errors.
+        """
+        raised = []
+        for key, diagnosis in self._diagnoses.items():
+            if diagnosis.kind == kind:
+                evidence = dict(diagnosis.evidence)
+                evidence["notes"] = [*evidence.get("notes", ()), note]
+                self._diagnoses[key] = dataclasses.replace(
+                    diagnosis, severity="error", evidence=evidence
+                )
+                raised.append(self._diagnoses[key])
+        for diagnosis in raised:
+            self.events.diagnosis(self.now(), diagnosis)
+        return raised
+
     def _is_new(self, diagnosis):
         known = self._diagnoses.get(diagnosis.key)
         return known is None or "note" == known.severity != diagnosis.severity
@@ -286,6 +321,10 @@ class TrainingLog:
             return None
         norms = np.concatenate(norms)
         self._global_norm = global_norm(norms[norms != MISSING])
+        self.num_records += 1
+        if self._global_norm is not None and np.isfinite(self._global_norm):
+            known = (*(self.norms or ()), self._global_norm)
+            self.norms = min(known), max(known)
         return merged(found, self._rows)
 
     def record(self, measured, step=None):
@@ -300,11 +339,12 @@ class TrainingLog:
         """
         figures = self.measure(measured, step)
         if figures is not None and self.events.is_open:
+            numbers = optimizer_numbers(self._optimizers)
+            _, skipped = (None, None) if not self.progress else self.progress()
+            if skipped is not None:
+                numbers["skipped_steps"] = skipped
             self.events.record(
-                self._rows,
-                self._step,
-                self._global_norm,
-                optimizer_numbers(self._optimizers),
+                self._rows, self._step, self._global_norm, numbers
             )
         return figures
 

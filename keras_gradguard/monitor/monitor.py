@@ -13,6 +13,9 @@ from keras_gradguard.monitor.response import add_notes
 from keras_gradguard.monitor.verdict import RowVerdicts
 from keras_gradguard.records.kinds import severity_of
 
+# Above this share of its steps, a training does not go on beside bad steps: it
+# does not go on.
+_MOST_SKIPPED = 0.5
 LEFT_OUT = {"warn": None, "skip": "bad", "stop": "after", "raise": "after"}
 
 
@@ -68,9 +71,8 @@ class Monitor:
         # Last, so that nobody watches who is made by half.
         hook.attach(self)
         log.not_checked = hook.not_checked
-        log.verdicts = RowVerdicts(
-            expected, symptoms, every, lambda: hook.num_steps > 0
-        )
+        log.verdicts = RowVerdicts(expected, symptoms, every)
+        log.progress = lambda: (hook.num_done, hook.num_skipped)
 
     @property
     def withhold(self):
@@ -120,9 +122,23 @@ class Monitor:
         hook, self._hook = self._hook, None
         if hook is not None:
             with self.barrier.guarded():
+                progress = self._log.progress()
+                self._log.progress = lambda: progress
+                self._check_skipped(*progress)
+            with self.barrier.guarded():
                 hook.undo(self)
             with self.barrier.guarded():
                 self._log.close()
+
+    def _check_skipped(self, num_steps, num_skipped):
+        """A training that leaves out most of its steps is broken."""
+        if num_skipped and num_skipped > _MOST_SKIPPED * num_steps:
+            share = num_skipped / num_steps
+            note = (
+                f"on_nonfinite='skip' left out {num_skipped} of {num_steps} "
+                f"steps ({share:.0%})"
+            )
+            self._response.warn(self._log.raise_to_error("nonfinite", note))
 
     def check_gradients(self, variables, gradients, is_refused):
         """Checks a step's gradients before they are applied.

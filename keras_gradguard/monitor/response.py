@@ -44,10 +44,15 @@ class Response:
         if not is_fatal:
             found, alarms = self._expected.accept(found)
         fresh = self._log.note(found)
-        for diagnosis in () if quiet or self._is_silent else fresh:
-            if diagnosis in alarms:
-                warn_of(diagnosis)
+        if not quiet:
+            self.warn(d for d in fresh if d in alarms)
         return alarms
+
+    def warn(self, diagnoses):
+        """Warns of diagnoses, unless this process is to be silent."""
+        if not self._is_silent:
+            for diagnosis in diagnoses:
+                warn_of(diagnosis)
 
     def add_broken(self, findings, severity, quiet=False, is_fatal=False):
         """As `add`, and silent where `on_break` raises them."""

@@ -23,26 +23,23 @@ class RowVerdicts:
         expected: The `Expected` variables without a gradient.
         symptoms: The `Symptoms`, `None` for a single batch.
         every: Steps between two records, or a function that decides.
-        has_begun: Returns whether a step has begun.
     """
 
-    def __init__(
-        self, expected=None, symptoms=None, every=None, has_begun=None
-    ):
+    def __init__(self, expected=None, symptoms=None, every=None):
         self._expected = expected
         self._symptoms = symptoms
         self._every = every if isinstance(every, int) else None
-        self._has_begun = has_begun
 
-    def not_checked(self, rows):
+    def not_checked(self, rows, num_steps):
         """Returns why nothing was checked, a sentence, or `None`.
 
         Args:
             rows: A `VariableHealth` for each trainable variable.
+            num_steps: How many steps are done, `None` outside of a training.
         """
-        if self._has_begun is None:
+        if num_steps is None:
             return None
-        if not self._has_begun():
+        if not num_steps:
             return "No step has run."
         if rows and all(row.status == "unknown" for row in rows):
             return (

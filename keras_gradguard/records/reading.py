@@ -36,7 +36,9 @@ _TYPES = {
     **dict.fromkeys(("optimizer", "clipping", "not_checked"), _WORD),
     "accepted": _WORD,
     "status": str,
-    **dict.fromkeys(("line", "step", "epoch"), _COUNT),
+    **dict.fromkeys(
+        ("line", "step", "epoch", "num_steps", "num_skipped"), _COUNT
+    ),
     **_FIGURES,
     "evidence": dict,
 }
@@ -96,6 +98,8 @@ def report_of(values):
         losses=tuple(map(_loss, values.get("losses", ()))),
         not_checked=_word("not_checked", values.get("not_checked")),
         undecided=tuple(map(_undecided, values.get("undecided", ()))),
+        num_steps=values.get("num_steps"),
+        num_skipped=values.get("num_skipped"),
     )
 
 

@@ -165,6 +165,9 @@ class Report:
             sentence, or `None`.
         undecided: What is not decided yet, an `Undecided` for each group of
             variables.
+        num_steps: How many steps were done, `None` if that is not known.
+        num_skipped: How many of them `on_nonfinite="skip"` left out, `None`
+            where it was not asked for.
     """
 
     diagnoses: tuple[Diagnosis, ...] = ()
@@ -176,6 +179,8 @@ class Report:
     not_checked: str | None = None
 
     undecided: tuple[Undecided, ...] = ()
+    num_steps: int | None = None
+    num_skipped: int | None = None
 
     @property
     def verdict(self):
@@ -216,6 +221,8 @@ class Report:
             "losses": [loss.to_dict() for loss in self.losses],
             "not_checked": self.not_checked,
             "undecided": [item.to_dict() for item in self.undecided],
+            "num_steps": self.num_steps,
+            "num_skipped": self.num_skipped,
         }
 
     def to_json(self, **kwargs):

@@ -3,7 +3,14 @@
 import pathlib
 import textwrap
 
-from keras_gradguard.records.kinds import SCHEMA, SEVERITIES, STATUSES
+from keras_gradguard.records.kinds import (
+    HEALTHY,
+    NOT_CHECKED,
+    SCHEMA,
+    SEVERITIES,
+    STATUSES,
+    UNDECIDED,
+)
 
 MOST_VARIABLES = 8
 SUSPECTED = "suspected, not proved: the most likely cause, not a measured one"
@@ -268,6 +275,9 @@ def _summary(report):
         number = counted(len(statuses), "trainable variable")
         states = _counts(statuses, STATUSES)
         parts.append(f"{number}: {states}" if states else number)
+    if report.num_skipped:
+        steps = "" if report.num_steps is None else f" of {report.num_steps}"
+        parts.append(f"{report.num_skipped}{steps} steps skipped")
     if report.step is not None:
         parts.append(f"step {report.step}")
     if report.global_norm is not None:
@@ -275,9 +285,44 @@ def _summary(report):
     return "; ".join(parts)
 
 
+def closing_line(report, norms=None, num_records=0, where="the report"):
+    """Returns the line that is printed when a training ends.
+
+    Args:
+        report: A `Report`.
+        norms: The smallest and the largest norm over all gradients that was
+            recorded, or `None`.
+        num_records: How many records were made.
+        where: Where to read more.
+    """
+    facts = []
+    if report.verdict == HEALTHY:
+        facts.append(counted(len(report.variables), "variable"))
+        if report.num_steps is not None:
+            facts.append(counted(report.num_steps, "step"))
+        facts.append(counted(num_records, "record"))
+        if norms is not None:
+            facts.append(f"norm {norms[0]:.2g} to {norms[1]:.2g}")
+    elif report.verdict == UNDECIDED:
+        facts += [str(item) for item in report.undecided]
+    elif report.verdict == NOT_CHECKED:
+        facts.append(report.not_checked)
+    else:
+        severities = [diagnosis.severity for diagnosis in report.diagnoses]
+        facts += [
+            counted(severities.count(word), word)
+            for word in SEVERITIES
+            if word in severities
+        ]
+    if report.num_skipped:
+        facts.append(f"{counted(report.num_skipped, 'step')} skipped")
+    line = f"gradguard: {report.verdict}: {', '.join(facts)}"
+    return line if report.verdict == HEALTHY else f"{line}; see {where}"
+
+
 def counted(number, what):
-    """Returns e.g. `"1 step"` or `"2 steps"`."""
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+    """Returns e.g. `"1 step"` or `"2,000 steps"`."""
+    return f"{number:,} {what}" + "s" * (number != 1)
 
 
 def _counts(words, order):

@@ -67,6 +67,14 @@ class FirstBadStep:
 
     def clear(self):
         """Lets the next bad step be seen as the first one."""
+        self._state.assign([NEVER, self.number()])
+
+    def number(self):
+        """Returns how many bad steps there were, an int."""
+        return int(self._state.numpy()[1])
+
+    def reset(self):
+        """Makes all as it was before the first step."""
         self._state.assign([NEVER, 0])
 
 
@@ -161,7 +169,7 @@ class BadStep:
 
     def reset(self):
         """Makes all as it was before the first step."""
-        self.first_bad.clear()
+        self.first_bad.reset()
         self.forget()
         self._snapshot.reset()
 

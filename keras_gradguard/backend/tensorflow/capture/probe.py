@@ -55,6 +55,11 @@ class LoopProbe:
         return self._withhold is not None
 
     @property
+    def num_skipped(self):
+        """How many updates were left out, `None` where none ever is."""
+        return self.first_bad.number() if self._withhold == "bad" else None
+
+    @property
     def captures(self):
         """The `LoopCapture` of each optimizer and its variables."""
         return list(self._captures.values())
@@ -151,7 +156,7 @@ class LoopProbe:
             self._is_on.assign(False)
 
 
-NORM = "grad_norm"
+NORM, SKIPPED = "grad_norm", "skipped_steps"
 
 
 class Probe:
@@ -198,6 +203,16 @@ class Probe:
     def withholds(self):
         """Whether it leaves out what a bad step would do."""
         return self._left_out.what is not None
+
+    @property
+    def skips(self):
+        """Whether it leaves out bad steps, and makes those that follow."""
+        return self._left_out.what == "bad"
+
+    @property
+    def num_skipped(self):
+        """How many steps were left out, `None` where none ever is."""
+        return self.first_bad.number() if self.skips else None
 
     def expect(self, is_due):
         """Says whether the next call of the train function is recorded."""

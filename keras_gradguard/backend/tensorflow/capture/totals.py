@@ -125,6 +125,17 @@ class EpochTotals:
             # The sum of the norms, how many they are, and the bad steps.
             self._state = tf.Variable([0.0, 0.0, 0.0], trainable=False)
 
+    @property
+    def num_bad(self):
+        """How many steps were bad since `begin`, an int."""
+        return int(self._num_bad)
+
+    @property
+    def are_all_bad(self):
+        """Whether there were steps since `begin`, and all of them bad."""
+        _, count, bad = self._sums
+        return bad > 0 and not count
+
     def begin(self):
         """Starts anew."""
         self._num_bad = 0

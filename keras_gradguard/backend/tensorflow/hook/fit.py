@@ -4,12 +4,13 @@ Only instances are touched, and only for one step at a time: the model's
 `train_function`, and what `GuardedStep` names.
 """
 
+import math
 import weakref
 
 import tensorflow as tf
 
 from keras_gradguard.backend.tensorflow.capture.bad_step import KeptStep
-from keras_gradguard.backend.tensorflow.capture.probe import NORM
+from keras_gradguard.backend.tensorflow.capture.probe import NORM, SKIPPED
 from keras_gradguard.backend.tensorflow.hook.guarded_step import (
     GuardedStep,
     keep_step,
@@ -44,15 +45,19 @@ class Logs(dict):
     Args:
         model: The model that trains.
         logs: What `train_function` returned.
-        own: Name of our entry.
+        own: Names of our entries.
         barrier: The `FaultBarrier` of the guard.
+        is_void: Whether no step has counted so far: all were left out.
     """
 
-    def __init__(self, model, logs, own, barrier):
+    def __init__(self, model, logs, own, barrier, is_void=False):
         super().__init__(logs)
         self._model = model
         self._own = own
         self._barrier = barrier
+        self._is_void = is_void
+        if is_void:
+            self._make_void()
 
     def keys(self):
         """Returns the names."""
@@ -62,13 +67,22 @@ class Logs(dict):
             is_done = True
         if not is_done:
             # Without it Keras sees for itself.
-            self.pop(self._own, None)
+            for name in self._own:
+                self.pop(name, None)
         return super().keys()
 
     def _exchange(self):
         results = self._model.get_metrics_result()
-        if self._own not in results and {*results, self._own} == {*self}:
-            self.update(results)
+        if {*results, *self._own} == {*self}:
+            if not results.keys() & {*self._own}:
+                self.update(results)
+        if self._is_void:
+            self._make_void()
+
+    def _make_void(self):
+        """A metric that nothing was added to is not 0, the best loss."""
+        values = {n: math.nan for n in self if n not in self._own}
+        self.update(values)
 
 
 # The hooks themselves hold their model.
@@ -120,7 +134,7 @@ class FitHook(TrainingHook):
         self.num_steps = 0
         self.is_of = end_with(fit, self)
         self._step = self._plain = self._around = self._bad = None
-        self._evidence = None
+        self._evidence, self._skips = None, False
         # What its step holds for, once it is traced; `None` to keep no step.
         self._traced_for = None
 
@@ -222,6 +236,7 @@ class FitHook(TrainingHook):
     def _take(self, step, traced_for=None):
         self._step, self._traced_for = step, traced_for
         step.training = self
+        self._skips = step.probe.skips
         around = [Running(self), step.hooked]
         if self.is_drawn_elsewhere:
             around.insert(1, Drawing(True))
@@ -307,7 +322,22 @@ class FitHook(TrainingHook):
         if norm is None or NORM in logs:
             # A step of the user's own may take that name for itself.
             return logs
-        return Logs(self.model, {**logs, NORM: norm}, NORM, self.barrier)
+        own, is_void = {NORM: norm}, False
+        if self._skips and SKIPPED not in logs:
+            own[SKIPPED] = probe.epoch_totals.num_bad
+            is_void = probe.epoch_totals.are_all_bad
+        known = {**logs, **own}
+        return Logs(self.model, known, tuple(own), self.barrier, is_void)
+
+    @property
+    def num_done(self):
+        """How many steps are done."""
+        return self._num_done
+
+    @property
+    def num_skipped(self):
+        """How many of them were left out, `None` where none ever is."""
+        return None if self.probe is None else self.probe.num_skipped
 
     @property
     def has_run(self):

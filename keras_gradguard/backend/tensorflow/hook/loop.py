@@ -224,6 +224,16 @@ class LoopHook(TrainingHook):
         captures = self.probe.captures
         return max((c.num_steps for c in captures), default=0)
 
+    @property
+    def num_done(self):
+        """How many updates are done, or traced."""
+        return max(self._num_done, self.num_steps)
+
+    @property
+    def num_skipped(self):
+        """How many of them were left out, `None` where none ever is."""
+        return self.probe.num_skipped
+
     def first_bad(self):
         """Returns the number of the first bad step, `None` without any."""
         first = int(self.probe.first_bad.read()[0])
