@@ -271,7 +271,7 @@ def _summary(report):
     parts = [report.verdict + (f": {found}" if found else "")]
     if found and report.not_checked is not None:
         parts[0] += ", the rest not checked"
-    if statuses or report.not_checked is None:
+    if statuses or report.num_steps:
         number = counted(len(statuses), "trainable variable")
         states = _counts(statuses, STATUSES)
         parts.append(f"{number}: {states}" if states else number)
@@ -306,7 +306,7 @@ def closing_line(report, norms=None, num_records=0, where="the report"):
     elif report.verdict == UNDECIDED:
         facts += [str(item) for item in report.undecided]
     elif report.verdict == NOT_CHECKED:
-        facts.append(report.not_checked)
+        facts.append(report.not_checked.removesuffix("."))
     else:
         severities = [diagnosis.severity for diagnosis in report.diagnoses]
         facts += [

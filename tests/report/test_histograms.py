@@ -55,7 +55,7 @@ def test_elements_of_each_gradient(tmp_path, mode):
     assert found.keys() == {f"gradient_histograms/{r.path}" for r in rows}
     for row, gradient in zip(rows, gradients, strict=True):
         known = found[f"gradient_histograms/{row.path}"]
-        assert [1, 3] == [step for step, _ in known]
+        assert [0, 2] == [step for step, _ in known]
         bins, values = known[0][1], gradient.numpy().ravel()
         assert bins[:, 2].sum() == values.size
         ends = (bins[0, 0], bins[-1, 1])
@@ -85,7 +85,7 @@ def test_page_of_tensorboard_has_them(tmp_path):
     known = served.get(
         "/data/plugin/histograms/histograms", run="gradients", tag=tag
     ).get_json()
-    assert [1, 2, 3] == [step for _, step, _ in known]
+    assert [0, 1, 2] == [step for _, step, _ in known]
     scalar = f"gradients/{callback.report.variables[0].path}"
     known = served.get(
         "/data/plugin/scalars/scalars", run="gradients", tag=scalar

@@ -87,9 +87,9 @@ def test_render_report():
     text = render_report(report)
     assert text.startswith(f"{render(CUT)}\n\n{render(BARE)}\n\nreport: ")
     assert rows(report) == [
-        "report: 1 error, 1 warning; 5 trainable variables: 1 ok, 1 missing, "
-        "1 zero, 1",
-        "        nonfinite, 1 unknown; step 7; global norm 1.235",
+        "report: broken: 1 error, 1 warning; 5 trainable variables: 1 ok, "
+        "1 missing, 1",
+        "        zero, 1 nonfinite, 1 unknown; step 7; global norm 1.235",
         "variable       shape   dtype    status     norm  step",
         "head/kernel    (8, 3)  float16  missing    -     -",
         "hidden/bias    (8,)    float32  zero       0     7",
@@ -101,16 +101,14 @@ def test_render_report():
 
 def test_render_report_with_nothing_to_say():
     """An empty report is one line."""
-    assert render_report(Report()) == (
-        "report: nothing broken; 0 trainable variables"
-    )
+    assert render_report(Report()) == "report: healthy"
 
 
 def test_render_report_of_what_nobody_saw():
     """A step that never calls an optimizer is not said to be healthy."""
     rows_of = (VariableHealth("late", (1,), "float32", "unknown"),)
     assert render_report(Report((), rows_of)).startswith(
-        "report: no gradient was seen; 1 trainable variables: 1 unknown"
+        "report: undecided; 1 trainable variable: 1 unknown"
     )
 
 
@@ -135,11 +133,12 @@ def test_render_report_of_what_was_checked_in_part():
     """What was found all the same stands beside the reason."""
     seen = (VariableHealth("seen", (1,), "float32", "ok", 0.5, 3),)
     assert rows(Report((CUT,), seen, not_checked="a reason"))[:2] == [
-        "report: 1 error, the rest not checked; 1 trainable variables: 1 ok",
+        "report: broken: 1 error, the rest not checked; 1 trainable variable: "
+        "1 ok",
         "   = why:  a reason",
     ]
     assert rows(Report((), seen, not_checked="a reason"))[:2] == [
-        "report: not checked; 1 trainable variables: 1 ok",
+        "report: not checked; 1 trainable variable: 1 ok",
         "   = why:  a reason",
     ]
 

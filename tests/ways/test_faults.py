@@ -416,7 +416,7 @@ def test_the_report_says_how_far_the_guard_came(monkeypatch):
         report.not_checked,
     )
     text = " ".join(str(report).split())
-    said = "report: 1 warning, the rest not checked; 6 trainable variables"
+    said = "report: broken: 1 warning, the rest not checked; 6 trainable"
     assert said in text
     assert f"= why: {report.not_checked}" in text
 
