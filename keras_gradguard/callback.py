@@ -248,6 +248,7 @@ class GradHealthCallback(keras.callbacks.Callback):
         """Leaves the model as it was, and says in one line what is known."""
         if self._monitor is None:
             return
+        self._monitor.end()
         self._leave()
         barrier = FaultBarrier(self._note_fault)
         with barrier.guarded():

@@ -30,13 +30,13 @@ if backend.unsupported() is None:
         explain_zero,
         explain_zeros,
     )
+    from keras_gradguard.diagnosis.zeros import ALWAYS_ZERO
     from keras_gradguard.graph.trace import Step
     from keras_gradguard.model.layers import is_default_step
     from keras_gradguard.monitor.log import TrainingLog
     from keras_gradguard.records.kinds import severity_of
     from keras_gradguard.records.norms import MISSING
 
-_ALWAYS_ZERO = ("sign", "one_unit_softmax", "loss_weight", "constant_loss")
 _ONE_BATCH = "seen on one batch; `GradHealthCallback` tells whether it lasts"
 
 
@@ -123,7 +123,7 @@ def _add_zeros(findings, log, num_variables):
     """One batch proves a slope that is zero everywhere, and no other."""
     for finding in findings:
         severity = "note"
-        if finding.cause in _ALWAYS_ZERO:
+        if finding.cause in ALWAYS_ZERO:
             severity = severity_of(len(finding.variables), num_variables)
         else:
             notes = (*finding.notes, _ONE_BATCH)

@@ -40,6 +40,9 @@ _SOFTMAX_LOSSES = (
 _NOTHING_LOST = 1e-6
 _CLIPS = ("ClipByValue", "Minimum", "Maximum", "Relu6")
 
+# Causes of a zero that no other data would change: one batch proves them.
+ALWAYS_ZERO = ("sign", "one_unit_softmax", "loss_weight", "constant_loss")
+
 
 def zero_cause(stop, places):
     """Returns the cause word of a `Stop`, `None` if it is no fault.

@@ -6,7 +6,7 @@ from keras_gradguard.backend import step_evidence
 from keras_gradguard.diagnosis.hidden_losses import may_have_terms
 from keras_gradguard.model.layers import is_default_step, state_of
 from keras_gradguard.monitor.missing import hidden_cuts
-from keras_gradguard.records.kinds import MOST_BYTES
+from keras_gradguard.records.kinds import MOST_BYTES, severity_of
 
 # Of the norms of the loss's terms: their key in `Step.answers`, and how many
 # updates they hold for in a `fit` that begins later.
@@ -77,10 +77,31 @@ class FirstBatch:
             if (note.place.file, note.place.line) not in lines
         ]
         self._response.add(notes, "note")
+        explained = set()
         for findings, severity in hidden_cuts(
             step_of, measured, self._log, self._expected
         ):
+            explained.update(path for f in findings for path in f.variables)
             self._response.act(self._response.add_broken(findings, severity))
+        zero = self._zero(measured, explained)
+        for finding in symptoms.always_zero(zero):
+            everything = self._model.trainable_variables
+            severity = severity_of(len(finding.variables), len(everything))
+            self._response.act(self._response.add_broken([finding], severity))
+
+    def _zero(self, measured, explained):
+        """The paths whose gradient is exactly zero, and not explained."""
+        zero = []
+        for variables, figures, *_ in measured:
+            paths = self._log.paths_of(variables)
+            zero += [
+                path
+                for path, row in zip(paths, figures, strict=True)
+                if row[1] == 0
+                and path not in explained
+                and not self._expected.covers(path)
+            ]
+        return list(dict.fromkeys(zero))
 
     def _measure(self, step_of):
         weights, self._weights = self._weights, ()

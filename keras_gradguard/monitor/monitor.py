@@ -117,6 +117,15 @@ class Monitor:
             with self.barrier:
                 self._hook.run_on()
 
+    def end(self):
+        """Says what the records show of which there were too few."""
+        if not self.is_on or self._hook.probe is None:
+            return
+        with self.barrier.guarded(), self._log.reading(self._log.step):
+            with self._hook.nothing_drawn():
+                found = self._symptoms.zero_so_far()
+            self._response.add(found, "note", quiet=True)
+
     def finish(self):
         """Leaves the model as it was and closes the event file."""
         hook, self._hook = self._hook, None

@@ -1,5 +1,7 @@
 """What the numbers of the steps show, and why."""
 
+import dataclasses
+
 from keras_gradguard.backend import step_evidence
 from keras_gradguard.diagnosis.not_applied import (
     dropped_findings,
@@ -10,6 +12,7 @@ from keras_gradguard.diagnosis.questions import (
     explain_zeros,
 )
 from keras_gradguard.diagnosis.underflow import Underflow
+from keras_gradguard.diagnosis.zeros import ALWAYS_ZERO
 from keras_gradguard.graph.trace import Step
 from keras_gradguard.measure.figures import OverwrittenFigures
 from keras_gradguard.measure.trends import Trends
@@ -21,6 +24,8 @@ from keras_gradguard.source.declared import Declarations
 # A set of variables that changes from record to record is not replayed for
 # ever.
 _MOST_REPLAYS = 5
+# One record is one batch: it may be of any kind.
+_FEWEST = 2
 
 
 class Symptoms:
@@ -80,6 +85,54 @@ class Symptoms:
                 self._step(self._hook.batch()), self._applied()
             )
         return self._expected.strip(found)
+
+    def always_zero(self, zero):
+        """Explains zeros of the first batch that no other data would change.
+
+        Args:
+            zero: Paths of variables whose gradient is exactly zero.
+
+        Returns:
+            A list of `Finding`s; each other zero may come of the data.
+        """
+        batch = self._hook.batch() if zero else None
+        if batch is None:
+            return []
+        found = [
+            finding
+            for finding in explain_zeros(self._step(batch), zero)
+            if finding.cause in ALWAYS_ZERO
+        ]
+        hit = {path for finding in found for path in finding.variables}
+        self._asked |= hit
+        self._told |= hit
+        return found
+
+    def zero_so_far(self):
+        """Explains gradients that were zero in every record, too few to tell.
+
+        Returns:
+            A list of `Finding`s, marked as suspected.
+        """
+        counts = {path: self._trends.num_zero(path) for path in self._named()}
+        zero = [
+            path
+            for path, (num_zero, num_seen) in counts.items()
+            if _FEWEST <= num_zero == num_seen
+            and path not in self._asked | self._told | self._lost
+            and not self._expected.covers(path)
+        ]
+        batch = self._hook.batch() if zero else None
+        if batch is None:
+            return []
+        return [
+            dataclasses.replace(
+                finding,
+                certainty="suspected",
+                notes=(*finding.notes, _so_far(finding.variables, counts)),
+            )
+            for finding in explain_zeros(self._step(batch), zero)
+        ]
 
     @property
     def patience(self):
@@ -184,3 +237,8 @@ class Symptoms:
         evidence = step_evidence(self._model, batch)
         answers = self._hook.answers
         return Step(self._model, batch, variables, paths, evidence, answers)
+
+
+def _so_far(paths, counts):
+    number = min(counts[path][0] for path in paths)
+    return f"seen in all {number} records of this training"
