@@ -12,6 +12,7 @@ from keras_gradguard.records.report import Report
 if backend.unsupported() is None:
     from keras_gradguard.backend.tensorflow.internals.batches import (
         is_composite,
+        is_dataset,
         tensors_of,
     )
     from keras_gradguard.backend.tensorflow.internals.randomness import (
@@ -26,6 +27,7 @@ if backend.unsupported() is None:
     from keras_gradguard.diagnosis.wording import diagnoses_of
     from keras_gradguard.diagnosis.wrong_gradient import wrong_findings
     from keras_gradguard.model.losses import resolved_loss
+    from keras_gradguard.source.frames import library_calls, user_place
 
 _ON_PURPOSE = ("straight_through", "identity")
 _LACKS_NOTE = "the gradient lacks this part of the slope of the loss"
@@ -59,6 +61,9 @@ def check_loss(loss, y_true, y_pred):
     """
     backend.require_supported()
     inner = inner_loss(loss)
+    for name, given in (("y_true", y_true), ("y_pred", y_pred)):
+        if is_dataset(given):
+            raise ValueError(_expected(name, f"type {type(given).__name__}"))
     y_true = _tensors("y_true", y_true)
     y_pred = _tensors("y_pred", y_pred)
     loss = inner or resolved_loss(loss, y_true, y_pred)
@@ -79,7 +84,7 @@ def _findings(evidence, y_pred):
         finding = evidence.failure(error)
         if finding is None:
             raise error
-        return [("error", [finding])]
+        return [("error", [_placed(finding, recorded)])]
     _, gradients = recorded.applied[0]
     cut = []
     if any(gradient is None for gradient in gradients):
@@ -102,6 +107,18 @@ def _findings(evidence, y_pred):
         ("warning", jumps),
         ("note", [f for f in wrong if f.cause in _ON_PURPOSE]),
     ]
+
+
+def _placed(finding, recorded):
+    """The line of an op that has run, where its gradient function fails."""
+    made = [op for op in recorded.graph.ops if op.type == finding.op]
+    if finding.place.line is not None or not made:
+        return finding
+    # The tape goes back from the last one.
+    frames = made[-1].frames
+    return dataclasses.replace(
+        finding, place=user_place(frames), calls=library_calls(frames)
+    )
 
 
 def _named(finding):

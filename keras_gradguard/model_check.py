@@ -13,6 +13,10 @@ if backend.unsupported() is None:
         COLUMNS,
         statistics,
     )
+    from keras_gradguard.backend.tensorflow.internals.batches import (
+        first_batch,
+        is_dataset,
+    )
     from keras_gradguard.backend.tensorflow.internals.variables import (
         num_updates,
     )
@@ -50,7 +54,9 @@ def diagnose(model, x, y=None, sample_weight=None):
     Args:
         model: A compiled Keras model.
         x: One batch of inputs, as `fit` takes it: arrays or tensors, or a
-            list or dict of them.
+            list or dict of them. Of a `tf.data.Dataset` the first batch is
+            taken, with its targets and weights; a tuple `(x, y)` or `(x, y,
+            sample_weight)` is one for a model with a single input.
         y: Its targets, or `None`.
         sample_weight: Its weights, or `None`.
 
@@ -69,11 +75,9 @@ def diagnose(model, x, y=None, sample_weight=None):
             "`diagnose` needs a compiled Keras model. Call `model.compile("
             f"optimizer, loss)` first. Received: model={model!r}"
         )
-    data = keras.utils.pack_x_y_sample_weight(
-        *(_tensors(part) for part in (x, y, sample_weight))
-    )
+    data = _batch(model, x, y, sample_weight)
     if not model.built:
-        model(data[0] if isinstance(data, tuple) else data)
+        _build(model, data)
     log = TrainingLog(model, num_updates)
     evidence = backend.step_evidence(model, data)
 
@@ -159,6 +163,41 @@ def _see_losses(step, log):
             step.variables, known, number=log.num_updates()
         )
     log.note_reaches(step.paths, known)
+
+
+def _batch(model, x, y, sample_weight):
+    """Returns the batch as `train_step` gets it."""
+    if is_dataset(x):
+        if y is not None or sample_weight is not None:
+            raise ValueError(
+                "`diagnose` takes targets and weights from the dataset that "
+                "is given as `x`. Received `y` or `sample_weight` too."
+            )
+        batch = first_batch(x)
+        if batch is None:
+            raise ValueError("`diagnose` got a dataset without a batch.")
+        return batch
+    is_pair = isinstance(x, tuple) and len(x) in (2, 3) and y is None
+    if is_pair and len(getattr(model, "inputs", None) or (x,)) == 1:
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(x)
+    return keras.utils.pack_x_y_sample_weight(
+        *(_tensors(part) for part in (x, y, sample_weight))
+    )
+
+
+def _build(model, data):
+    """Builds a model by a call, as `fit` does by its step."""
+    try:
+        model(data[0] if isinstance(data, tuple) else data)
+    except Exception as error:
+        if is_default_step(model):
+            raise
+        raise ValueError(
+            "`diagnose` cannot build the model: its own `train_step` takes "
+            "the batch, and a call of the model with the inputs of it fails "
+            f"with {type(error).__name__}. Call the model once on what your "
+            "`train_step` gives it, then `diagnose` it."
+        ) from error
 
 
 def _tensors(nest):

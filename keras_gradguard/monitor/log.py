@@ -193,7 +193,7 @@ class TrainingLog:
             `(all, fresh)`: tuples of `Diagnosis`.
         """
         found = self.words(findings, severity, step)
-        return found, self.keep(found)
+        return found, self.note(found)
 
     def words(self, findings, severity, step=None):
         """Returns findings as a tuple of `Diagnosis`, and keeps none.

@@ -65,6 +65,16 @@ def is_composite(value):
     return isinstance(value, (tf.RaggedTensor, tf.SparseTensor))
 
 
+def is_dataset(value):
+    """Returns whether a value is a `tf.data.Dataset`."""
+    return isinstance(value, tf.data.Dataset)
+
+
+def first_batch(dataset):
+    """Returns the first batch of a dataset, `None` if it has none."""
+    return next(iter(dataset.take(1)), None)
+
+
 def flat_batch(batch):
     """Returns `(name, tensor)` of each part of a batch.
 
