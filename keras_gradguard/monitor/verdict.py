@@ -110,6 +110,8 @@ class RowVerdicts:
             "missing": "got no gradient, in a step that was not explained",
             "nonfinite": "had a gradient with NaN or Inf in the last record, "
             "in a step that was not explained",
+            "vanishing": "got a gradient that vanishes",
+            "exploding": "got a gradient that explodes",
             "unknown": "were not measured: no update of theirs was seen",
         }[status]
 
