@@ -6,6 +6,8 @@ import traceback
 import warnings
 
 ACTIONS = ("warn", "raise", "stop")
+_PACKAGE = os.path.dirname(os.path.abspath(__file__))
+_LIBRARIES = ("site-packages", "dist-packages")
 
 
 class GradientBreakError(ValueError):
@@ -58,13 +60,33 @@ FINDINGS = (GradientBreakError, GradientBreakWarning, LoopStopped)
 
 
 def warn_of(diagnosis):
-    """Warns of a diagnosis, at the user's own line where there is one."""
+    """Warns of a diagnosis, at the user's own line.
+
+    Args:
+        diagnosis: A `Diagnosis`; one without a line is warned of where the
+            user's code has called Keras.
+    """
+    file, line = diagnosis.file, diagnosis.line
+    if file is None or line is None:
+        file, line = _users_line()
     warnings.warn_explicit(
-        f"\n{diagnosis}\n",
-        GradientBreakWarning,
-        filename=diagnosis.file or "keras_gradguard",
-        lineno=diagnosis.line or 0,
+        f"\n{diagnosis}\n", GradientBreakWarning, filename=file, lineno=line
     )
+
+
+def _users_line():
+    """`(file, line)` of the innermost frame that is no library's."""
+    frame = sys._getframe(1)
+    last = frame
+    while frame is not None:
+        file = frame.f_code.co_filename
+        is_ours = file.startswith(_PACKAGE + os.sep)
+        is_library = any(folder in file for folder in _LIBRARIES)
+        if not (is_ours or is_library or file.startswith("<")):
+            break
+        last, frame = frame, frame.f_back
+    frame = frame or last
+    return frame.f_code.co_filename, frame.f_lineno
 
 
 def checked_action(name, value, actions=ACTIONS):

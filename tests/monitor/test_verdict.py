@@ -416,3 +416,16 @@ def test_patience_of_a_function():
     for every, said in ((3, "step 13 with every=3"), (lambda s: True, "a row")):
         _, (item,) = RowVerdicts(None, few, every).decide([row], (), 4)
         assert item.text.endswith(said)
+
+
+def test_a_finding_without_a_line():
+    """It is warned of where the user has called Keras."""
+    model = network()
+    model.optimizer.learning_rate = 0.0
+    with pytest.warns(GradientBreakWarning) as caught:
+        callback = fit(model, epochs=8)
+    (told,) = callback.report.diagnoses
+    assert told.line is None
+    (warned,) = [w for w in caught if w.category is GradientBreakWarning]
+    assert __file__ == warned.filename
+    assert warned.lineno > 0
