@@ -23,6 +23,8 @@ KINDS = (
     "not_applied",
     "wrong",
 )
+# Where a variable gets no gradient, or one of zeros.
+WITHOUT_GRADIENT = KINDS[:5]
 SEVERITIES = ("error", "warning", "note")
 
 # A copy of weights or of a batch takes no more than this, in memory or on

@@ -10,6 +10,7 @@ from keras_gradguard.records.kinds import (
     SEVERITIES,
     STATUSES,
     UNDECIDED,
+    WITHOUT_GRADIENT,
 )
 
 MOST_VARIABLES = 8
@@ -64,11 +65,16 @@ def facts(diagnosis):
         ops = " <- ".join(("loss", *diagnosis.path))
         pairs.append(("path", f"{ops} <-X- (variables)"))
     if diagnosis.variables:
-        pairs.append(("lost", _lost(diagnosis)))
+        pairs.append((_label(diagnosis), _lost(diagnosis)))
     pairs.append(("why", diagnosis.why))
     pairs += [("note", note) for note in _notes(diagnosis)]
     pairs.append(("data", _data(diagnosis)))
     return pairs
+
+
+def _label(diagnosis):
+    """What has become of the variables: some still get a gradient."""
+    return "lost" if diagnosis.kind in WITHOUT_GRADIENT else "hits"
 
 
 def count_lost(diagnosis):

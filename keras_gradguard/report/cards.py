@@ -68,8 +68,8 @@ def render_markdown(diagnosis):
     if snippet := snippet_lines(diagnosis):
         parts.append(_block(snippet))
     for label, text in facts(diagnosis):
-        if label == "lost":
-            parts.append(f"**lost:** {count_lost(diagnosis)}")
+        if label in ("lost", "hits"):
+            parts.append(f"**{label}:** {count_lost(diagnosis)}")
             paths = [f"- {_code(path)}" for path in diagnosis.variables]
             parts.append("\n".join(paths))
         elif label in ("path", "data"):
