@@ -183,7 +183,7 @@ def test_two_callbacks_with_their_own_pace(order):
         X, Y, batch_size=4, epochs=2, verbose=0, callbacks=both[::order]
     )
     steps = [{r.step for r in c.report.variables} for c in both]
-    assert [{8}, {7}] == steps
+    assert [{7}, {6}] == steps
 
 
 class Interrupting(keras.callbacks.Callback):

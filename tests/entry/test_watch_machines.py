@@ -75,7 +75,7 @@ def test_two_machines(tmp_path):
     watched = found[0]["watched"]
     norms = [row["norm"] for row in watched["report"]["variables"]]
     assert pytest.approx(watched["norms"], rel=1e-5) == norms
-    assert 5 == watched["report"]["step"]
+    assert 4 == watched["report"]["step"]
     assert found[0]["watched"]["weights"] == found[1]["watched"]["weights"]
     assert list((tmp_path / "0_logs").rglob("events*"))
     assert not (tmp_path / "1_logs").exists()

@@ -76,6 +76,6 @@ def test_each_update_is_measured_once(name, is_given, mode, tmp_path):
     np.testing.assert_allclose(found, norms, rtol=1e-5)
     (row,) = health.report.optimizers
     assert optimizer.name == row.name
-    assert [1, 2, 3] == list(norm_tags(tmp_path))
+    assert [0, 1, 2] == list(norm_tags(tmp_path))
     assert health.report.ok
     assert before == [vars(one).keys() for one in (optimizer, inner)]

@@ -37,15 +37,15 @@ def train(callback, epochs=3, **compile_arguments):
 @pytest.mark.parametrize(
     ("every", "steps"),
     [
-        (5, [1, 6, 11]),
-        (lambda step: step < 2 or step % 5 == 0, [1, 2, 6, 11]),
-        (lambda step: step == 7, [8]),
-        (lambda step: np.isin(step, [1, 3]), [2, 4]),
-        (lambda step: tf.constant(step) == 6, [7]),
+        (5, [0, 5, 10]),
+        (lambda step: step < 2 or step % 5 == 0, [0, 1, 5, 10]),
+        (lambda step: step == 7, [7]),
+        (lambda step: np.isin(step, [1, 3]), [1, 3]),
+        (lambda step: tf.constant(step) == 6, [6]),
     ],
 )
 def test_records_where_the_schedule_says(every, steps, tmp_path):
-    """A record holds the number of updates made, one more than the step."""
+    """A record has the number of its step, counted from 0 as `every` is."""
     callback = GradHealthCallback(log_dir=tmp_path, every=every)
     train(callback)
     assert steps == recorded_steps(tmp_path)

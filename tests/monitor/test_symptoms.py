@@ -84,15 +84,26 @@ ZERO = {
 }
 
 
+# Their zero is one of rounding, of which one record says nothing.
+ROUNDED = (almost_saturated, sum_of_softmax, sum_that_is_one)
+
+
 @pytest.mark.parametrize("eager", MODES, ids=NAMES)
 @pytest.mark.parametrize("loss", ZERO, ids=lambda loss: loss.__name__)
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_zero(loss, eager):
-    """Cause and line, all variables, and not before the patience is over."""
+    """Cause and line, all variables; what data may change takes patience."""
     callback = GradHealthCallback(every=1)
     model = classifier(loss, eager)
     model.fit(X, Y, verbose=0, epochs=4, batch_size=16, callbacks=[callback])
-    assert not [d for d in callback.report.diagnoses if d.kind == "zero"]
+    early = [d for d in callback.report.diagnoses if d.kind == "zero"]
+    assert all(
+        ("error", "proved") == (d.severity, d.certainty)
+        if loss in (sign, constant)
+        else ("note", "suspected") == (d.severity, d.certainty)
+        for d in early
+    )
+    assert early or loss in ROUNDED
     model.fit(X, Y, verbose=0, epochs=6, batch_size=16, callbacks=[callback])
     (found,) = [d for d in callback.report.diagnoses if d.kind == "zero"]
     assert (ZERO[loss], "error") == (found.code, found.severity)
@@ -456,7 +467,7 @@ def test_on_break_acts_on_zeros(action):
     callback = GradHealthCallback(
         every=1, on_break=action, thresholds={"patience": 2}
     )
-    model = classifier(sign)
+    model = classifier(dead)
     error = None
     try:
         model.fit(
