@@ -40,6 +40,10 @@ if backend.unsupported() is None:
         explain_zero,
         explain_zeros,
     )
+    from keras_gradguard.diagnosis.untracked import (
+        explain_frozen,
+        explain_untracked,
+    )
     from keras_gradguard.graph.trace import Step
     from keras_gradguard.model.layers import is_default_step
     from keras_gradguard.model.optimizers import named_optimizers
@@ -107,6 +111,11 @@ def diagnose(model, x, y=None, sample_weight=None):
     if known and dropped:
         step = step_of(dropped)
         logbook.add(explain_dropped(step), "warning")
+    if error is None:
+        step = step_of(model.trainable_variables)
+        severity = severity_of(0, len(step.variables))
+        logbook.add(explain_untracked(step), severity)
+        logbook.add(explain_frozen(model), "warning")
     rows = logbook.measure(applied)
     bad, zero = _bad_and_zero(logbook.report.variables)
     if bad:

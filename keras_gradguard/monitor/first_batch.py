@@ -8,6 +8,10 @@ from keras_gradguard.backend.tensorflow.internals.variables import num_elements
 from keras_gradguard.backend.tensorflow.tracing.reruns import has_loops
 from keras_gradguard.diagnosis.hidden_losses import may_have_terms
 from keras_gradguard.diagnosis.questions import explain_dropped, explain_zero
+from keras_gradguard.diagnosis.untracked import (
+    explain_frozen,
+    explain_untracked,
+)
 from keras_gradguard.model.layers import is_default_step, state_of
 from keras_gradguard.records.kinds import MOST_BYTES, severity_of
 
@@ -78,6 +82,7 @@ class FirstBatch:
             if (note.place.file, note.place.line) not in lines
         ]
         self._response.add(notes, "note")
+        self._response.add(explain_frozen(hook.model), "warning")
 
     def _measure(self, hook, step_of):
         weights, self._weights = self._weights, ()
@@ -126,22 +131,27 @@ def _size_of(model):
     )
 
 
-def hidden_cuts(step_of, measured, logbook, expected):
+def hidden_cuts(step_of, measured, logbook, expected, graph=None):
     """Looks for cuts behind zeros, and behind variables that are left out.
 
     Loops, branches and Python functions give zeros where they are cut; a
-    step of the user's own may drop the variables without a gradient.
+    step of the user's own may drop the variables without a gradient; and
+    Keras does not know each variable that the step reads.
 
     Args:
         step_of: Makes the `Step` of some variables.
         measured: What `Probe.read` returns.
         logbook: The `TrainingLog`.
         expected: The `Expected` variables without a gradient.
+        graph: See `explain_untracked`.
 
     Returns:
         A list of `(findings, severity)`.
     """
-    found = []
+    step, found = step_of(()), []
+    untracked = expected.strip(step.answer(explain_untracked, graph))
+    known = step.model.trainable_variables
+    found.append((untracked, severity_of(0, len(known))))
     for variables, figures, *_ in measured:
         zeros = [n for n, row in enumerate(figures) if row[1] == 0]
         if zeros:
@@ -151,7 +161,6 @@ def hidden_cuts(step_of, measured, logbook, expected):
             severity = severity_of(len(zeros), len(step.variables))
             found.append((findings, severity))
     applied = {id(v) for variables, *_ in measured for v in variables}
-    known = step_of(()).model.trainable_variables
     dropped = [v for v in known if id(v) not in applied]
     if applied and dropped:
         step = step_of(dropped)

@@ -251,8 +251,9 @@ class Monitor:
 
     def _look_at_first_record(self, measured):
         self._first.look(self._hook, self._symptoms, self._step)
+        graph = self._hook.graph
         for findings, severity in hidden_cuts(
-            self._step, measured, self._logbook, self._expected
+            self._step, measured, self._logbook, self._expected, graph
         ):
             self._response.act(self._response.add_broken(findings, severity))
         # A trace takes room; later steps seldom ask for it.
