@@ -151,17 +151,20 @@ def _where(held, place):
     return (note.format(name=held.name),)
 
 
-def explain_frozen(model):
+def explain_frozen(model, has_updates=False):
     """Says which layers leave a model without anything to train.
 
     Args:
-        model: A compiled model with Keras' own step.
+        model: A compiled model.
+        has_updates: Whether its step makes an update all the same, as one
+            does that was traced before the model was frozen.
 
     Returns:
         A list of one `Finding`, or of none: something can be trained, or
         the model has no weights that ever could.
     """
-    if model.trainable_variables or not is_default_step(model):
+    is_own = not is_default_step(model)
+    if has_updates or is_own or model.trainable_variables:
         return []
     frozen = [v for layer in layers_of(model) for v in own_weights(layer)]
     if not frozen:

@@ -82,7 +82,9 @@ class FirstBatch:
             if (note.place.file, note.place.line) not in lines
         ]
         self._response.add(notes, "note")
-        self._response.add(explain_frozen(hook.model), "warning")
+        has_updates = any(True for _ in hook.probe.captures)
+        frozen = explain_frozen(hook.model, has_updates)
+        self._response.add(frozen, "warning")
 
     def _measure(self, hook, step_of):
         weights, self._weights = self._weights, ()

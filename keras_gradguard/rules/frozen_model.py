@@ -22,9 +22,9 @@ RULE = Rule(
     name="frozen-model",
     kind="not_applied",
     matches=lambda finding: finding.cause == "frozen",
-    message="the model has no trainable variables, so nothing is learned",
+    message="no variable of the model is trainable",
     why=(
-        "Keras 3 asks for `trainable` when it trains, not when it compiles. "
+        "Keras 3 reads `trainable` in the first training step, not in compile. "
         "A discriminator that is frozen for the generator is frozen in its "
         "own `fit` too."
     ),
