@@ -1,6 +1,9 @@
 """Weights that nobody trains: Keras does not know them, or all are frozen."""
 
 import collections
+import gc
+
+import keras
 
 from keras_gradguard.diagnosis.cuts import Location
 from keras_gradguard.diagnosis.outside_tape import first_unrecorded
@@ -54,6 +57,8 @@ def explain_untracked(step, graph=None):
         for one in _trained_by_loss(step, trace, _read_only(trace.graph, held))
         if not makers.is_written(one)
     ]
+    elsewhere = _trained_elsewhere() if lost else set()
+    lost = [one for one in lost if not _is_among(one.variable, elsewhere)]
     return _findings(lost, makers)
 
 
@@ -63,6 +68,20 @@ def _known_to(model):
         found += optimizer.variables
         found += variables_of(optimizer) if optimizer.built else ()
     return found
+
+
+def _trained_elsewhere():
+    """The ids of what any optimizer trains, or a compiled model is to train."""
+    found = []
+    for value in gc.get_objects():
+        # Asking for `__class__` would wake up lazy modules and proxies.
+        if issubclass(type(value), keras.optimizers.Optimizer):
+            if getattr(value, "built", False):
+                found += variables_of(value)
+        elif issubclass(type(value), keras.Model):
+            if getattr(value, "compiled", False):
+                found += value.trainable_variables
+    return set(map(id, found))
 
 
 def _is_among(variable, ids):

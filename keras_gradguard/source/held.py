@@ -28,6 +28,9 @@ from keras_gradguard.source.reachable import Sources, called
 # A list of numbers may be long; what holds more is no list of variables.
 _MOST_ITEMS = 1000
 _MOST_VALUES = 20_000
+_LISTS = (list, tuple, set, frozenset, dict)
+_PARTS = (keras.layers.Layer, *_LISTS)
+_NO_HOLDERS = (*_LISTS, types.ModuleType, types.FrameType, type)
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 _SCOPES = (*_FUNCTIONS, ast.ClassDef)
 _WRITES = ("assign", "scatter_", "batch_scatter_")
@@ -123,7 +126,7 @@ class _Search:
         elif isinstance(value, keras.layers.Layer):
             if id(value) not in self._tracked:
                 self._take_layer(value, held)
-        elif isinstance(value, (list, tuple, set, frozenset, dict)):
+        elif isinstance(value, _LISTS):
             self._look_into(value, held)
         elif _is_function(value):
             self._enter_function(_plain(value), getattr(held, "layer", None))
@@ -179,7 +182,10 @@ class _Search:
                     # A class of another package may be below the user's.
                     continue
                 self._add(item, held)
-            elif _is_function(item):
+            elif _is_function(item) or not (
+                isinstance(item, _PARTS) or is_variable(item)
+            ):
+                # What Keras or another package holds itself is its affair.
                 self._add(item, Held(None, value, name, layer=layer))
         for kind in classes:
             for member in list(vars(kind).values()):
@@ -357,8 +363,6 @@ class Makers:
         Args:
             held: A `Held`.
         """
-        if held.owner is None and _has_callback(held.variable):
-            return True
         kinds = {kind.__name__ for kind in type(held.holder).__mro__}
         files = dict.fromkeys(self._sources.files)
         own = getattr(held.holder, "__code__", None)
@@ -367,6 +371,20 @@ class Makers:
         return any(
             self._writes(self._sources.tree(file), held.name, kinds)
             for file in files
+        ) or any(
+            isinstance(other, keras.callbacks.Callback)
+            or self._is_written_by(other, name)
+            for other, name in _others(held)
+        )
+
+    def _is_written_by(self, other, name):
+        """Whether the class of an object writes to an attribute of it."""
+        classes = _users_classes(type(other))
+        kinds = {kind.__name__ for kind in classes}
+        return any(
+            self._writes(body, name, kinds)
+            for kind in classes
+            for body in _bodies(self._sources, kind)
         )
 
     def _writes(self, tree, name, kinds):
@@ -418,14 +436,20 @@ def _is_of_self(node):
     return getattr(getattr(node, "value", None), "id", None) == "self"
 
 
-def _has_callback(variable):
-    """Whether a callback that is alive holds a variable."""
-    for value in gc.get_objects():
-        # Asking for `__class__` would wake up lazy modules and proxies.
-        if issubclass(type(value), keras.callbacks.Callback):
-            if any(item is variable for item in vars(value).values()):
-                return True
-    return False
+def _others(held):
+    """`(object, attribute)` of what else holds a variable."""
+    for value in gc.get_referrers(held.variable):
+        owners = [value]
+        if type(value) is dict:
+            owners = gc.get_referrers(value)
+        for owner in owners:
+            # Asking for `__class__` would wake up lazy modules and proxies.
+            if owner is held.holder or issubclass(type(owner), _NO_HOLDERS):
+                continue
+            names = getattr(owner, "__dict__", {})
+            for name, item in list(names.items()):
+                if item is held.variable:
+                    yield owner, name
 
 
 def _stores(scope, name, is_attribute):

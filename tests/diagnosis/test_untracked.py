@@ -692,6 +692,39 @@ def set_by_callback(eager):
     return model
 
 
+class Schedule:
+    """Is no callback, and sets what it was given."""
+
+    def __init__(self, weight):
+        self.factor = weight
+
+    def advance(self):
+        """Sets it."""
+        self.factor.assign(0.5 * self.factor)
+
+
+def set_by_object(eager):
+    """The same, by an object of the user's beside the training."""
+    delta = tf.Variable(1.0)
+
+    def loss(y_true, y_pred):
+        return delta * tf.reduce_mean(tf.square(y_true - y_pred))
+
+    model = classifier(loss, eager)
+    SCHEDULES.append(Schedule(delta))
+    return model
+
+
+SCHEDULES = []
+
+
+def trained_by_itself(eager):
+    """A network that is compiled to be trained elsewhere."""
+    judge = network(8, 8)
+    judge.compile("sgd", "mse")
+    return classifier("mse", eager, layers.Lambda(lambda x: judge(x)))
+
+
 def mixed_precision(eager):
     """A loss scale, metrics and the slots of an optimizer."""
     inner = keras.optimizers.Adam()
@@ -725,6 +758,8 @@ HEALTHY = {
     "held elsewhere": held_elsewhere,
     "annealed": annealed,
     "set by a callback": set_by_callback,
+    "set by an object": set_by_object,
+    "trained by itself": trained_by_itself,
     "mixed precision": mixed_precision,
 }
 
