@@ -34,6 +34,10 @@ if backend.unsupported() is None:
         explain_zero,
         explain_zeros,
     )
+    from keras_gradguard.diagnosis.untracked import (
+        explain_frozen,
+        explain_untracked,
+    )
     from keras_gradguard.diagnosis.zeros import ALWAYS_ZERO
     from keras_gradguard.graph.trace import Step
     from keras_gradguard.model.layers import is_default_step
@@ -100,6 +104,11 @@ def diagnose(model, x, y=None, sample_weight=None):
     if known and dropped:
         step = step_of(dropped)
         log.add(explain_dropped(step), "warning")
+    if error is None:
+        step = step_of(model.trainable_variables)
+        severity = severity_of(0, len(step.variables))
+        log.add(explain_untracked(step), severity)
+        log.add(explain_frozen(model), "warning")
     rows = log.measure(applied)
     bad, zero = _bad_and_zero(log.report.variables)
     if bad:

@@ -34,7 +34,7 @@ def _finding(location, number):
     flow = location.flow_of(number)
     tensor = min(location.tensors[number], key=flow.distance)
     path = flow.path(tensor)
-    outside = _first_unrecorded(location.trace, path)
+    outside = first_unrecorded(location.trace, path)
     ops = [value.tensor.op for value in path if value.tensor.op.inputs]
     if outside is None:
         last = ops[-1] if ops else None
@@ -56,8 +56,17 @@ def _finding(location, number):
     )
 
 
-def _first_unrecorded(trace, path):
-    """The op nearest to the variable that ran while no tape recorded."""
+def first_unrecorded(trace, path):
+    """Returns the op nearest to a variable that ran while no tape recorded.
+
+    Args:
+        trace: A `Trace`.
+        path: `Value`s from the loss to the variable.
+
+    Returns:
+        `(op, call)`, the `TapeCall` being that whose tape it was; `None` if
+        all were recorded.
+    """
     for call in trace.targets:
         if call.taped is None:
             continue

@@ -232,3 +232,33 @@ def _origin(value):
         if not origins:
             return value
         value = origins[0]
+
+
+# What takes a handle and leaves the variable as it is.
+_READERS = frozenset(
+    (
+        "Identity",
+        "IdentityN",
+        "ReadVariableOp",
+        "ResourceGather",
+        "ResourceGatherNd",
+        "VariableShape",
+        "VarIsInitializedOp",
+    )
+)
+
+
+def written_tensors(graph):
+    """Returns the handles of the variables that a step writes to, a set.
+
+    Args:
+        graph: The `Graph` of the step.
+    """
+    found = set()
+    for context in Context(graph).everything():
+        for op in context.graph.ops:
+            if op.type in _READERS or context.bodies(op) is not None:
+                continue
+            for handle in _resources(op):
+                found.add(_origin(Value(context, handle)).tensor)
+    return found

@@ -15,6 +15,8 @@ backend gives an object that keeps each answer:
   its values; from `(variable, value)` pairs or the weights of now.
 - `loss_calls()`: the `LossCall`s of the step, run once more but not op by op.
 - `adapted(graph)`: a graph of the backend's as a `Graph`.
+- `step_graph(graph, known)`: the step around such a graph, a `Graph`; `None` if
+  it reads no trainable variable that is not `known`.
 - `loss_run(call)`: the loss of a `LossCall` as a function of its
   prediction, or `None` if it is no function of that alone.
 - `failure(error, any_error=False)`: a `Finding` of what an exception says of
@@ -169,6 +171,7 @@ class Trace:
         outputs: What the model returned, or the predictions of a loss alone;
             empty for a custom `train_step`.
         called: The losses and layers that were called.
+        returned: Returns `(layer, Tensors)` of each call of a layer.
         read: The `ReadOut`s of an eager step.
         applied: `(variables, gradients)` of each update of a recorded step.
         callers: The `Place` that asked for each of them.
@@ -183,6 +186,7 @@ class Trace:
     batch: list = dataclasses.field(default_factory=list)
     outputs: list = dataclasses.field(default_factory=list)
     called: list = dataclasses.field(default_factory=list)
+    returned: object = tuple
     read: list = dataclasses.field(default_factory=list)
     applied: list = dataclasses.field(default_factory=list)
     callers: list = dataclasses.field(default_factory=list)

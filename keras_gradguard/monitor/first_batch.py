@@ -4,6 +4,7 @@ import keras
 
 from keras_gradguard.backend import step_evidence
 from keras_gradguard.diagnosis.hidden_losses import may_have_terms
+from keras_gradguard.diagnosis.untracked import explain_frozen
 from keras_gradguard.model.layers import is_default_step, state_of
 from keras_gradguard.monitor.missing import hidden_cuts
 from keras_gradguard.records.kinds import MOST_BYTES, severity_of
@@ -77,9 +78,12 @@ class FirstBatch:
             if (note.place.file, note.place.line) not in lines
         ]
         self._response.add(notes, "note")
-        explained = set()
+        has_updates = bool(measured)
+        frozen = explain_frozen(self._model, has_updates)
+        self._response.add(frozen, "warning")
+        explained, graph = set(), self._hook.graph
         for findings, severity in hidden_cuts(
-            step_of, measured, self._log, self._expected
+            step_of, measured, self._log, self._expected, graph
         ):
             explained.update(path for f in findings for path in f.variables)
             self._response.act(self._response.add_broken(findings, severity))

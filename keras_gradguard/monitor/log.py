@@ -215,7 +215,14 @@ class TrainingLog:
     def _in_model_order(self, diagnosis):
         order = self._rows.order
         paths = sorted(diagnosis.variables, key=lambda p: order.get(p, -1))
-        return dataclasses.replace(diagnosis, variables=tuple(paths))
+        number = diagnosis.num_variables
+        if any(path not in order for path in paths):
+            # Those that Keras does not know are no trainable variables of it.
+            own = {variable.path for variable in self._model.variables}
+            number += sum(p not in order and p not in own for p in paths)
+        return dataclasses.replace(
+            diagnosis, variables=tuple(paths), num_variables=number
+        )
 
     def note(self, diagnoses):
         """Keeps and writes diagnoses; returns those that are new.

@@ -9,6 +9,7 @@ from keras_gradguard.diagnosis.questions import (
     explain_missing,
     explain_zero,
 )
+from keras_gradguard.diagnosis.untracked import explain_untracked
 from keras_gradguard.measure.rows import unique_paths
 from keras_gradguard.model.layers import runs_eagerly
 from keras_gradguard.records.finding import Finding
@@ -148,22 +149,27 @@ def _terms_of(step):
     return dataclasses.replace(terms, trace=None), found, may_jump
 
 
-def hidden_cuts(step_of, measured, log, expected):
+def hidden_cuts(step_of, measured, log, expected, graph=None):
     """Looks for cuts behind zeros, and behind variables that are left out.
 
     Loops, branches and Python functions give zeros where they are cut; a
-    step of the user's own may drop the variables without a gradient.
+    step of the user's own may drop the variables without a gradient; and
+    Keras does not know each variable that the step reads.
 
     Args:
         step_of: Makes the `Step` of some variables.
         measured: A record, see `TrainingLog.measure`.
         log: The `TrainingLog`.
         expected: The `Expected` variables without a gradient.
+        graph: See `explain_untracked`.
 
     Returns:
         A list of `(findings, severity)`.
     """
-    found = []
+    step, found = step_of(()), []
+    untracked = expected.strip(step.answer(explain_untracked, graph))
+    known = step.model.trainable_variables
+    found.append((untracked, severity_of(0, len(known))))
     for variables, figures, *_ in measured:
         zeros = [n for n, row in enumerate(figures) if row[1] == 0]
         if zeros:
@@ -173,7 +179,6 @@ def hidden_cuts(step_of, measured, log, expected):
             severity = severity_of(len(zeros), len(step.variables))
             found.append((findings, severity))
     applied = {id(v) for variables, *_ in measured for v in variables}
-    known = step_of(()).model.trainable_variables
     dropped = [v for v in known if id(v) not in applied]
     if applied and dropped:
         step = step_of(dropped)

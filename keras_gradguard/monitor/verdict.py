@@ -41,7 +41,9 @@ class RowVerdicts:
             return None
         if not num_steps:
             return "No step has run."
-        if rows and all(row.status == "unknown" for row in rows):
+        if not rows:
+            return "The model has no trainable variable."
+        if all(row.status == "unknown" for row in rows):
             return (
                 "No gradient was seen: no optimizer that the guard knows has "
                 "updated a variable of the model."

@@ -80,6 +80,8 @@ def _label(diagnosis):
 def count_lost(diagnosis):
     """Returns `k of n trainable variables`."""
     hit, known = len(diagnosis.variables), diagnosis.num_variables
+    if not known:
+        return f"{hit} variable{'s' if hit > 1 else ''}, none is trainable"
     return f"{hit} of {known} trainable variables"
 
 

@@ -231,7 +231,7 @@ class Declarations:
         """
         for owner in layers_of(self._model):
             names = [k for k, v in vars(owner).items() if v is value]
-            file = _class_file(type(owner)) if names else None
+            file = class_file(type(owner)) if names else None
             if file is None or not is_users(file):
                 continue
             for node in ast.walk(self._sources.tree(file)):
@@ -272,12 +272,23 @@ class Declarations:
         return self._place(*found.pop())
 
     def _place(self, file, line):
-        inside = "<module>"
-        for node in ast.walk(self._sources.tree(file)):
-            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-                if node.lineno <= line <= node.end_lineno:
-                    inside = node.name
-        return place_at(file, line, inside)
+        return place_in(self._sources, file, line)
+
+
+def place_in(sources, file, line):
+    """Returns the `Place` of a line of a file, with its function.
+
+    Args:
+        sources: The `Sources` that hold the file.
+        file: File name as a code object has it.
+        line: The line.
+    """
+    inside = "<module>"
+    for node in ast.walk(sources.tree(file)):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            if node.lineno <= line <= node.end_lineno:
+                inside = node.name
+    return place_at(file, line, inside)
 
 
 def _running():
@@ -299,7 +310,12 @@ def _assignments(node, names):
     ]
 
 
-def _class_file(owner_class):
+def class_file(owner_class):
+    """Returns the file that defines a class, `None` if it has no code.
+
+    Args:
+        owner_class: A class.
+    """
     for member in vars(owner_class).values():
         code = getattr(inspect.unwrap(member), "__code__", None)
         if code is not None:

@@ -34,6 +34,8 @@ CAUSES = {
     "discarded_output": "GG304",
     "loss_left_out": "GG306",
     "early_trace": "GG307",
+    "untracked_variable": "GG308",
+    "untracked_layer": "GG309",
     "dead_relu": "GG201",
     "sign": "GG202",
     "saturated_clip": "GG203",
@@ -59,9 +61,10 @@ CAUSES = {
     "constraint": "GG312",
     "other_variables": "GG313",
     "trainable_changed": "GG314",
+    "frozen": "GG316",
 }
 # What is wrong there stands in no line of the model or the loss.
-WITHOUT_LINE = ("GG207", "GG221", "GG261", "GG262", "GG306", "GG311")
+WITHOUT_LINE = ("GG207", "GG221", "GG261", "GG262", "GG306", "GG311", "GG316")
 every_rule = pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.code)
 every_example = pytest.mark.parametrize(
     "rule", [rule for rule in RULES if rule.bad], ids=lambda rule: rule.code

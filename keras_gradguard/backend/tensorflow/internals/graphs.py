@@ -113,6 +113,27 @@ def function_graph_here():
     return graph
 
 
+def outermost(graph):
+    """Returns the graph of the outermost function that a graph lies in.
+
+    Args:
+        graph: A `FuncGraph`.
+    """
+    while isinstance(graph.outer_graph, tf.__internal__.FuncGraph):
+        graph = graph.outer_graph
+    return graph
+
+
+def variables_read(graph):
+    """Returns the variables that a function reads, or one that it calls.
+
+    Args:
+        graph: The `FuncGraph` of a function that was traced.
+    """
+    found = (reference() for reference in graph._weak_variables)
+    return [variable for variable in found if variable is not None]
+
+
 def is_within(graph):
     """Returns whether ops are now added to a graph, or inside of it.
 

@@ -3,6 +3,11 @@
 The head of `graph.trace` says what each method answers.
 """
 
+from keras_gradguard.backend.tensorflow.internals.graphs import (
+    outermost,
+    replica_variables,
+    variables_read,
+)
 from keras_gradguard.backend.tensorflow.tracing.failures import (
     failure_finding,
     is_backward_crash,
@@ -135,6 +140,26 @@ class StepEvidence(_Evidence):
     def adapted(self, graph):
         """Returns a `FuncGraph` of the step as a `Graph`."""
         return traced_graph(graph)
+
+    def step_graph(self, graph, known):
+        """Returns the step around a graph if it reads what nobody knows.
+
+        Args:
+            graph: The `FuncGraph` of an update of the step.
+            known: The variables that Keras knows.
+
+        Returns:
+            The `Graph` of the outermost function; `None` if each float
+            variable that it reads, and that is not frozen, is known.
+        """
+        whole = outermost(graph)
+        own = {id(part) for v in known for part in replica_variables(v)}
+        is_unknown = any(
+            variable.trainable and variable.dtype.is_floating
+            for variable in variables_read(whole)
+            if id(variable) not in own
+        )
+        return traced_graph(whole) if is_unknown else None
 
     def loss_run(self, call):
         """Returns the `LossRun` of a recorded call, `None` if it is none."""

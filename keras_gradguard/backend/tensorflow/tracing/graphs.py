@@ -400,6 +400,10 @@ def _as_trace(seen, graph, tensor, here):
         batch=[(None, one) for one in tensors(seen.batch)],
         outputs=tensors(seen.outputs),
         called=seen.called,
+        returned=lambda: [
+            (layer, tensors(tensors_of(value)))
+            for layer, value in seen.returned
+        ],
         read=[
             ReadOut(tensor(read.tensor), read.cause, read.place)
             for read in seen.read

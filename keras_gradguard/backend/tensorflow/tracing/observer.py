@@ -105,8 +105,9 @@ class Observer:
         self._trace.layers.append((id(graph), first, first, ""))
         self._depth += 1
 
-        def done(_):
+        def done(value):
             self._depth -= 1
+            self._trace.returned.append((layer, value))
             path = layer.path or layer.name
             last = self._now()[1]
             self._trace.layers[place] = (id(graph), first, last, path)

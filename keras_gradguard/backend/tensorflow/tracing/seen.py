@@ -91,6 +91,7 @@ class Seen:
         batch: Tensors of the batch.
         outputs: What the model returned; empty for a custom `train_step`.
         called: The losses and layers that were called.
+        returned: `(layer, value)` of each call of a layer.
         read: The `SeenReadOut`s of an eager step.
         functions: What keeps the graphs of the functions alive.
         error: The exception that ended the step, or `None`.
@@ -107,6 +108,7 @@ class Seen:
     batch: list = dataclasses.field(default_factory=list)
     outputs: list = dataclasses.field(default_factory=list)
     called: list = dataclasses.field(default_factory=list)
+    returned: list = dataclasses.field(default_factory=list)
     read: list = dataclasses.field(default_factory=list)
     functions: object = None
     error: Exception | None = None

@@ -1,0 +1,64 @@
+"""GG308: a variable that Keras does not know, so no optimizer gets it."""
+
+from keras_gradguard.records.report import Help
+from keras_gradguard.rules._rule import Rule
+
+_BAD = """\
+import keras
+import tensorflow as tf
+
+
+class Codes(keras.layers.Layer):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.codebook = tf.Variable(tf.ones((8, 3)))  # [untracked-variable]
+
+    def call(self, inputs):
+        return tf.matmul(inputs, self.codebook)
+
+
+def model():
+    inputs = keras.Input((4,))
+    hidden = keras.layers.Dense(8, activation="tanh", name="hidden")(inputs)
+    network = keras.Model(inputs, Codes(name="codes")(hidden))
+    network.compile("adam", loss="mse")
+    return network
+"""
+
+RULE = Rule(
+    code="GG308",
+    name="untracked-variable",
+    kind="unused",
+    matches=lambda finding: finding.cause == "untracked_variable",
+    message="no optimizer gets this variable",
+    why=(
+        "Keras 3 trains the weights of layers, which `add_weight` makes. It "
+        "does not track a `tf.Variable`, nor what a closure or an object "
+        "beside the layers holds."
+    ),
+    help=(
+        Help(
+            text="make it a weight of the layer",
+            before="self.codebook = tf.Variable(tf.ones((8, 3)))",
+            after=(
+                "self.codebook = self.add_weight(\n"
+                '    shape=(8, 3), initializer="ones", name="codebook"\n'
+                ")"
+            ),
+        ),
+        Help(
+            text="or say that it is not trained",
+            before="self.codebook = tf.Variable(tf.ones((8, 3)))",
+            after=(
+                "self.codebook = tf.Variable(tf.ones((8, 3)), trainable=False)"
+            ),
+        ),
+    ),
+    bad=_BAD,
+    good=_BAD.replace(
+        "tf.Variable(tf.ones((8, 3)))  # [untracked-variable]",
+        "self.add_weight(\n"
+        '            shape=(8, 3), initializer="ones", name="codebook"\n'
+        "        )",
+    ),
+)
