@@ -6,6 +6,13 @@ import tensorflow as tf
 from keras_gradguard.backend import step_evidence
 from keras_gradguard.backend.tensorflow.internals.variables import num_elements
 from keras_gradguard.backend.tensorflow.tracing.reruns import has_loops
+from keras_gradguard.diagnosis.addends import (
+    Verdicts,
+    explain_addends,
+    may_be_cut,
+    measured,
+    shares_of,
+)
 from keras_gradguard.diagnosis.hidden_losses import may_have_terms
 from keras_gradguard.diagnosis.questions import explain_dropped, explain_zero
 from keras_gradguard.model.layers import is_default_step, state_of
@@ -14,6 +21,8 @@ from keras_gradguard.records.kinds import MOST_BYTES, severity_of
 # Of the norms of the loss's terms: their key in `Step.answers`, and how many
 # updates they hold for in a `fit` that begins later.
 _NORMS, _MOST_UPDATES = "norms", 100
+# And the `Verdicts` on its addends, with the share of the loss that each is.
+_ADDENDS = "addends"
 
 
 class FirstBatch:
@@ -67,23 +76,53 @@ class FirstBatch:
             symptoms: The `Symptoms`.
             step_of: Makes the `Step` of some variables.
         """
-        self._measure(hook, step_of)
+        addends = self._addends(hook, step_of)
+        self._measure(hook, step_of, addends.reaches)
         jumps = symptoms.jumps(self._connection.may_jump)
+        # That a term trains nothing says more than that it jumps.
+        jumps = [j for j in jumps if _line(j) not in addends.lines]
         self._response.add(jumps, "warning")
         # A measured jump says more of a Python `if` than that it is one.
-        lines = {(j.place.file, j.place.line) for j in jumps}
+        lines = set(map(_line, (*jumps, *addends.findings)))
         notes = [
             note
             for note in self._connection.notes
-            if (note.place.file, note.place.line) not in lines
+            if _line(note) not in lines
         ]
         self._response.add(notes, "note")
+        found = self._connection.without_expected(addends.findings)
+        self._response.act(self._response.add_broken(found, "warning"))
 
-    def _measure(self, hook, step_of):
-        weights, self._weights = self._weights, ()
-        if hook.num_steps > hook.model.steps_per_execution:
-            # The first record is that of a later step.
-            weights = ()
+    def _addends(self, hook, step_of):
+        """Returns the `Verdicts` on the addends of the loss."""
+        found = hook.answers.get(_ADDENDS)
+        if found is None:
+            found = self._judged_addends(hook, step_of)
+            hook.answers[_ADDENDS] = found
+        return found.without(self._response.places())
+
+    def _judged_addends(self, hook, step_of):
+        step = step_of(hook.model.trainable_variables)
+        found = self._connection.addends
+        if found is None:
+            found = _addends_of(hook, step)
+        if not found.findings:
+            return found
+        batch, shares = hook.batch(), {}
+        if batch is not None and _size_of(hook.model) <= MOST_BYTES:
+            evidence = step_evidence(hook.model, batch)
+            recorded = evidence.recorded(self._weights_before(hook))
+            shares = shares_of(step, recorded, found)
+        return measured(found, shares)
+
+    def _weights_before(self, hook):
+        """The state before the step, `()` if the weights of now are to do."""
+        # The first record may be that of a later step.
+        is_first = hook.num_steps <= hook.model.steps_per_execution
+        return self._weights if is_first else ()
+
+    def _measure(self, hook, step_of, addends):
+        weights, self._weights = self._weights_before(hook), ()
         known, batch, model = self._connection.reaches, hook.batch(), hook.model
         if (
             known is None
@@ -91,6 +130,9 @@ class FirstBatch:
             or not is_default_step(model)
             or _size_of(model) > MOST_BYTES
         ):
+            if addends:
+                paths = step_of(model.trainable_variables).paths
+                self._logbook.reach(paths, [*(known or ()), *addends])
             return
         number = self._number if weights else self._logbook.now()
         step = step_of(model.trainable_variables)
@@ -101,7 +143,23 @@ class FirstBatch:
                 step.variables, known, weights, number
             )
             hook.answers[_NORMS] = found
-        self._logbook.reach(step.paths, found)
+        self._logbook.reach(step.paths, [*found, *addends])
+
+
+def _line(finding):
+    return finding.place.file, finding.place.line
+
+
+def _addends_of(hook, step):
+    """Looks at the addends of a step of which there is no trace yet.
+
+    A trace is made only where the graph that has run shows a need for it.
+    """
+    native = hook.graph and hook.graph()
+    if native is None or not may_be_cut(step.evidence.adapted(native)):
+        return Verdicts()
+    trace = step.evidence.traced()
+    return Verdicts() if trace.error else explain_addends(step, trace)
 
 
 def _is_old(found, number, model):

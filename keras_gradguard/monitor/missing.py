@@ -4,6 +4,7 @@ import dataclasses
 import warnings
 from dataclasses import replace
 
+from keras_gradguard.diagnosis.addends import explain_addends
 from keras_gradguard.diagnosis.hidden_losses import explain_terms, reaches_of
 from keras_gradguard.diagnosis.jumps import holds_condition
 from keras_gradguard.diagnosis.nonfinite import nonfinite_findings
@@ -37,11 +38,14 @@ class MissingGradients:
             `None` if the loss has one term, or was not looked at.
         may_jump: Whether a loss of an eager step may jump: `False` if its
             trace shows no condition of the user's in any.
+        addends: The `Verdicts` on the addends of the loss, `None` if no
+            trace was at hand to look at.
     """
 
     def __init__(self, response, logbook, expected, looking):
         self.notes = []
         self.reaches, self.may_jump = None, True
+        self.addends = None
         self._response = response
         self._logbook = logbook
         self._expected = expected
@@ -75,7 +79,7 @@ class MissingGradients:
         if not self._terms_checked and not all_lost:
             self._terms_checked = True
             # A loss may train nothing while another term hides it.
-            terms, reaches, self.may_jump = step.answer(_terms_of)
+            terms, reaches, self.may_jump, self.addends = step.answer(_terms_of)
             self.notes += [n for n in terms.notes if not n.variables]
             self.notes += self._expected.strip(terms.notes)
             findings += self._expected.strip(terms.findings)
@@ -85,6 +89,10 @@ class MissingGradients:
         severity = severity_of(len(lost), len(step.paths))
         found = self._response.add_broken(findings, severity, quiet, all_lost)
         return found + self._response.add_broken(left_out, "warning", quiet)
+
+    def without_expected(self, findings):
+        """Takes the variables that are expected out of findings."""
+        return self._expected.strip(findings)
 
     def _see_reaches(self, step, found):
         if found is None:
@@ -99,12 +107,13 @@ def _terms_of(step):
     """Returns what is asked of the trace of a step that is not all cut.
 
     Returns:
-        `(losses, reaches, may_jump)`: its `HiddenLosses`; the `LossReach`es,
-        `None` without a trace; whether a loss of an eager step may jump.
+        `(losses, reaches, may_jump, addends)`: its `HiddenLosses`; the
+        `LossReach`es, `None` without a trace; whether a loss of an eager step
+        may jump; the `Verdicts` on its addends, `None` without a trace.
     """
     terms, variables = explain_terms(step), step.model.trainable_variables
     if terms.trace is None:
-        return terms, None, True
+        return terms, None, True, None
     whole = dataclasses.replace(
         step, variables=tuple(variables), paths=unique_paths(variables)
     )
@@ -112,8 +121,10 @@ def _terms_of(step):
     found = reaches_of(whole, terms.trace) if is_whole else []
     is_asked = is_whole and runs_eagerly(step.model)
     may_jump = not is_asked or holds_condition(terms.trace.graph)
+    addends = explain_addends(whole, terms.trace) if is_whole else None
     # A trace takes as much room as the step itself.
-    return dataclasses.replace(terms, trace=None), found, may_jump
+    terms = dataclasses.replace(terms, trace=None)
+    return terms, found, may_jump, addends
 
 
 _UNSEEN = (
