@@ -27,6 +27,13 @@ if backend.unsupported() is None:
         state_restored,
         updates_caught,
     )
+    from keras_gradguard.diagnosis.addends import (
+        Verdicts,
+        explain_addends,
+        measured,
+        places_of,
+        shares_of,
+    )
     from keras_gradguard.diagnosis.failures import explain_error
     from keras_gradguard.diagnosis.hidden_losses import (
         HiddenLosses,
@@ -99,7 +106,8 @@ def diagnose(model, x, y=None, sample_weight=None):
         if not findings:
             raise error
         logbook.add(findings, "error")
-    _see_losses(step_of(model.trainable_variables), logbook)
+    addends = _addends(step_of(model.trainable_variables))
+    _see_losses(step_of(model.trainable_variables), logbook, addends.reaches)
     for variables, figures, *_ in applied:
         _look(step_of(variables), figures, logbook)
     known = {id(v) for variables, *_ in applied for v in variables}
@@ -107,6 +115,8 @@ def diagnose(model, x, y=None, sample_weight=None):
     if known and dropped:
         step = step_of(dropped)
         logbook.add(explain_dropped(step), "warning")
+    known = places_of(logbook.report.diagnoses)
+    logbook.add(addends.without(known).findings, "warning")
     rows = logbook.measure(applied)
     bad, zero = _bad_and_zero(logbook.report.variables)
     if bad:
@@ -161,7 +171,22 @@ def _look(step, figures, logbook):
     logbook.add(terms.notes, "note")
 
 
-def _see_losses(step, logbook):
+def _addends(step):
+    """Returns the `Verdicts` on the addends of the loss."""
+    trace = step.evidence.traced()
+    if trace.error is None:
+        found = explain_addends(step, trace)
+        if not found.findings:
+            return found
+        return measured(found, shares_of(step, step.evidence.recorded(), found))
+    trace = step.evidence.rerun(step.variables)
+    if trace is None or trace.error is not None:
+        return Verdicts()
+    found = explain_addends(step, trace, is_judged=False)
+    return measured(found, shares_of(step, trace, found))
+
+
+def _see_losses(step, logbook, addends):
     """Tells the logbook which term of the loss reaches which variable."""
     trace = step.evidence.traced()
     known = reaches_of(step, trace) if trace.error is None else []
@@ -169,7 +194,7 @@ def _see_losses(step, logbook):
         known = step.evidence.measured_reaches(
             step.variables, known, number=logbook.now()
         )
-    logbook.reach(step.paths, known)
+    logbook.reach(step.paths, [*known, *addends])
 
 
 def _run(model, data):

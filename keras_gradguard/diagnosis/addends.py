@@ -1,6 +1,7 @@
 """Addends of a loss that train nothing, or less than they depend on."""
 
 import dataclasses
+import pathlib
 
 from keras_gradguard.diagnosis.cuts import Location
 from keras_gradguard.graph.ops import DATA, RESOURCE, Context, Value
@@ -20,6 +21,12 @@ from keras_gradguard.records.finding import Finding
 from keras_gradguard.records.health import LossReach
 from keras_gradguard.source.frames import inside_step, is_users, op_place
 
+# Files and folders of TensorFlow, Keras and what builds on them that hold
+# losses, layers and activations; and that of the sum over a batch.
+_FORMULAS = frozenset(
+    ("layers", "losses", "nn", "nn_impl", "nn_ops", "tensorflow_probability")
+)
+_SUMMING = ("loss.py",)
 _MOST_ADDENDS = 64
 _MOST_ROWS = 12
 _MOST_NAMED = 4
@@ -56,18 +63,17 @@ class Verdicts:
 
     Args:
         findings: `Finding`s of addends that are cut.
-        terms: For each, the number of its addend among all.
+        terms: For each, which addend it is about: the number of the loss,
+            and the path that `Addend.at` takes.
         reaches: A `LossReach` for each addend, where one is cut.
         lines: `(file, line)`s at which an addend that trains nothing is
             computed.
-        num_terms: How many addends there are.
     """
 
     findings: tuple[Finding, ...] = ()
-    terms: tuple[int, ...] = ()
+    terms: tuple = ()
     reaches: tuple[LossReach, ...] = ()
     lines: frozenset = frozenset()
-    num_terms: int = 0
 
     def without(self, places):
         """Leaves out findings at places that are known already.
@@ -87,6 +93,15 @@ class Verdicts:
         )
 
 
+def places_of(diagnoses):
+    """Returns `(op, file, line)` of each diagnosis that is no note."""
+    return {
+        (known.op, known.file, known.line)
+        for known in diagnoses
+        if known.severity != "note"
+    }
+
+
 def _key(finding):
     return finding.op, finding.place.file, finding.place.line
 
@@ -100,11 +115,13 @@ class _Term:
         masks: What it depends on, `Masks`.
         cuts: `Op` to `Edge` at which its gradient ends; filled only where
             it trains nothing.
+        path: Where it stands in the loss, see `Addend.at`.
     """
 
     addend: Addend
     masks: Masks
     cuts: dict
+    path: tuple = ()
 
     @property
     def is_dead(self):
@@ -112,21 +129,28 @@ class _Term:
         masks = self.masks
         return masks.cut > BATCH and not (masks.open | masks.stopped) & ~BATCH
 
+    @property
+    def is_whole(self):
+        """Whether it trains all that it depends on."""
+        masks = self.masks
+        return not (masks.cut | masks.stopped) & ~masks.open & ~BATCH
 
-def may_be_cut(graph):
+
+def may_be_cut(graph, is_alone=False):
     """Returns whether a step has an op of the user's that may end a gradient.
 
     It is asked before a step is traced for its addends.
 
     Args:
         graph: A `Graph`; bodies are entered.
+        is_alone: Whether it is that of a loss alone, without variables.
     """
     for context in Context(graph).everything():
         for op in context.graph.ops:
             if (
                 _may_cut(op)
                 and op_place(op).line is not None
-                and _reads_variable(op, context)
+                and (is_alone or _reads_variable(op, context))
             ):
                 return True
     return False
@@ -171,41 +195,33 @@ def explain_addends(step, trace, is_judged=True):
     return _verdicts(location, is_judged)
 
 
-def explain_addends_of_loss(trace):
-    """Judges each addend of a loss that was run alone.
+def explain_addends_of_loss(evidence):
+    """Judges each addend of a loss alone.
 
     Args:
-        trace: The recorded `Trace` of the loss; its tape call asks for the
-            predictions.
+        evidence: What looks at the loss, see `graph.trace`.
 
     Returns:
-        `Verdicts`, their findings without variables and with shares.
+        `Verdicts`, their findings without variables.
     """
-    if not may_be_cut_alone(trace.graph):
+    trace, recorded = evidence.traced(), evidence.recorded()
+    if trace.error is not None or not may_be_cut(trace.graph, is_alone=True):
         return Verdicts()
-    location = _of_recorded_loss(trace)
-    found = _verdicts(location, False)
-    shares = _shares_in(location, found)
+    found = _verdicts(Location.of_prediction(trace), False)
+    shares = {}
+    if found.findings and recorded.error is None:
+        (call,) = recorded.targets
+        paths = ["y_pred"] * len(call.sources)
+        location = Location(recorded, None, call.sources, paths)
+        shares = _shares_in(location, found)
+    found, name = measured(found, shares), evidence.loss.name
     return dataclasses.replace(
         found,
         findings=tuple(
-            dataclasses.replace(finding, variables=())
-            for finding in measured(found, shares).findings
+            dataclasses.replace(finding, variables=(), loss=name)
+            for finding in found.findings
         ),
     )
-
-
-def may_be_cut_alone(graph):
-    """Returns whether a loss run alone has an op that may end a gradient."""
-    return any(_may_cut(op) for op in graph.ops)
-
-
-def _of_recorded_loss(trace):
-    (call,) = trace.targets
-    location = Location(
-        trace, None, call.sources, ["y_pred"] * len(call.sources)
-    )
-    return location
 
 
 def shares_of(step, trace, verdicts):
@@ -217,8 +233,8 @@ def shares_of(step, trace, verdicts):
         verdicts: What `explain_addends` has returned.
 
     Returns:
-        A dict of the number of an addend to its share, 0 to 1, `None` where
-        its weight is zero; empty where it cannot be told.
+        A dict of the `Verdicts.terms` to the share of each, 0 to 1, `None`
+        where its weight is zero; without those where it cannot be told.
     """
     if trace.error is not None:
         return {}
@@ -227,32 +243,26 @@ def shares_of(step, trace, verdicts):
 
 
 def _shares_in(location, verdicts):
-    shares, number = {}, 0
+    shares = {}
     try:
-        for _, _, total, terms in _judged_calls(location):
-            wanted = [
-                (number + n, term)
-                for n, term in enumerate(terms)
-                if number + n in verdicts.terms
-            ]
-            number += len(terms)
-            found = wanted and contributions(
-                total, [term.addend for _, term in wanted]
-            )
-            if not found:
+        for number, (_, _, total) in enumerate(_sums(location)):
+            keys = [key for key in set(verdicts.terms) if key[0] == number]
+            wanted = [total.at(path) for _, path in keys]
+            if not wanted or None in wanted:
+                continue
+            found = contributions(total, wanted)
+            if found is None:
                 continue
             loss, parts = found
             rest = loss - sum(part for part, _ in parts)
             size = abs(rest) + sum(abs(part) for part, _ in parts)
-            for (key, _), (part, is_weighted) in zip(
-                wanted, parts, strict=True
-            ):
+            for key, (part, is_weighted) in zip(keys, parts, strict=True):
                 shares[key] = abs(part) / size if size else 0.0
                 if not is_weighted:
                     shares[key] = None
     except TooLong:
         return {}
-    return shares if number == verdicts.num_terms else {}
+    return shares
 
 
 def measured(verdicts, shares):
@@ -296,13 +306,20 @@ def _percent(share):
     return f"{100 * share:.0f} %"
 
 
-def _judged_calls(location):
-    """Yields `(calls, dependence, total, terms)` of each loss that is a sum."""
+def _sums(location):
+    """Yields `(calls, dependence, total)` of each loss."""
     trace = location.trace
     bits = {tensor: BATCH for _, tensor in trace.batch}
     for number, tensors in enumerate(location.tensors):
         for tensor in tensors:
             bits[tensor] = BATCH << (number + 1)
+    # A variable that the model does not know is trained as well.
+    others = {
+        id(source): source for call in trace.targets for source in call.sources
+    }
+    for source in others.values():
+        for tensor in trace.graph.standing_for(source):
+            bits.setdefault(tensor, BATCH << (len(location.tensors) + 1))
     # A variable that the model does not know is trained as well.
     others = {
         id(source): source for call in trace.targets for source in call.sources
@@ -319,10 +336,33 @@ def _judged_calls(location):
     for target, calls in _calls_by_target(location).items():
         loss = Value(Context(trace.graph), target)
         dependence = Dependence([loss], bits)
-        total = Sums(dependence, stops).of(loss)
-        terms = _terms(dependence, total, set(stops))
-        if 1 < len(terms) <= _MOST_ADDENDS:
-            yield calls, dependence, total, terms
+        sums = Sums(dependence, _stops(trace), _is_library)
+        yield calls, dependence, sums.of(loss)
+
+
+def _is_library(op):
+    """Whether a loss or layer of a library has made an op, for its own use."""
+    frames = inside_step(op.frames)
+    users = [n for n, frame in enumerate(frames) if is_users(frame[0])]
+    own = frames[users[-1] + 1 :] if users else frames
+    return any(_is_of_formulas(file) for file, _, _ in own)
+
+
+def _is_of_formulas(file):
+    path = pathlib.PurePath(file)
+    if path.name in _SUMMING:
+        return False
+    return path.stem in _FORMULAS or not _FORMULAS.isdisjoint(path.parts)
+
+
+def _stops(trace):
+    """What is no addend of the user's: the regularisers."""
+    return {
+        value
+        for term in trace.terms
+        if term.kind == REGULARIZER
+        for value in term.values
+    }
 
 
 def _calls_by_target(location):
@@ -365,16 +405,31 @@ def _terms(dependence, total, stops):
         return found
 
     look(total)
-    terms, stack = [], [total]
+    terms, stack = [], [(total, (), None)]
     while stack:
-        addend = stack.pop()
-        found = judged[id(addend)]
+        addend, path, parent = stack.pop()
+        found = list(judged[id(addend)].values())
+        is_whole = all(one.is_whole for one in found)
         if len(found) == 1:
-            (term,) = found.values()
-            terms.append(dataclasses.replace(term, addend=addend))
+            found = dataclasses.replace(found[0], addend=addend, path=path)
+            terms.append(found)
+        elif found and is_whole and parent and _is_formula(addend, parent):
+            terms.append(_Term(addend, dependence.of(addend.value), {}, path))
         elif found:
-            stack += reversed(addend.parts)
+            parts = list(enumerate(addend.parts))
+            stack += [(p, (*path, n), addend) for n, p in reversed(parts)]
     return terms
+
+
+def _is_formula(addend, parent):
+    """Whether a sum is a formula of its own, and not written out in another.
+
+    It stands in a function of its own, or in a line of its own with some
+    other op behind it.
+    """
+    function, line = _innermost(addend.value.tensor.op)
+    outer, outer_line = _innermost(parent.value.tensor.op)
+    return function != outer or (line != outer_line and len(addend.route) > 1)
 
 
 def _is_nothing(addend):
@@ -383,26 +438,27 @@ def _is_nothing(addend):
 
 
 def _verdicts(location, is_judged):
-    findings, numbers, reaches, lines = [], [], [], set()
-    begun = 0
+    findings, about, reaches, lines = [], [], [], set()
     try:
-        for calls, *known in _judged_calls(location):
-            terms = known[-1]
-            found = _Judge(location, calls, *known, is_judged)
-            for number, finding in found.findings():
+        for number, (calls, dependence, total) in enumerate(_sums(location)):
+            terms = _terms(dependence, total, _stops(location.trace))
+            if not 1 < len(terms) <= _MOST_ADDENDS:
+                continue
+            found = _Judge(
+                location, calls, dependence, total, terms, is_judged
+            )
+            for term, finding in found.findings():
                 findings.append(finding)
-                numbers.append(begun + number)
+                about.append((number, term.path))
             lines |= found.lines
             reaches += found.reaches()
-            begun += len(terms)
     except TooLong:
         return Verdicts()
     return Verdicts(
         tuple(findings),
-        tuple(numbers),
+        tuple(about),
         tuple(reaches),
         frozenset(lines),
-        begun,
     )
 
 
@@ -428,18 +484,23 @@ class _Judge:
         self._is_judged = is_judged
         self._whole = dependence.of(total.value)
         self.lines = set()
-        everything = range(len(location.variables))
-        self._asked = [n for n in everything if location.was_asked_for(n, calls)]
+        everything = range(len(location.tensors))
+        is_alone = location.model is None
+        self._asked = [
+            n
+            for n in everything
+            if is_alone or location.was_asked_for(n, calls)
+        ]
 
     def findings(self):
-        """Yields `(number of the term, Finding)`s, and fills `lines`."""
-        for number, term in enumerate(self._terms):
+        """Yields `(term, Finding)`s, and fills `lines`."""
+        for term in self._terms:
             if term.is_dead:
                 found = self._dead(term)
             else:
                 found = self._partial(term)
             for finding in found:
-                yield number, finding
+                yield term, finding
 
     def _numbers(self, mask):
         return [n for n in self._asked if mask & (BATCH << (n + 1))]
@@ -498,13 +559,15 @@ class _Judge:
     def _is_shared(self, term):
         """Whether an addend with a gradient needs what the cut has made.
 
-        So it is with the pieces of one formula, a mask of which chooses.
+        So it is with the pieces of one formula, a mask of which chooses, and
+        with what is left of a value, as in `x - floor(x)`.
         """
+        alive = [one for one in self._terms if one.masks.open & ~BATCH]
+        values = {value.key for one in alive for value in one.addend.values()}
         return any(
-            self._dependence.depends_on(other.addend.value, term.cuts)
-            for other in self._terms
-            if other.masks.open & ~BATCH
-        )
+            self._dependence.depends_on(one.addend.value, term.cuts)
+            for one in alive
+        ) or any(edge.source.key in values for edge in term.cuts.values())
 
     def _partial(self, term):
         masks = term.masks
@@ -598,7 +661,7 @@ class _Judge:
             name = self._name(term)
             names[name] = names.get(name, 0) + 1
             name += f" #{names[name]}" if names[name] > 1 else ""
-            everything = range(len(self._location.variables))
+            everything = range(len(self._location.tensors))
             reached = {*self._numbers(term.masks.open)}
             found.append(
                 LossReach(
@@ -625,9 +688,9 @@ class _Judge:
 
     def _own_name(self, term):
         """The name of the loss that a term is, and no part of one."""
-        for tensor in reversed(term.addend.passed):
-            if tensor in self._names:
-                return self._names[tensor]
+        for value in reversed(term.addend.passed):
+            if value.tensor in self._names:
+                return self._names[value.tensor]
         return None
 
     def _loss_of(self, term):
@@ -635,7 +698,8 @@ class _Judge:
         found = self._own_name(term)
         path, here = [], self._total
         while found is None and here is not term.addend:
-            path += [self._names[t] for t in here.passed if t in self._names]
+            passed = [value.tensor for value in here.passed]
+            path += [self._names[t] for t in passed if t in self._names]
             inside = [p for p in here.parts if _holds(p, term.addend)]
             if not inside:
                 break

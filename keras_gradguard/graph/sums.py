@@ -227,7 +227,7 @@ class Addend:
         parts: The `Addend`s that it is the sum of; empty for none.
         route: `(Op, number of the input)`s from the sum that it belongs to,
             the sum first.
-        passed: The `Tensor`s of the outermost graph on that route.
+        passed: The `Value`s on the way from that sum to its own.
     """
 
     value: Value
@@ -235,14 +235,29 @@ class Addend:
     route: tuple = ()
     passed: tuple = ()
 
-    def leaves(self):
-        """Yields the addends that are no sum, in order."""
+    def values(self):
+        """Yields its `Value`, those of its addends, and those between them."""
         stack = [self]
         while stack:
             one = stack.pop()
-            if not one.parts:
-                yield one
-            stack += reversed(one.parts)
+            yield from one.passed
+            stack += one.parts
+
+    def at(self, path):
+        """Returns the addend of an addend of this one.
+
+        Args:
+            path: The number of the part, of the part of that, and so on.
+
+        Returns:
+            An `Addend`, `None` if there is none.
+        """
+        here = self
+        for number in path:
+            if number >= len(here.parts):
+                return None
+            here = here.parts[number]
+        return here
 
 
 class Sums:
@@ -251,11 +266,14 @@ class Sums:
     Args:
         dependence: The `Dependence` of the losses.
         stops: `Tensor`s that are addends, whatever they are made of.
+        is_formula: Returns whether an `Op` that adds is part of a formula
+            that is meant as one.
     """
 
-    def __init__(self, dependence, stops=()):
+    def __init__(self, dependence, stops=(), is_formula=lambda op: False):
         self._dependence = dependence
         self._stops = set(stops)
+        self._is_formula = is_formula
         self._num_ops = 0
 
     def of(self, loss):
@@ -270,7 +288,7 @@ class Sums:
         return self._split(loss)
 
     def _split(self, value, route=()):
-        passed = [value.tensor]
+        passed = [value]
         while True:
             self._num_ops += 1
             if self._num_ops > _MOST_OPS:
@@ -284,7 +302,7 @@ class Sums:
             if number is not None:
                 route = (*route, (edge.op, number))
             value = edge.source
-            passed.append(value.tensor)
+            passed.append(value)
         parts = tuple(
             self._split(edge.source, ((edge.op, number),))
             for edge, number in found
@@ -314,6 +332,8 @@ class Sums:
         if op.type == "Cast":
             return [0] if op.inputs[0].kind == DATA else []
         if op.type in _ADDING:
+            if self._is_formula(op):
+                return []
             numbers = range(len(op.inputs))
             return [n for n in numbers if op.inputs[n].kind == DATA]
         factors = [self._dependence.of(one.source).variables for one in found]
@@ -348,6 +368,8 @@ def contributions(total, addends):
         `(contribution, is_weighted)`; it is not where its weight is zero.
         `None` if the values are not known.
     """
+    if _entry(total).array() is None:
+        return None
     oracle, found = total.value.tensor.op.graph.oracle, {}
     wanted = {id(addend) for addend in addends}
     seed = oracle.seed(_entry(total))
@@ -374,7 +396,7 @@ def contributions(total, addends):
 
 
 def _entry(total):
-    return total.passed[0]
+    return total.passed[0].tensor
 
 
 def _product(oracle, native, weight):

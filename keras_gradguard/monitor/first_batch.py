@@ -11,6 +11,7 @@ from keras_gradguard.diagnosis.addends import (
     explain_addends,
     may_be_cut,
     measured,
+    places_of,
     shares_of,
 )
 from keras_gradguard.diagnosis.hidden_losses import may_have_terms
@@ -99,21 +100,24 @@ class FirstBatch:
         if found is None:
             found = self._judged_addends(hook, step_of)
             hook.answers[_ADDENDS] = found
-        return found.without(self._response.places())
+        return found.without(places_of(self._logbook.report.diagnoses))
 
     def _judged_addends(self, hook, step_of):
         step = step_of(hook.model.trainable_variables)
-        found = self._connection.addends
+        found, batch = self._connection.addends, hook.batch()
+        is_small = _size_of(hook.model) <= MOST_BYTES
+        evidence = batch and step_evidence(hook.model, batch)
+        if found is None and evidence and is_small:
+            trace = evidence.rerun(step.variables)
+            if trace is not None and trace.error is None:
+                found = explain_addends(step, trace, is_judged=False)
+                return measured(found, shares_of(step, trace, found))
         if found is None:
             found = _addends_of(hook, step)
-        if not found.findings:
-            return found
-        batch, shares = hook.batch(), {}
-        if batch is not None and _size_of(hook.model) <= MOST_BYTES:
-            evidence = step_evidence(hook.model, batch)
-            recorded = evidence.recorded(self._weights_before(hook))
-            shares = shares_of(step, recorded, found)
-        return measured(found, shares)
+        if not (found.findings and evidence and is_small):
+            return measured(found, {})
+        recorded = evidence.recorded(self._weights_before(hook))
+        return measured(found, shares_of(step, recorded, found))
 
     def _weights_before(self, hook):
         """The state before the step, `()` if the weights of now are to do."""

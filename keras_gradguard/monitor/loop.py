@@ -12,6 +12,12 @@ from keras_gradguard.backend.tensorflow.hook.loop import (
     live_optimizers,
 )
 from keras_gradguard.backend.tensorflow.tracing.recorder import LiveRecorder
+from keras_gradguard.diagnosis.addends import (
+    explain_addends,
+    measured,
+    places_of,
+    shares_of,
+)
 from keras_gradguard.diagnosis.failures import explain_error
 from keras_gradguard.errors import (
     FINDINGS,
@@ -232,6 +238,7 @@ class LoopMonitor(Monitor):
                 self._is_first = False
                 with self.door.guarded():
                     self._look_behind_zeros()
+                    self._look_at_addends()
         finally:
             self._sight.forget()
 
@@ -242,6 +249,18 @@ class LoopMonitor(Monitor):
             self._step, measured, self._logbook, self._expected
         ):
             self._tell(findings, severity)
+
+    def _look_at_addends(self):
+        step = self._step(self._model.trainable_variables)
+        trace = step.evidence.seen
+        if trace.error is not None:
+            return
+        found = explain_addends(step, trace, is_judged=False)
+        found = measured(found, shares_of(step, trace, found))
+        if found.reaches:
+            self._logbook.reach(step.paths, found.reaches)
+        found = found.without(places_of(self._logbook.report.diagnoses))
+        self._tell(self._expected.strip(found.findings), "warning")
 
     def _tell(self, findings, severity):
         found = self._response.add_broken(findings, severity)

@@ -25,14 +25,6 @@ class Response:
         self._expected = expected
         self.is_silent = False
 
-    def places(self):
-        """Returns `(op, file, line)` of what is known, but for notes."""
-        return {
-            (known.op, known.file, known.line)
-            for known in self._logbook.report.diagnoses
-            if known.severity != "note"
-        }
-
     def add(self, findings, severity, quiet=False, step=None, is_fatal=False):
         """Keeps findings, and warns of new ones unless an exception tells.
 

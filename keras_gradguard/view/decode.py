@@ -359,4 +359,5 @@ _TERM = {
     "reaches": _list_of(_is_truth),
     "norms": _maybe(_list_of(_maybe(_is_figure))),
     "step": _maybe(_is_whole),
+    "note": _maybe(_is_text),
 }
