@@ -315,14 +315,20 @@ def _sums(location):
             bits[tensor] = BATCH << (number + 1)
     # A variable that the model does not know is trained as well.
     others = {
-        id(source): source for call in trace.targets for source in call.sources
+        id(source): source
+        for call in trace.targets
+        for source in call.sources
+        if _is_variable(source)
     }
     for source in others.values():
         for tensor in trace.graph.standing_for(source):
             bits.setdefault(tensor, BATCH << (len(location.tensors) + 1))
     # A variable that the model does not know is trained as well.
     others = {
-        id(source): source for call in trace.targets for source in call.sources
+        id(source): source
+        for call in trace.targets
+        for source in call.sources
+        if _is_variable(source)
     }
     for source in others.values():
         for tensor in trace.graph.standing_for(source):
@@ -355,6 +361,10 @@ def _is_of_formulas(file):
     return path.stem in _FORMULAS or not _FORMULAS.isdisjoint(path.parts)
 
 
+def _is_variable(source):
+    return hasattr(source, "assign")
+
+
 def _stops(trace):
     """What is no addend of the user's: the regularisers."""
     return {
@@ -371,7 +381,7 @@ def _calls_by_target(location):
     found = {}
     for call in location.trace.targets:
         is_plain = all(
-            id(source) in known or hasattr(source, "assign")
+            id(source) in known or _is_variable(source)
             for source in call.sources
         )
         if is_plain and len(call.targets) == 1:
