@@ -19,10 +19,10 @@ if backend.unsupported() is None:
     from keras_gradguard.backend.tensorflow.tracing.restore import (
         examining,
     )
-    from keras_gradguard.diagnosis.addends import explain_addends_of_loss
     from keras_gradguard.diagnosis.jumps import jumps_of
     from keras_gradguard.diagnosis.nonfinite import nonfinite_findings
     from keras_gradguard.diagnosis.questions import explain_loss
+    from keras_gradguard.diagnosis.shares import explain_addends_of_loss
     from keras_gradguard.diagnosis.wording import diagnoses_of
     from keras_gradguard.diagnosis.wrong_gradient import wrong_findings
     from keras_gradguard.model.losses import resolved_loss

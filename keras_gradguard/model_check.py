@@ -30,9 +30,7 @@ if backend.unsupported() is None:
     from keras_gradguard.diagnosis.addends import (
         Verdicts,
         explain_addends,
-        measured,
         places_of,
-        shares_of,
     )
     from keras_gradguard.diagnosis.failures import explain_error
     from keras_gradguard.diagnosis.hidden_losses import (
@@ -47,6 +45,7 @@ if backend.unsupported() is None:
         explain_zero,
         explain_zeros,
     )
+    from keras_gradguard.diagnosis.shares import measured, shares_of
     from keras_gradguard.graph.trace import Step
     from keras_gradguard.model.layers import is_default_step
     from keras_gradguard.model.optimizers import named_optimizers

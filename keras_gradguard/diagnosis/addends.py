@@ -12,7 +12,6 @@ from keras_gradguard.graph.sums import (
     Masks,
     Sums,
     TooLong,
-    contributions,
     has_zero_factor,
     is_stop,
 )
@@ -30,6 +29,8 @@ _SUMMING = ("loss.py",)
 _MOST_ADDENDS = 64
 _MOST_ROWS = 12
 _MOST_NAMED = 4
+# What stands for the share of the loss in a note that is not measured yet.
+SHARE = "<share>"
 # Ops that have a gradient by their types and give none, or only zeros.
 _STEPS = frozenset(
     (
@@ -192,122 +193,19 @@ def explain_addends(step, trace, is_judged=True):
     if not may_be_cut(trace.graph):
         return Verdicts()
     location = Location(trace, step.model, step.variables, step.paths)
-    return _verdicts(location, is_judged)
+    return verdicts_at(location, is_judged)
 
 
-def explain_addends_of_loss(evidence):
-    """Judges each addend of a loss alone.
-
-    Args:
-        evidence: What looks at the loss, see `graph.trace`.
-
-    Returns:
-        `Verdicts`, their findings without variables.
-    """
-    trace, recorded = evidence.traced(), evidence.recorded()
-    if trace.error is not None or not may_be_cut(trace.graph, is_alone=True):
-        return Verdicts()
-    found = _verdicts(Location.of_prediction(trace), False)
-    shares = {}
-    if found.findings and recorded.error is None:
-        (call,) = recorded.targets
-        paths = ["y_pred"] * len(call.sources)
-        location = Location(recorded, None, call.sources, paths)
-        shares = _shares_in(location, found)
-    found, name = measured(found, shares), evidence.loss.name
-    return dataclasses.replace(
-        found,
-        findings=tuple(
-            dataclasses.replace(finding, variables=(), loss=name)
-            for finding in found.findings
-        ),
-    )
-
-
-def shares_of(step, trace, verdicts):
-    """Returns the share of the loss that each addend is, in a recorded step.
+def sums_in(location):
+    """Takes the losses of a step apart.
 
     Args:
-        step: The `Step` that the verdicts are about.
-        trace: The `Trace` of the step with its values.
-        verdicts: What `explain_addends` has returned.
+        location: The `Location`.
 
-    Returns:
-        A dict of the `Verdicts.terms` to the share of each, 0 to 1, `None`
-        where its weight is zero; without those where it cannot be told.
+    Yields:
+        `(calls, dependence, total)` of each: the `TapeCall`s that ask for
+        its gradients, its `Dependence`, and itself as an `Addend`.
     """
-    if trace.error is not None:
-        return {}
-    location = Location(trace, step.model, step.variables, step.paths)
-    return _shares_in(location, verdicts)
-
-
-def _shares_in(location, verdicts):
-    shares = {}
-    try:
-        for number, (_, _, total) in enumerate(_sums(location)):
-            keys = [key for key in set(verdicts.terms) if key[0] == number]
-            wanted = [total.at(path) for _, path in keys]
-            if not wanted or None in wanted:
-                continue
-            found = contributions(total, wanted)
-            if found is None:
-                continue
-            loss, parts = found
-            rest = loss - sum(part for part, _ in parts)
-            size = abs(rest) + sum(abs(part) for part, _ in parts)
-            for key, (part, is_weighted) in zip(keys, parts, strict=True):
-                shares[key] = abs(part) / size if size else 0.0
-                if not is_weighted:
-                    shares[key] = None
-    except TooLong:
-        return {}
-    return shares
-
-
-def measured(verdicts, shares):
-    """Puts the shares of addends into findings.
-
-    Args:
-        verdicts: `Verdicts`.
-        shares: What `shares_of` has returned.
-
-    Returns:
-        `Verdicts` without those addends whose weight is zero.
-    """
-    findings, terms = [], []
-    for finding, number in zip(verdicts.findings, verdicts.terms, strict=True):
-        share = shares.get(number)
-        if number in shares and share is None:
-            continue
-        evidence = dict(finding.evidence)
-        texts = evidence.pop("texts")
-        note = texts[1]
-        if share is not None:
-            evidence["share"] = share
-            note = texts[0].replace(_SHARE, _percent(share))
-        findings.append(
-            dataclasses.replace(
-                finding, evidence=evidence, notes=(note, *finding.notes)
-            )
-        )
-        terms.append(number)
-    return dataclasses.replace(
-        verdicts, findings=tuple(findings), terms=tuple(terms)
-    )
-
-
-_SHARE = "<share>"
-
-
-def _percent(share):
-    if 0 < share < 0.01:
-        return "less than 1 %"
-    return f"{100 * share:.0f} %"
-
-
-def _sums(location):
-    """Yields `(calls, dependence, total)` of each loss."""
     trace = location.trace
     bits = {tensor: BATCH for _, tensor in trace.batch}
     for number, tensors in enumerate(location.tensors):
@@ -447,16 +345,20 @@ def _is_nothing(addend):
     return has_zero_factor(addend.value.tensor.op)
 
 
-def _verdicts(location, is_judged):
+def verdicts_at(location, is_judged=False):
+    """Returns the `Verdicts` on the addends of all losses of a step.
+
+    Args:
+        location: The `Location`.
+        is_judged: See `explain_addends`.
+    """
     findings, about, reaches, lines = [], [], [], set()
     try:
-        for number, (calls, dependence, total) in enumerate(_sums(location)):
+        for number, (calls, dependence, total) in enumerate(sums_in(location)):
             terms = _terms(dependence, total, _stops(location.trace))
             if not 1 < len(terms) <= _MOST_ADDENDS:
                 continue
-            found = _Judge(
-                location, calls, dependence, total, terms, is_judged
-            )
+            found = _Judge(location, calls, dependence, total, terms, is_judged)
             for term, finding in found.findings():
                 findings.append(finding)
                 about.append((number, term.path))
@@ -535,7 +437,7 @@ class _Judge:
             yield self._with(
                 finding,
                 term,
-                _DEAD.format(_SHARE, others),
+                _DEAD.format(SHARE, others),
                 _DEAD_UNMEASURED.format(others),
             )
 
@@ -592,7 +494,7 @@ class _Judge:
             yield self._with(
                 finding,
                 term,
-                _PARTIAL.format(_SHARE, names, others),
+                _PARTIAL.format(SHARE, names, others),
                 _PARTIAL_UNMEASURED.format(names, others),
             )
 
@@ -675,7 +577,10 @@ class _Judge:
             reached = {*self._numbers(term.masks.open)}
             found.append(
                 LossReach(
-                    name, LOSS, tuple(n in reached for n in everything), note=note
+                    name,
+                    LOSS,
+                    tuple(n in reached for n in everything),
+                    note=note,
                 )
             )
         return found
@@ -691,16 +596,22 @@ class _Judge:
             place = op_place(op)
             if place.line is not None:
                 paths = _listed([self._location.paths[n] for n in lost])
-                return (
-                    f"`{op.type}` in line {place.line} keeps it from {paths}"
-                )
+                return f"`{op.type}` in line {place.line} keeps it from {paths}"
         return None
 
     def _own_name(self, term):
         """The name of the loss that a term is, and no part of one."""
-        for value in reversed(term.addend.passed):
-            if value.tensor in self._names:
-                return self._names[value.tensor]
+        inside = [term.addend]
+        while len(inside) == 1:
+            (here,) = inside
+            for value in reversed(here.passed):
+                if value.tensor in self._names:
+                    return self._names[value.tensor]
+            inside = [
+                part
+                for part in here.parts
+                if self._dependence.of(part.value).variables
+            ]
         return None
 
     def _loss_of(self, term):
@@ -762,6 +673,6 @@ def _innermost(op):
 def _listed(paths):
     paths = list(dict.fromkeys(paths))
     more = len(paths) - _MOST_NAMED
-    return ", ".join(paths[:_MOST_NAMED]) + (f" (+{more} more)" if more > 0 else "")
-
-
+    return ", ".join(paths[:_MOST_NAMED]) + (
+        f" (+{more} more)" if more > 0 else ""
+    )

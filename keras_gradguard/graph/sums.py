@@ -298,7 +298,7 @@ class Sums:
             found = self._linear_in(value)
             if len(found) != 1:
                 break
-            (edge, number), = found
+            ((edge, number),) = found
             if number is not None:
                 route = (*route, (edge.op, number))
             value = edge.source

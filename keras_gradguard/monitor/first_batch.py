@@ -10,12 +10,11 @@ from keras_gradguard.diagnosis.addends import (
     Verdicts,
     explain_addends,
     may_be_cut,
-    measured,
     places_of,
-    shares_of,
 )
 from keras_gradguard.diagnosis.hidden_losses import may_have_terms
 from keras_gradguard.diagnosis.questions import explain_dropped, explain_zero
+from keras_gradguard.diagnosis.shares import measured, shares_of
 from keras_gradguard.model.layers import is_default_step, state_of
 from keras_gradguard.records.kinds import MOST_BYTES, severity_of
 
@@ -86,9 +85,7 @@ class FirstBatch:
         # A measured jump says more of a Python `if` than that it is one.
         lines = set(map(_line, (*jumps, *addends.findings)))
         notes = [
-            note
-            for note in self._connection.notes
-            if _line(note) not in lines
+            note for note in self._connection.notes if _line(note) not in lines
         ]
         self._response.add(notes, "note")
         found = self._connection.without_expected(addends.findings)
@@ -105,16 +102,17 @@ class FirstBatch:
     def _judged_addends(self, hook, step_of):
         step = step_of(hook.model.trainable_variables)
         found, batch = self._connection.addends, hook.batch()
-        is_small = _size_of(hook.model) <= MOST_BYTES
-        evidence = batch and step_evidence(hook.model, batch)
-        if found is None and evidence and is_small:
+        evidence = None
+        if batch is not None and _size_of(hook.model) <= MOST_BYTES:
+            evidence = step_evidence(hook.model, batch)
+        if found is None and evidence is not None:
             trace = evidence.rerun(step.variables)
             if trace is not None and trace.error is None:
                 found = explain_addends(step, trace, is_judged=False)
                 return measured(found, shares_of(step, trace, found))
         if found is None:
             found = _addends_of(hook, step)
-        if not (found.findings and evidence and is_small):
+        if not found.findings or evidence is None:
             return measured(found, {})
         recorded = evidence.recorded(self._weights_before(hook))
         return measured(found, shares_of(step, recorded, found))

@@ -12,13 +12,9 @@ from keras_gradguard.backend.tensorflow.hook.loop import (
     live_optimizers,
 )
 from keras_gradguard.backend.tensorflow.tracing.recorder import LiveRecorder
-from keras_gradguard.diagnosis.addends import (
-    explain_addends,
-    measured,
-    places_of,
-    shares_of,
-)
+from keras_gradguard.diagnosis.addends import explain_addends, places_of
 from keras_gradguard.diagnosis.failures import explain_error
+from keras_gradguard.diagnosis.shares import measured, shares_of
 from keras_gradguard.errors import (
     FINDINGS,
     GradientBreakError,

@@ -1,14 +1,11 @@
 """Each addend of a loss has a verdict of its own, wherever the sum stands."""
 
-import warnings
-
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from keras_gradguard import (
-    GradHealthCallback,
     GradientBreakError,
     check_loss,
     diagnose,
@@ -718,7 +715,8 @@ class Routed(Healthy):
         route = tf.one_hot(tf.argmax(gates, -1), 3)
         gate = tf.reduce_max(gates, -1, keepdims=True)
         made = gate * (
-            route[:, :1] * self.other(gates) + route[:, 1:2] * self.second(gates)
+            route[:, :1] * self.other(gates)
+            + route[:, 1:2] * self.second(gates)
         )
         shares = tf.reduce_mean(route, 0)
         balance = 3.0 * tf.reduce_sum(shares * tf.reduce_mean(gates, 0))
@@ -758,9 +756,7 @@ class Sampled(Healthy):
         logits, value = self.heads(x)
         drawn = tf.random.categorical(logits, 1)[:, 0]
         reward = tf.gather(y, drawn, axis=1, batch_dims=1)
-        log = tf.gather(
-            tf.nn.log_softmax(logits), drawn, axis=1, batch_dims=1
-        )
+        log = tf.gather(tf.nn.log_softmax(logits), drawn, axis=1, batch_dims=1)
         gain = tf.stop_gradient(reward - value[:, 0])
         probability = tf.nn.softmax(logits)
         entropy = -tf.reduce_sum(probability * tf.nn.log_softmax(logits), -1)
