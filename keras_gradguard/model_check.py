@@ -31,6 +31,7 @@ if backend.unsupported() is None:
         Verdicts,
         explain_addends,
         places_of,
+        rows_with,
     )
     from keras_gradguard.diagnosis.failures import explain_error
     from keras_gradguard.diagnosis.hidden_losses import (
@@ -193,7 +194,7 @@ def _see_losses(step, logbook, addends):
         known = step.evidence.measured_reaches(
             step.variables, known, number=logbook.now()
         )
-    logbook.reach(step.paths, [*known, *addends])
+    logbook.reach(step.paths, rows_with(known, addends))
 
 
 def _run(model, data):

@@ -94,6 +94,23 @@ class Verdicts:
         )
 
 
+def rows_with(known, addends):
+    """Returns the terms of a loss with its addends.
+
+    Args:
+        known: `LossReach`es of the terms that Keras knows.
+        addends: `Verdicts.reaches`; what is of them a term already gives it
+            its note.
+    """
+    notes = {row.name: row.note for row in addends}
+    rows = [
+        dataclasses.replace(row, note=notes.get(row.name, row.note))
+        for row in known
+    ]
+    names = {row.name for row in rows}
+    return rows + [row for row in addends if row.name not in names]
+
+
 def places_of(diagnoses):
     """Returns `(op, file, line)` of each diagnosis that is no note."""
     return {
@@ -231,12 +248,6 @@ def sums_in(location):
     for source in others.values():
         for tensor in trace.graph.standing_for(source):
             bits.setdefault(tensor, BATCH << (len(location.tensors) + 1))
-    stops = [
-        value
-        for term in trace.terms
-        if term.kind == REGULARIZER
-        for value in term.values
-    ]
     for target, calls in _calls_by_target(location).items():
         loss = Value(Context(trace.graph), target)
         dependence = Dependence([loss], bits)
@@ -568,21 +579,13 @@ class _Judge:
             return []
         found, names = [], {}
         for term, note in rows[:_MOST_ROWS]:
-            if self._own_name(term) is not None and self._trace.terms:
-                continue
             name = self._name(term)
             names[name] = names.get(name, 0) + 1
             name += f" #{names[name]}" if names[name] > 1 else ""
+            reached = self._numbers(term.masks.open)
             everything = range(len(self._location.tensors))
-            reached = {*self._numbers(term.masks.open)}
-            found.append(
-                LossReach(
-                    name,
-                    LOSS,
-                    tuple(n in reached for n in everything),
-                    note=note,
-                )
-            )
+            ways = tuple(n in reached for n in everything)
+            found.append(LossReach(name, LOSS, ways, note=note))
         return found
 
     def _note(self, term):
@@ -673,6 +676,5 @@ def _innermost(op):
 def _listed(paths):
     paths = list(dict.fromkeys(paths))
     more = len(paths) - _MOST_NAMED
-    return ", ".join(paths[:_MOST_NAMED]) + (
-        f" (+{more} more)" if more > 0 else ""
-    )
+    rest = f" (+{more} more)" if more > 0 else ""
+    return ", ".join(paths[:_MOST_NAMED]) + rest

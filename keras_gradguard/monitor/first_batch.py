@@ -11,6 +11,7 @@ from keras_gradguard.diagnosis.addends import (
     explain_addends,
     may_be_cut,
     places_of,
+    rows_with,
 )
 from keras_gradguard.diagnosis.hidden_losses import may_have_terms
 from keras_gradguard.diagnosis.questions import explain_dropped, explain_zero
@@ -134,7 +135,7 @@ class FirstBatch:
         ):
             if addends:
                 paths = step_of(model.trainable_variables).paths
-                self._logbook.reach(paths, [*(known or ()), *addends])
+                self._logbook.reach(paths, rows_with(known or (), addends))
             return
         number = self._number if weights else self._logbook.now()
         step = step_of(model.trainable_variables)
@@ -145,7 +146,7 @@ class FirstBatch:
                 step.variables, known, weights, number
             )
             hook.answers[_NORMS] = found
-        self._logbook.reach(step.paths, [*found, *addends])
+        self._logbook.reach(step.paths, rows_with(found, addends))
 
 
 def _line(finding):

@@ -714,17 +714,15 @@ class Routed(Healthy):
         gates = tf.nn.softmax(self.first(x))
         route = tf.one_hot(tf.argmax(gates, -1), 3)
         gate = tf.reduce_max(gates, -1, keepdims=True)
-        made = gate * (
-            route[:, :1] * self.other(gates)
-            + route[:, 1:2] * self.second(gates)
-        )
+        one, two = self.second(gates), self.other(gates)
+        made = gate * (route[:, :1] * one + route[:, 1:2] * two)
         shares = tf.reduce_mean(route, 0)
         balance = 3.0 * tf.reduce_sum(shares * tf.reduce_mean(gates, 0))
         return mean_square(made - y) + 0.01 * balance
 
 
 class Quantized(Healthy):
-    """Straight-through estimators: by a stop, and by a gradient of one's own."""
+    """Straight-through estimators: by a stop, and by a custom gradient."""
 
     parts = BOTH
 
