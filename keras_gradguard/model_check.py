@@ -28,7 +28,6 @@ if backend.unsupported() is None:
         updates_caught,
     )
     from keras_gradguard.diagnosis.addends import (
-        Verdicts,
         explain_addends,
         places_of,
         rows_with,
@@ -46,7 +45,11 @@ if backend.unsupported() is None:
         explain_zero,
         explain_zeros,
     )
-    from keras_gradguard.diagnosis.shares import measured, shares_of
+    from keras_gradguard.diagnosis.shares import (
+        explain_outside,
+        measured,
+        shares_of,
+    )
     from keras_gradguard.graph.trace import Step
     from keras_gradguard.model.layers import is_default_step
     from keras_gradguard.model.optimizers import named_optimizers
@@ -179,11 +182,7 @@ def _addends(step):
         if not found.findings:
             return found
         return measured(found, shares_of(step, step.evidence.recorded(), found))
-    trace = step.evidence.rerun(step.variables)
-    if trace is None or trace.error is not None:
-        return Verdicts()
-    found = explain_addends(step, trace, is_judged=False)
-    return measured(found, shares_of(step, trace, found))
+    return explain_outside(step, step.evidence)
 
 
 def _see_losses(step, logbook, addends):

@@ -243,6 +243,13 @@ class Addend:
             yield from one.passed
             stack += one.parts
 
+    def leaves(self, path=()):
+        """Yields `(path, Addend)` of those that are no sum; see `at`."""
+        if not self.parts:
+            yield path, self
+        for number, part in enumerate(self.parts):
+            yield from part.leaves((*path, number))
+
     def at(self, path):
         """Returns the addend of an addend of this one.
 

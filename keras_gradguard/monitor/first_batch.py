@@ -15,8 +15,16 @@ from keras_gradguard.diagnosis.addends import (
 )
 from keras_gradguard.diagnosis.hidden_losses import may_have_terms
 from keras_gradguard.diagnosis.questions import explain_dropped, explain_zero
-from keras_gradguard.diagnosis.shares import measured, shares_of
-from keras_gradguard.model.layers import is_default_step, state_of
+from keras_gradguard.diagnosis.shares import (
+    explain_outside,
+    measured,
+    shares_of,
+)
+from keras_gradguard.model.layers import (
+    is_default_step,
+    runs_eagerly,
+    state_of,
+)
 from keras_gradguard.records.kinds import MOST_BYTES, severity_of
 
 # Of the norms of the loss's terms: their key in `Step.answers`, and how many
@@ -106,11 +114,9 @@ class FirstBatch:
         evidence = None
         if batch is not None and _size_of(hook.model) <= MOST_BYTES:
             evidence = step_evidence(hook.model, batch)
-        if found is None and evidence is not None:
-            trace = evidence.rerun(step.variables)
-            if trace is not None and trace.error is None:
-                found = explain_addends(step, trace, is_judged=False)
-                return measured(found, shares_of(step, trace, found))
+        if found is None and runs_eagerly(hook.model):
+            found = evidence and explain_outside(step, evidence)
+            return found or Verdicts()
         if found is None:
             found = _addends_of(hook, step)
         if not found.findings or evidence is None:

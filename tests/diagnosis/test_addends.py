@@ -163,6 +163,43 @@ def test_share_of_the_loss():
     assert dead / (dead + alive) == pytest.approx(found.evidence["share"])
 
 
+def read_out(y_true, y_pred):
+    """A term that NumPy has counted, in eager mode alone."""
+    wrong = y_true.numpy().argmax(-1) != y_pred.numpy().argmax(-1)  # cut
+    return bce(y_true, y_pred) + 2.0 * wrong.mean()
+
+
+def weighed(y_true, y_pred):
+    """NumPy makes a weight, a number of labels and a curve of the loss."""
+    soft = bce(y_true, y_pred)
+    weight = 1.0 + 0.1 * float(tf.reduce_mean(soft))
+    history.append(weight)
+    return weight * soft + 0.1 * float(tf.reduce_mean(y_true))
+
+
+history = []
+
+
+def test_numbers_that_left_tensorflow():
+    """A term that changes with the weights, and is a constant to the tape."""
+    callback, error = fit(softmax(read_out, True))
+    assert error is None
+    (found,) = [d for d in callback.report.diagnoses if d.severity != "note"]
+    assert ("untraceable", "warning") == (found.kind, found.severity)
+    assert marked(read_out) == (found.file, found.line)
+    assert "% of the loss and trains nothing" in found.evidence["notes"][0]
+    assert 4 == len(found.variables)
+    found = diagnose(softmax(read_out, True), X, Y).diagnoses
+    assert marked(read_out)[1] in [d.line for d in found]
+
+
+def test_numbers_that_are_a_weight():
+    """What only weighs a term with a gradient is no term of its own."""
+    callback, error = fit(softmax(weighed, True))
+    assert error is None
+    assert {"note"} >= {d.severity for d in callback.report.diagnoses}
+
+
 class Stepper(keras.Model):
     """Sums its losses in a step of its own."""
 
