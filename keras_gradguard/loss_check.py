@@ -24,6 +24,7 @@ if backend.unsupported() is None:
     from keras_gradguard.diagnosis.jumps import jumps_of
     from keras_gradguard.diagnosis.nonfinite import nonfinite_findings
     from keras_gradguard.diagnosis.questions import explain_loss
+    from keras_gradguard.diagnosis.shares import explain_addends_of_loss
     from keras_gradguard.diagnosis.wording import diagnoses_of
     from keras_gradguard.diagnosis.wrong_gradient import wrong_findings
     from keras_gradguard.model.losses import resolved_loss
@@ -101,8 +102,14 @@ def _findings(evidence, y_pred):
     refused = _refused(evidence, beside) if beside else []
     if refused:
         wrong = [f for f in wrong if f not in beside]
+    addends = explain_addends_of_loss(evidence)
+    jumps = [
+        jump
+        for jump in jumps
+        if (jump.place.file, jump.place.line) not in addends.lines
+    ]
     return [
-        ("warning", cut + refused),
+        ("warning", cut + refused + [*addends.findings]),
         ("error", [f for f in wrong if f.cause not in _ON_PURPOSE]),
         ("warning", jumps),
         ("note", [f for f in wrong if f.cause in _ON_PURPOSE]),

@@ -21,6 +21,11 @@ if backend.unsupported() is None:
         num_updates,
     )
     from keras_gradguard.backend.tensorflow.tracing.reruns import run_once
+    from keras_gradguard.diagnosis.addends import (
+        explain_addends,
+        places_of,
+        rows_with,
+    )
     from keras_gradguard.diagnosis.failures import explain_error
     from keras_gradguard.diagnosis.hidden_losses import (
         HiddenLosses,
@@ -33,6 +38,11 @@ if backend.unsupported() is None:
         explain_nonfinite,
         explain_zero,
         explain_zeros,
+    )
+    from keras_gradguard.diagnosis.shares import (
+        explain_outside,
+        measured,
+        shares_of,
     )
     from keras_gradguard.diagnosis.untracked import (
         explain_frozen,
@@ -96,7 +106,8 @@ def diagnose(model, x, y=None, sample_weight=None):
         if not findings:
             raise error
         log.add(findings, "error")
-    _see_losses(step_of(model.trainable_variables), log)
+    addends = _addends(step_of(model.trainable_variables))
+    _note_losses(step_of(model.trainable_variables), log, addends.reaches)
     for variables, figures, *_ in applied:
         _look(step_of(variables), figures, log)
     known = {id(v) for variables, *_ in applied for v in variables}
@@ -109,6 +120,8 @@ def diagnose(model, x, y=None, sample_weight=None):
         severity = severity_of(0, len(step.variables))
         log.add(explain_untracked(step), severity)
         log.add(explain_frozen(model), "warning")
+    known = places_of(log.report.diagnoses)
+    log.add(addends.without(known).findings, "warning")
     rows = log.measure(applied)
     bad, zero = _bad_and_zero(log.report.variables)
     if bad:
@@ -163,7 +176,18 @@ def _look(step, figures, log):
     log.add(terms.notes, "note")
 
 
-def _see_losses(step, log):
+def _addends(step):
+    """Returns the `Verdicts` on the addends of the loss."""
+    trace = step.evidence.traced()
+    if trace.error is None:
+        found = explain_addends(step, trace)
+        if not found.findings:
+            return found
+        return measured(found, shares_of(step, step.evidence.recorded(), found))
+    return explain_outside(step, step.evidence)
+
+
+def _note_losses(step, log, addends):
     """Tells the log which term of the loss reaches which variable."""
     trace = step.evidence.traced()
     known = reaches_of(step, trace) if trace.error is None else []
@@ -171,7 +195,7 @@ def _see_losses(step, log):
         known = step.evidence.measured_reaches(
             step.variables, known, number=log.num_updates()
         )
-    log.note_reaches(step.paths, known)
+    log.note_reaches(step.paths, rows_with(known, addends))
 
 
 def _batch(model, x, y, sample_weight):

@@ -27,8 +27,8 @@ class Location:
         model: The model that was traced.
         variables: The trainable variables to look at.
         paths: The path of each, in the same order.
-        losses: Tensors to start from; by default what the tape was asked
-            to differentiate.
+        losses: Tensors to start from, or `Value`s, see `Flow`; by default
+            what the tape was asked to differentiate.
         branch: See `edges.edges`.
         stops: See `Flow`.
 

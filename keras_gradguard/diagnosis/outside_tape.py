@@ -125,7 +125,7 @@ def read_findings(location, numbers):
     findings = [
         Finding(
             kind="untraceable",
-            cause=_cause(ordered[position]),
+            cause=cause_of(ordered[position]),
             place=ordered[position].place,
             variables=tuple(location.paths[n] for n in found),
             notes=() if is_proved else (_SUSPECT_NOTE,),
@@ -136,7 +136,8 @@ def read_findings(location, numbers):
     return findings, rest
 
 
-def _cause(read):
+def cause_of(read):
+    """Returns the cause of a finding about a `ReadOut`."""
     is_number = read.cause in ("numpy", "python_value")
     if is_number and rebuilds(read.place):
         return "rebuilt_constant"

@@ -48,7 +48,8 @@ class Flow:
 
     Args:
         graph: The graph that holds the loss.
-        losses: Tensors of `graph` to start from.
+        losses: Tensors of `graph` to start from, or `Value`s of one run of
+            it, where they are made in the body of a function.
         stops: Tensors of `graph` that the walk reaches and does not pass.
         branch: See `edges.edges`.
         state: Whether a value carried through a variable, or in the length
@@ -56,7 +57,8 @@ class Flow:
     """
 
     def __init__(self, graph, losses, stops=(), branch=None, state=False):
-        self.root = Context(graph)
+        inside = [one for one in losses if isinstance(one, Value)]
+        self.root = inside[0].context.root if inside else Context(graph)
         self._branch = branch
         self._writers = Writers(self.root) if state else None
         self._distance = {}
@@ -94,7 +96,7 @@ class Flow:
     def _walk(self, losses, stops):
         queue, done, count = [], set(), 0
         for loss in losses:
-            start = self.value(loss)
+            start = loss if isinstance(loss, Value) else self.value(loss)
             self._distance[start.key] = 0
             queue.append((0, count := count + 1, start))
         while queue:

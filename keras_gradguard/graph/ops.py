@@ -178,6 +178,8 @@ class Graph:
             - `passes(op, index)`: `(bools, error)`: which inputs of an op
               get a gradient from one of its outputs, and the backend's words
               if it has no gradient at all, else `None`.
+            - `constant(tensor)`: the array of a tensor that is a constant,
+              `None` for all else.
             - `finds_length(op, index)`: whether the shape of an output hangs
               on the values that go in.
             - `frames_to_stand_in(op)`: the frames that led to an op which
@@ -327,6 +329,14 @@ class Context:
         self.call = call
         self._origins = {}
         self._bodies = {}
+
+    @property
+    def root(self):
+        """The outermost context that this one runs in."""
+        context = self
+        while context.parent is not None:
+            context = context.parent
+        return context
 
     def bodies(self, op):
         """Enters the function bodies that `op` runs.

@@ -3,15 +3,33 @@
 import keras
 
 from keras_gradguard.backend import step_evidence
+from keras_gradguard.diagnosis.addends import (
+    Verdicts,
+    explain_addends,
+    may_be_cut,
+    places_of,
+    rows_with,
+)
 from keras_gradguard.diagnosis.hidden_losses import may_have_terms
+from keras_gradguard.diagnosis.shares import (
+    explain_outside,
+    measured,
+    shares_of,
+)
 from keras_gradguard.diagnosis.untracked import explain_frozen
-from keras_gradguard.model.layers import is_default_step, state_of
+from keras_gradguard.model.layers import (
+    is_default_step,
+    runs_eagerly,
+    state_of,
+)
 from keras_gradguard.monitor.missing import hidden_cuts
 from keras_gradguard.records.kinds import MOST_BYTES, severity_of
 
 # Of the norms of the loss's terms: their key in `Step.answers`, and how many
 # updates they hold for in a `fit` that begins later.
 _NORMS, _MOST_UPDATES = "norms", 100
+# And the `Verdicts` on its addends, with the share of the loss that each is.
+_ADDENDS = "addends"
 
 
 class FirstBatch:
@@ -67,17 +85,20 @@ class FirstBatch:
             symptoms: The `Symptoms`.
             step_of: Makes the `Step` of some variables.
         """
-        self._measure(step_of)
+        addends = self._addends(step_of)
+        self._measure(step_of, addends.reaches)
         jumps = symptoms.jumps(self._missing.may_jump)
+        # That a term trains nothing says more than that it jumps.
+        jumps = [j for j in jumps if _line(j) not in addends.lines]
         self._response.add(jumps, "warning")
         # A measured jump says more of a Python `if` than that it is one.
-        lines = {(j.place.file, j.place.line) for j in jumps}
+        lines = set(map(_line, (*jumps, *addends.findings)))
         notes = [
-            note
-            for note in self._missing.notes
-            if (note.place.file, note.place.line) not in lines
+            note for note in self._missing.notes if _line(note) not in lines
         ]
         self._response.add(notes, "note")
+        dead = self._expected.strip(addends.findings)
+        self._response.act(self._response.add_broken(dead, "warning"))
         has_updates = bool(measured)
         frozen = explain_frozen(self._model, has_updates)
         self._response.add(frozen, "warning")
@@ -107,17 +128,56 @@ class FirstBatch:
             ]
         return list(dict.fromkeys(zero))
 
-    def _measure(self, step_of):
-        weights, self._weights = self._weights, ()
+    def _addends(self, step_of):
+        """Returns the `Verdicts` on the addends of the loss."""
+        answers = self._hook.answers
+        found = answers.get(_ADDENDS)
+        if found is None:
+            found = self._judged_addends(step_of)
+            answers[_ADDENDS] = found
+        return found.without(places_of(self._log.report.diagnoses))
+
+    def _judged_addends(self, step_of):
+        step, model = step_of(self._model.trainable_variables), self._model
+        seen = step.evidence.seen
+        if seen is not None:
+            return _addends_seen(step, seen)
+        found, batch = self._missing.addends, self._hook.batch()
+        evidence = None
+        if batch is not None:
+            evidence = step_evidence(model, batch)
+            if evidence.state_size() > MOST_BYTES:
+                evidence = None
+        if found is None and runs_eagerly(model):
+            found = evidence and explain_outside(step, evidence)
+            return found or Verdicts()
+        if found is None:
+            found = _addends_of(step, self._hook.graph)
+        if not found.findings or evidence is None:
+            return measured(found, {})
+        recorded = evidence.recorded(self._weights_before())
+        return measured(found, shares_of(step, recorded, found))
+
+    def _weights_before(self):
+        """The state before the step, `()` if the weights of now are to do."""
+        # The first record may be that of a later step.
+        steps = self._model.steps_per_execution
+        return self._weights if self._hook.num_steps <= steps else ()
+
+    def _measure(self, step_of, addends):
+        weights, self._weights = self._weights_before(), ()
         hook, model = self._hook, self._model
         known, batch = self._missing.reaches, hook.batch()
-        if known is None or batch is None or not is_default_step(model):
-            return
-        if hook.num_steps > model.steps_per_execution:
-            # The first record is that of a later step.
-            weights = ()
-        evidence = step_evidence(model, batch)
-        if evidence.state_size() > MOST_BYTES:
+        evidence = None if batch is None else step_evidence(model, batch)
+        if (
+            known is None
+            or evidence is None
+            or not is_default_step(model)
+            or evidence.state_size() > MOST_BYTES
+        ):
+            if addends:
+                paths = step_of(model.trainable_variables).paths
+                self._log.note_reaches(paths, rows_with(known or (), addends))
             return
         number = self._number if weights else self._log.num_updates()
         step = step_of(model.trainable_variables)
@@ -127,7 +187,31 @@ class FirstBatch:
                 step.variables, known, weights, number
             )
             step.answers[_NORMS] = found
-        self._log.note_reaches(step.paths, found)
+        self._log.note_reaches(step.paths, rows_with(found, addends))
+
+
+def _line(finding):
+    return finding.place.file, finding.place.line
+
+
+def _addends_seen(step, trace):
+    """Looks at the addends of a step of a loop, as far as it was seen."""
+    if trace.error is not None:
+        return Verdicts()
+    found = explain_addends(step, trace, is_judged=False)
+    return measured(found, shares_of(step, trace, found))
+
+
+def _addends_of(step, graph):
+    """Looks at the addends of a step of which there is no trace yet.
+
+    A trace is made only where the graph that has run shows a need for it.
+    """
+    native = graph and graph()
+    if native is None or not may_be_cut(step.evidence.adapted(native)):
+        return Verdicts()
+    trace = step.evidence.traced()
+    return Verdicts() if trace.error else explain_addends(step, trace)
 
 
 def _is_old(found, number, evidence):

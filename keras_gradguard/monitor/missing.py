@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from keras_gradguard.diagnosis.addends import explain_addends
 from keras_gradguard.diagnosis.hidden_losses import explain_terms, reaches_of
 from keras_gradguard.diagnosis.jumps import holds_condition
 from keras_gradguard.diagnosis.questions import (
@@ -36,6 +37,8 @@ class MissingGradients:
         expected: The `Expected` variables without a gradient.
 
     Attributes:
+        addends: The `Verdicts` on the addends of the loss, `None` if no
+            trace was at hand to look at.
         notes: Findings that break nothing, to be told once the first batch
             has run.
         reaches: A `LossReach` for each term of the loss, in the order of
@@ -47,6 +50,7 @@ class MissingGradients:
 
     def __init__(self, hook, response, log, expected):
         self.notes = []
+        self.addends = None
         self.reaches, self.may_jump = None, True
         self._hook = hook
         self._response = response
@@ -108,7 +112,7 @@ class MissingGradients:
         if not (self._terms_checked or is_refused or is_seen):
             self._terms_checked = True
             # A loss may train nothing while another term hides it.
-            terms, reaches, self.may_jump = step.answer(_terms_of)
+            terms, reaches, self.may_jump, self.addends = step.answer(_terms_of)
             self.notes += [n for n in terms.notes if not n.variables]
             self.notes += self._expected.strip(terms.notes)
             findings += self._expected.strip(terms.findings)
@@ -132,12 +136,13 @@ def _terms_of(step):
     """Returns what is asked of the trace of a step that is not all cut.
 
     Returns:
-        `(losses, reaches, may_jump)`: its `HiddenLosses`; the `LossReach`es,
-        `None` without a trace; whether a loss of an eager step may jump.
+        `(losses, reaches, may_jump, addends)`: its `HiddenLosses`; the
+        `LossReach`es, `None` without a trace; whether a loss of an eager step
+        may jump; the `Verdicts` on its addends, `None` without a trace.
     """
     terms, variables = explain_terms(step), step.model.trainable_variables
     if terms.trace is None:
-        return terms, None, True
+        return terms, None, True, None
     whole = dataclasses.replace(
         step, variables=tuple(variables), paths=unique_paths(variables)
     )
@@ -145,8 +150,10 @@ def _terms_of(step):
     found = reaches_of(whole, terms.trace) if is_whole else []
     is_asked = is_whole and runs_eagerly(step.model)
     may_jump = not is_asked or holds_condition(terms.trace.graph)
+    addends = explain_addends(whole, terms.trace) if is_whole else None
     # A trace takes as much room as the step itself.
-    return dataclasses.replace(terms, trace=None), found, may_jump
+    terms = dataclasses.replace(terms, trace=None)
+    return terms, found, may_jump, addends
 
 
 def hidden_cuts(step_of, measured, log, expected, graph=None):

@@ -129,6 +129,8 @@ class LossReach:
             `None` where no gradient leads, 0.0 where one leads and is zero;
             `None` in place of the tuple if it has not been measured.
         step: Number of updates before the measurement, or `None`.
+        note: Which line keeps this term from variables that its value
+            depends on, `None` if none does.
     """
 
     name: str
@@ -136,6 +138,7 @@ class LossReach:
     reaches: tuple[bool, ...]
     norms: tuple[float | None, ...] | None = None
     step: int | None = None
+    note: str | None = None
 
     def in_order(self, paths, wanted):
         """Returns the same with its columns in another order.

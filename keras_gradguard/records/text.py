@@ -193,6 +193,9 @@ def render_matrix(report, most_rows):
     for row in table:
         cells = [cell.ljust(n) for cell, n in zip(row, widths, strict=True)]
         lines.append("  ".join(cells).rstrip())
+    for loss in shown:
+        if loss.note is not None:
+            lines += _wrap("   = note: ", f"{loss.name}: {loss.note}", 80)
     hidden = (
         (len(losses) - MOST_LOSSES, "losses"),
         (len(rows) - most_rows, "variables"),

@@ -450,4 +450,5 @@ _TERM = {
     "reaches": _list_of(_is_truth),
     "norms": _maybe(_list_of(_maybe(_is_figure))),
     "step": _maybe(_is_whole),
+    "note": _maybe(_is_text),
 }

@@ -18,6 +18,7 @@ export function matrix(run, {step, terms, variables}, isWhole, showAll) {
   const shown = isWhole ? groups : groups.slice(0, MOST);
   const heads = terms.map(({kind, name}) => element("th", {scope: "col"},
     name, kind === "loss" ? null : element("small", {}, ` ${kind}`)));
+  const notes = terms.filter(({note}) => note !== null);
   const when = step === null ? "" : `, step ${step}`;
   return element("div", {
     class: "matrix", tabindex: 0, role: "region",
@@ -30,6 +31,8 @@ export function matrix(run, {step, terms, variables}, isWhole, showAll) {
       element("th", {scope: "col"}, "variable"), ...heads)),
     element("tbody", {},
       ...shown.map((group) => rowOf(group, terms, variables)))),
+  ...notes.map(({name, note}) => element("p", {class: "note"},
+    `${name}: ${note}`)),
   shown.length < groups.length
     ? button(`Show all ${groups.length} rows`, showAll) : null);
 }

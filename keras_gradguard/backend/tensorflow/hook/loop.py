@@ -124,11 +124,10 @@ class LoopHook(TrainingHook):
         optimizers: Those that have trained a variable of the model.
         num_updates: How many updates were begun.
         has_optimizer: Whether an optimizer was found.
-        answers: Empty: each look at a loop is asked anew.
         graph: `None`: a loss that jumps is not looked for.
     """
 
-    answers, graph = {}, None
+    graph = None
 
     def __init__(self, model, every, withhold, optimizers):
         super().__init__(model, is_drawn_elsewhere=False)
@@ -248,6 +247,11 @@ class LoopHook(TrainingHook):
     def stop(self):
         """Leaves the block of `watch`."""
         raise LoopStopped
+
+    @property
+    def answers(self):
+        """Nothing: each look at a loop is asked anew."""
+        return {}
 
     def batch(self):
         """Returns `None`: the batch of a loop is not known."""

@@ -117,6 +117,10 @@ class TracedOracle:
         """Returns the frames to the stand-in for a weight, else none."""
         return frames_to_stand_in(op.frames)
 
+    def constant(self, tensor):
+        """Returns the array of a constant, `None` for all else."""
+        return tf.get_static_value(tensor.native)
+
     def array(self, value, dense=False):
         """Returns `None`: no op of it has run."""
         del value, dense
@@ -234,6 +238,10 @@ class RecordedOracle:
     def frames_to_stand_in(self, op):
         """Returns the frames to the stand-in for a weight, else none."""
         return frames_to_stand_in(op.frames)
+
+    def constant(self, tensor):
+        """Returns the array of what no op has made, `None` for all else."""
+        return self.array(tensor.native) if tensor.op.number < 0 else None
 
     def pull(self, op, incoming, compiled=False):
         """Returns the gradient of each input of an op."""
