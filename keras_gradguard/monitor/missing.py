@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from keras_gradguard.diagnosis.addends import explain_addends
+from keras_gradguard.diagnosis.addends import Verdicts, explain_addends
 from keras_gradguard.diagnosis.hidden_losses import explain_terms, reaches_of
 from keras_gradguard.diagnosis.jumps import holds_condition
 from keras_gradguard.diagnosis.questions import (
@@ -37,8 +37,6 @@ class MissingGradients:
         expected: The `Expected` variables without a gradient.
 
     Attributes:
-        addends: The `Verdicts` on the addends of the loss, `None` if no
-            trace was at hand to look at.
         notes: Findings that break nothing, to be told once the first batch
             has run.
         reaches: A `LossReach` for each term of the loss, in the order of
@@ -46,6 +44,8 @@ class MissingGradients:
             `None` if the loss has one term, or was not looked at.
         may_jump: Whether a loss of an eager step may jump: `False` if its
             trace shows no condition of the user's in any.
+        addends: The `Verdicts` on the addends of the loss, `None` if
+            there was no trace to look at.
     """
 
     def __init__(self, hook, response, log, expected):
@@ -151,6 +151,9 @@ def _terms_of(step):
     is_asked = is_whole and runs_eagerly(step.model)
     may_jump = not is_asked or holds_condition(terms.trace.graph)
     addends = explain_addends(whole, terms.trace) if is_whole else None
+    if terms.trace.error is not None and terms.notes:
+        # A Python `if` on a tensor is no reason to run the step once more.
+        addends = Verdicts()
     # A trace takes as much room as the step itself.
     terms = dataclasses.replace(terms, trace=None)
     return terms, found, may_jump, addends
