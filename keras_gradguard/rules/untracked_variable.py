@@ -38,7 +38,7 @@ RULE = Rule(
     ),
     help=(
         Help(
-            text="make it a weight of the layer",
+            text="make it a weight of a layer",
             before="self.codebook = tf.Variable(tf.ones((8, 3)))",
             after=(
                 "self.codebook = self.add_weight(\n"

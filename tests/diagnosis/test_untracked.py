@@ -776,6 +776,34 @@ def test_it_stays_silent(name, eager):
         assert report.not_checked is None
 
 
+def num_calls(layer_class, guarded):
+    """How often a compiled `fit` runs the Python code of a layer."""
+    calls = []
+
+    class Counted(layer_class):
+        def __call__(self, *given, **named):
+            calls.append(self)
+            return super().__call__(*given, **named)
+
+    model = classifier("mse", middle=Counted())
+    calls.clear()
+    if guarded:
+        fit(model)
+    else:
+        model.fit(X, Y, batch_size=16, verbose=0)
+    return len(calls)
+
+
+@pytest.mark.parametrize(
+    ("layer_class", "more"),
+    [(Tracked, 0), (Frozen, 0), (Moving, 0), (Unread, 0), (Codes, 1)],
+)
+def test_no_step_is_traced_for_it(layer_class, more):
+    """The graph that is there is asked first, and it mostly tells."""
+    bare = num_calls(layer_class, guarded=False)
+    assert bare + more == num_calls(layer_class, guarded=True)
+
+
 def discriminator(eager=False):
     """A model of two layers that is compiled, and frozen afterwards."""
     model = classifier("mse", eager)
