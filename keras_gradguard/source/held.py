@@ -12,7 +12,6 @@ import collections
 import dataclasses
 import functools
 import gc
-import inspect
 import itertools
 import sys
 import types
@@ -238,10 +237,9 @@ def _names_of(function):
     for name in sorted(_global_names(code)):
         if name in function.__globals__:
             found.append((name, function.__globals__[name]))
-    names = inspect.getfullargspec(function)
     defaults = function.__defaults__ or ()
-    if defaults:
-        found += zip(names.args[-len(defaults) :], defaults, strict=True)
+    names = code.co_varnames[: code.co_argcount]
+    found += zip(names[len(names) - len(defaults) :], defaults, strict=False)
     return found + list((function.__kwdefaults__ or {}).items())
 
 
