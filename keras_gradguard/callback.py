@@ -51,9 +51,10 @@ class GradHealthCallback(keras.callbacks.Callback):
     On the first batch, before the first weight update, and at every later
     trace of the training step, each trainable variable must get a gradient.
     One that gets none is traced back to the op and the source line that cut
-    it. The L2 norm of every variable's gradient is taken in the training
-    step itself, unscaled and before clipping; its mean over the epoch so far
-    is `grad_norm` in the logs.
+    it; one that Keras does not know, such as a `tf.Variable` as an attribute
+    of a layer, is told of with the first record. The L2 norm of every
+    variable's gradient is taken in the training step itself, unscaled and
+    before clipping; its mean over the epoch so far is `grad_norm` in the logs.
 
     A step whose gradient or loss is NaN or Inf is run once more outside the
     training, to say where it begins; with `log_dir` it is also kept below

@@ -8,7 +8,6 @@ import keras
 from keras_gradguard.diagnosis.cuts import Location
 from keras_gradguard.diagnosis.outside_tape import first_unrecorded
 from keras_gradguard.graph.edges import written_tensors
-from keras_gradguard.graph.flow import Flow
 from keras_gradguard.model.layers import (
     is_default_step,
     layers_of,
@@ -99,27 +98,33 @@ def _read_only(graph, held):
 
 def _trained_by_loss(step, trace, held):
     """Those that a loss has a gradient for, and no tape is asked for."""
+    # A model that a loss or a step calls is often meant to stay as it is.
+    returned = _returned(step.model, trace)
+    feeding = {
+        tensor for op in trace.graph.ancestors(returned) for tensor in op.inputs
+    }
+    held = [
+        one
+        for one in held
+        if one.owner is None
+        or not feeding.isdisjoint(trace.graph.standing_for(one.variable))
+    ]
     if not held:
         return []
-    variables = [one.variable for one in held]
     location = Location(
-        trace, step.model, variables, [one.path for one in held]
+        trace,
+        step.model,
+        [one.variable for one in held],
+        [one.path for one in held],
     )
-    numbers = [
-        number
-        for number in range(len(held))
+    inside = location.of_losses(returned)
+    return [
+        one
+        for number, one in enumerate(held)
         if not location.was_asked_for(number)
         and location.distance(number) == 0
         and _is_taped(location, number)
-    ]
-    layers = [n for n in numbers if held[n].owner is not None]
-    inside = _in_outputs(step.model, trace) if layers else None
-    return [
-        held[n]
-        for n in numbers
-        # A model that a loss or a step calls is often meant to stay as it is.
-        if n not in layers
-        or any(inside.distance(t) == 0 for t in location.tensors[n])
+        and (one.owner is None or inside.distance(number) == 0)
     ]
 
 
@@ -129,17 +134,16 @@ def _is_taped(location, number):
     return first_unrecorded(location.trace, flow.path(tensor)) is None
 
 
-def _in_outputs(model, trace):
-    """The `Flow` from what the layers that Keras knows have returned."""
+def _returned(model, trace):
+    """What the layers that Keras knows have returned."""
     tracked = set(map(id, layers_of(model)))
-    returned = [
+    return [
         tensor
         for layer, tensors in trace.returned()
         if id(layer) in tracked
         for tensor in tensors
         if tensor.op.graph is trace.graph
     ]
-    return Flow(trace.graph, returned)
 
 
 def _findings(held, makers):

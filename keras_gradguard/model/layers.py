@@ -4,6 +4,7 @@
 """
 
 import contextlib
+import functools
 import os
 
 import keras
@@ -57,6 +58,12 @@ def unbuilt_parts(model):
     """Returns what builds the losses and metrics of `compile` in a step."""
     made = (getattr(model, f"_compile_{n}", None) for n in ("loss", "metrics"))
     return [one for one in made if one is not None and not one.built]
+
+
+@functools.cache
+def names_of_keras():
+    """Returns the names of the attributes that Keras gives each model."""
+    return frozenset(vars(keras.Model(name="names")))
 
 
 def own_weights(layer):

@@ -65,7 +65,8 @@ class Diagnosis:
         layer: Keras path of the layer that it runs in, or `None`.
         loss: Which loss, output or `add_loss` term is meant, or `None`.
         variables: Keras paths of the trainable variables that are hit.
-        num_variables: Number of trainable variables in all.
+        num_variables: Number of trainable variables in all, with those that
+            Keras does not know.
         path: Op types from the loss to the cut.
         step: Training step, from 0, or `None`.
         epoch: Epoch, from 0, or `None`.

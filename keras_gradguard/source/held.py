@@ -12,14 +12,13 @@ import collections
 import dataclasses
 import functools
 import gc
-import inspect
 import itertools
 import sys
 import types
 
 import keras
 
-from keras_gradguard.model.layers import layers_of
+from keras_gradguard.model.layers import layers_of, names_of_keras
 from keras_gradguard.records.finding import Place
 from keras_gradguard.source.declared import class_file, place_in
 from keras_gradguard.source.frames import installed_package, is_users
@@ -28,6 +27,8 @@ from keras_gradguard.source.reachable import Sources, called
 # A list of numbers may be long; what holds more is no list of variables.
 _MOST_ITEMS = 1000
 _MOST_VALUES = 20_000
+# What `compile` gives a model.
+_SKIPPED = frozenset(("loss", "optimizer"))
 _LISTS = (list, tuple, set, frozenset, dict)
 _PARTS = (keras.layers.Layer, *_LISTS)
 _NO_HOLDERS = (*_LISTS, types.ModuleType, types.FrameType, type)
@@ -162,8 +163,9 @@ class _Search:
         """Looks at the attributes and methods of an object."""
         kind = type(value)
         if kind not in self._classes:
-            self._classes[kind] = _users_classes(kind)
-        classes = self._classes[kind]
+            classes = _users_classes(kind)
+            self._classes[kind] = classes, _attributes_in(classes)
+        classes, named = self._classes[kind]
         is_keras = isinstance(value, (keras.layers.Layer, keras.losses.Loss))
         if not (classes or is_keras):
             if isinstance(value, functools.partial):
@@ -172,20 +174,17 @@ class _Search:
                     self._add(item, Held(None, None, name, layer=layer))
             return
         names = getattr(value, "__dict__", {})
-        skipped = _names_of_keras() if is_keras else ()
+        skipped = _SKIPPED | names_of_keras() if is_keras else ()
         for name, item in list(names.items()):
             if name in skipped:
                 continue
-            if classes:
-                held = Held(None, value, name, layer=layer)
-                if is_variable(item) and not _mentions(classes, name):
-                    # A class of another package may be below the user's.
-                    continue
-                self._add(item, held)
-            elif _is_function(item) or not (
-                isinstance(item, _PARTS) or is_variable(item)
-            ):
-                # What Keras or another package holds itself is its affair.
+            # What a class of Keras or of another package holds, also below
+            # one of the user's, is its affair.
+            is_own = bool(classes)
+            if is_keras and named is not None:
+                is_own &= name in named
+            is_part = isinstance(item, _PARTS) or is_variable(item)
+            if is_own or not is_part:
                 self._add(item, Held(None, value, name, layer=layer))
         for kind in classes:
             for member in list(vars(kind).values()):
@@ -216,11 +215,6 @@ def may_train(variable):
     return bool(variable.trainable) and "float" in dtype
 
 
-@functools.cache
-def _names_of_keras():
-    return frozenset(vars(keras.Model())) | frozenset(("loss", "optimizer"))
-
-
 def _is_function(value):
     return isinstance(_plain(value), (types.FunctionType, types.MethodType))
 
@@ -243,10 +237,9 @@ def _names_of(function):
     for name in sorted(_global_names(code)):
         if name in function.__globals__:
             found.append((name, function.__globals__[name]))
-    names = inspect.getfullargspec(function)
     defaults = function.__defaults__ or ()
-    if defaults:
-        found += zip(names.args[-len(defaults) :], defaults, strict=True)
+    names = code.co_varnames[: code.co_argcount]
+    found += zip(names[len(names) - len(defaults) :], defaults, strict=False)
     return found + list((function.__kwdefaults__ or {}).items())
 
 
@@ -274,23 +267,37 @@ def _file_of(kind):
     return file if found in (None, "<string>") else found
 
 
-def _mentions(classes, name):
-    """Whether the code of some classes names an attribute."""
+def _attributes_in(classes):
+    """The attributes that classes name; `None` where no text is known."""
     sources = Sources()
-    return any(
-        isinstance(node, ast.Attribute) and node.attr == name
-        for kind in classes
-        for body in _bodies(sources, kind)
-        for node in ast.walk(body)
-    )
+    bodies = [body for kind in classes for body in _bodies(sources, kind)]
+    if not bodies:
+        return None
+    nodes = itertools.chain(*map(ast.walk, bodies))
+    return {node.attr for node in nodes if isinstance(node, ast.Attribute)}
 
 
 def _bodies(sources, kind):
-    return [
+    """The text of a class, in a list of one; of none where two may be it."""
+    file = _file_of(kind)
+    found = [
         node
-        for node in ast.walk(sources.tree(_file_of(kind)))
+        for node in ast.walk(sources.tree(file))
         if isinstance(node, ast.ClassDef) and node.name == kind.__name__
     ]
+    if len(found) > 1:
+        lines = [
+            member.__code__.co_firstlineno
+            for member in map(_plain, vars(kind).values())
+            if isinstance(member, types.FunctionType)
+            and member.__code__.co_filename == file
+        ]
+        found = [
+            node
+            for node in found
+            if lines and node.lineno <= lines[0] <= node.end_lineno
+        ]
+    return found if len(found) == 1 else []
 
 
 class Makers:
@@ -318,11 +325,10 @@ class Makers:
         if _is_function(held.holder):
             return self._of_function(held.holder, held.name, maker)
         for kind in _users_classes(type(held.holder)):
-            file = _file_of(kind)
             for body in _bodies(self._sources, kind):
-                found = self._chosen(_stores(body, held.name, True), maker)
-                if found is not None:
-                    return place_in(self._sources, file, found)
+                statements = _stores(body, held.name, True)
+                if statements:
+                    return self._chosen(_file_of(kind), statements, maker)
         return Place()
 
     def _of_function(self, function, name, maker):
@@ -335,25 +341,34 @@ class Makers:
             and node.lineno <= code.co_firstlineno <= node.end_lineno
         ]
         around.sort(key=lambda node: node.end_lineno - node.lineno)
-        if name not in code.co_freevars:
-            around = []
-        for scope in (*around, tree):
-            found = self._chosen(_stores(scope, name, False), maker)
-            if found is not None:
-                return place_in(self._sources, file, found)
+        is_argument = name in code.co_varnames
+        scopes = [tree]
+        if is_argument or name in code.co_freevars:
+            scopes = [*around, tree]
+        for scope in scopes:
+            statements = _stores(scope, name, False)
+            if statements:
+                return self._chosen(file, statements, maker, is_argument)
         return Place()
 
-    @staticmethod
-    def _chosen(statements, maker):
-        """The one statement that makes it, by the name of what it calls."""
-        for wanted in (
-            [s for s in statements if _calls(s, maker)],
-            [s for s in statements if isinstance(s, ast.Assign)],
-        ):
-            lines = {statement.lineno for statement in wanted}
-            if lines:
-                return lines.pop() if len(lines) == 1 else None
-        return None
+    def _chosen(self, file, statements, maker, is_sure=False):
+        """The place of the one statement that makes it.
+
+        Args:
+            file: Their file.
+            statements: All that give a name what it holds.
+            maker: Name of the function or class that makes it.
+            is_sure: Whether the statement must call `maker` itself.
+        """
+        wanted = [s for s in statements if _calls(s, maker)]
+        if not (wanted or is_sure):
+            # A function of the user's may make it. A first `None` or `[]`
+            # does not.
+            wanted = [s for s in statements if _computes(s)]
+        lines = {statement.lineno for statement in wanted}
+        if len(lines) != 1:
+            return Place()
+        return place_in(self._sources, file, lines.pop())
 
     def is_written(self, held):
         """Returns whether code of the user's gives a variable new values.
@@ -484,6 +499,15 @@ def _own_nodes(scope):
         yield node
         if not isinstance(node, _SCOPES):
             waiting += ast.iter_child_nodes(node)
+
+
+def _computes(statement):
+    """Whether an assignment has more on its right than plain values."""
+    value = getattr(statement, "value", None)
+    return not isinstance(statement, ast.Expr) and any(
+        isinstance(node, (ast.Call, ast.Name, ast.Attribute))
+        for node in ast.walk(value or ast.Pass())
+    )
 
 
 def _calls(statement, maker):

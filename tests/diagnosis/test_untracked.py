@@ -1,6 +1,8 @@
 """Weights that nobody trains, and those that are to stay as they are."""
 
+import importlib.util
 import linecache
+import sys
 
 import keras
 import numpy as np
@@ -306,6 +308,132 @@ def test_two_lines_that_fit():
     assert ("GG308", None) == (found.code, found.line)
     assert ("net/two/scale",) == found.variables
     assert "`scale`" in str(found)
+
+
+class FromOutside(layers.Layer):
+    """Begins with None, and gets the variable from elsewhere."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.scale = None
+        self.scales = []
+
+    def call(self, inputs):
+        """The forward pass."""
+        return inputs * self.scale * self.scales[0]
+
+
+def test_no_line_makes_it():
+    """That of a first `None` or `[]` is not told for it."""
+    layer = FromOutside(name="outside")
+    layer.scale = tf.Variable(tf.ones((8,)))
+    layer.scales += [tf.Variable(tf.ones((8,)))]
+    callback, _ = fit(classifier("mse", middle=layer))
+    (found,) = callback.report.diagnoses
+    assert ("GG308", None) == (found.code, found.line)
+    assert ("net/outside/scale", "net/outside/scales/0") == found.variables
+
+
+def test_two_closures_of_one_name():
+    """The nearest scope counts, and no line where two of it fit."""
+    OTHER = tf.Variable(tf.ones((8,)))  # cut
+    alone = layers.Lambda(lambda x: x * OTHER)
+    callback, _ = fit(classifier("mse", middle=alone))
+    (found,) = callback.report.diagnoses
+    assert marked(test_two_closures_of_one_name)[1] == found.line
+    UNSURE = tf.Variable(tf.ones((8,)))
+    if X is not None:
+        UNSURE = tf.Variable(tf.zeros((8,)))
+    unsure = layers.Lambda(lambda x: x * UNSURE)
+    callback, _ = fit(classifier("mse", middle=unsure))
+    (found,) = callback.report.diagnoses
+    assert found.line is None
+
+
+OTHER = UNSURE = len(str(X))
+
+
+def test_an_argument():
+    """The trick of `lambda x, w=w`."""
+    w = tf.Variable(tf.ones((8,)))  # cut
+    scaled = layers.Lambda(lambda x, w=w: x * w)
+    callback, _ = fit(classifier("mse", middle=scaled))
+    (found,) = callback.report.diagnoses
+    assert marked(test_an_argument)[1] == found.line
+
+
+def one_codes(value):
+    """A class of its own in each function."""
+
+    class Same(layers.Layer):
+        def __init__(self):
+            super().__init__()
+            self.scale = tf.Variable(value)
+
+        def call(self, inputs):
+            return inputs * self.scale
+
+    return Same()
+
+
+def other_codes(value):
+    """The same name."""
+
+    class Same(layers.Layer):
+        def __init__(self):
+            super().__init__()
+            self.scale = tf.Variable(value)  # cut
+
+        def call(self, inputs):
+            return inputs * self.scale
+
+    return Same()
+
+
+def test_two_classes_of_one_name():
+    """The one that was made counts."""
+    callback, _ = fit(classifier("mse", middle=other_codes(tf.ones((8,)))))
+    (found,) = callback.report.diagnoses
+    assert marked(other_codes) == (found.file, found.line)
+
+
+PACKAGE = """
+import keras
+import tensorflow as tf
+
+
+class Hub(keras.layers.Layer):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.table = tf.Variable(tf.ones((8,)))
+
+    def call(self, inputs):
+        return inputs * self.table
+"""
+
+
+@eager_too
+@pytest.mark.parametrize("is_installed", [True, False])
+def test_a_layer_of_a_package(is_installed, eager, tmp_path, monkeypatch):
+    """What it holds is its affair, also below a class of the user's."""
+    path = tmp_path / "hub_of_tests.py"
+    path.write_text(PACKAGE)
+    spec = importlib.util.spec_from_file_location("hub_of_tests", path)
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "hub_of_tests", module)
+    spec.loader.exec_module(module)
+
+    class Own(module.Hub):
+        def call(self, inputs):
+            return super().call(inputs) + 1.0
+
+    if is_installed:
+        name = "keras_gradguard.source.held.installed_package"
+        monkeypatch.setattr(name, lambda f: "hub" if str(path) == f else None)
+    for layer in (module.Hub(), Own()):
+        report = fit(classifier("mse", eager, layer))[0].report
+        codes = [] if is_installed else ["GG308"]
+        assert codes == [found.code for found in report.diagnoses]
 
 
 class OnlyOwn(keras.Model):
@@ -779,6 +907,7 @@ def test_it_stays_silent(name, eager):
 def num_calls(layer_class, guarded):
     """How often a compiled `fit` runs the Python code of a layer."""
     calls = []
+    keras.utils.set_random_seed(0)
 
     class Counted(layer_class):
         def __call__(self, *given, **named):
@@ -796,7 +925,7 @@ def num_calls(layer_class, guarded):
 
 @pytest.mark.parametrize(
     ("layer_class", "more"),
-    [(Tracked, 0), (Frozen, 0), (Moving, 0), (Unread, 0), (Codes, 1)],
+    [(layers.PReLU, 0), (Frozen, 0), (Moving, 0), (Unread, 0), (Codes, 1)],
 )
 def test_no_step_is_traced_for_it(layer_class, more):
     """The graph that is there is asked first, and it mostly tells."""

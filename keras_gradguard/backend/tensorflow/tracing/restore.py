@@ -1,10 +1,8 @@
 """A look at a model that runs it, and leaves it as it was."""
 
 import contextlib
-import functools
 import threading
 
-import keras
 import numpy as np
 import tensorflow as tf
 
@@ -26,6 +24,7 @@ from keras_gradguard.backend.tensorflow.internals.variables import (
 from keras_gradguard.model.layers import (
     layers_of,
     losses_kept,
+    names_of_keras,
 )
 from keras_gradguard.model.optimizers import applied_variables, optimizers_of
 
@@ -113,12 +112,7 @@ def _own_of(layer):
     if not layer.built:
         return {}
     known = vars(layer).items()
-    return {k: v for k, v in known if k not in _names_of_keras()}
-
-
-@functools.cache
-def _names_of_keras():
-    return frozenset(vars(keras.Model()))
+    return {k: v for k, v in known if k not in names_of_keras()}
 
 
 def _put_back(value, copy):
