@@ -221,6 +221,10 @@ def explain_zeros(step, zero, noise=0.0):
     if recorded.error is not None:
         return []
     named = dict(zip(step.paths, step.variables, strict=True))
+    # An optimizer may train what the model does not hold.
+    zero = [path for path in zero if path in named]
+    if not zero:
+        return []
     variables = [named[path] for path in zero]
     return zero_findings(recorded, variables, zero, step.model, noise)
 
