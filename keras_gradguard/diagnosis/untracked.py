@@ -41,8 +41,7 @@ def explain_untracked(step, graph=None):
         whole = step.evidence.step_graph(native, known)
         if whole is None:
             return []
-    ids = {id(one) for v in known for one in (v, getattr(v, "value", v))}
-    held = held_variables(step.model, lambda v: _is_among(v, ids))
+    held = held_variables(step.model, _Among(known).holds)
     if whole is not None:
         held = _read_only(whole, held)
     if not held:
@@ -56,35 +55,55 @@ def explain_untracked(step, graph=None):
         for one in _trained_by_loss(step, trace, _read_only(trace.graph, held))
         if not makers.is_written(one)
     ]
-    elsewhere = _trained_elsewhere() if lost else set()
-    lost = [one for one in lost if not _is_among(one.variable, elsewhere)]
+    elsewhere = _Among(_trained_elsewhere() if lost else ())
+    lost = [one for one in lost if not elsewhere.holds(one.variable)]
     return _findings(lost, makers)
 
 
 def _known_to(model):
     found = [*model.variables, *model.metrics_variables]
     for optimizer in optimizers_of(model):
-        found += optimizer.variables
-        found += variables_of(optimizer) if optimizer.built else ()
+        found.extend(optimizer.variables)
+        if optimizer.built:
+            found.extend(variables_of(optimizer))
     return found
 
 
 def _trained_elsewhere():
-    """The ids of what any optimizer trains, or a compiled model is to train."""
+    """What any optimizer trains, or a compiled model is to train."""
     found = []
     for value in gc.get_objects():
         # Asking for `__class__` would wake up lazy modules and proxies.
         if issubclass(type(value), keras.optimizers.Optimizer):
             if getattr(value, "built", False):
-                found += variables_of(value)
+                found.extend(variables_of(value))
         elif issubclass(type(value), keras.Model):
             if getattr(value, "compiled", False):
-                found += value.trainable_variables
-    return set(map(id, found))
+                found.extend(value.trainable_variables)
+    return found
 
 
-def _is_among(variable, ids):
-    return id(variable) in ids or id(getattr(variable, "value", None)) in ids
+class _Among:
+    """Some variables, each known by itself and by what it stands for.
+
+    Args:
+        variables: The variables; they are held, as an id may come again.
+    """
+
+    def __init__(self, variables):
+        self._held = [one for v in variables for one in (v, _value_of(v))]
+        self._ids = set(map(id, self._held))
+
+    def holds(self, variable):
+        """Returns whether a variable is one of them."""
+        value = _value_of(variable)
+        return id(variable) in self._ids or id(value) in self._ids
+
+
+def _value_of(variable):
+    """The `tf.Variable` of one of Keras'; `value` of that is a method."""
+    value = getattr(variable, "value", variable)
+    return variable if callable(value) else value
 
 
 def _read_only(graph, held):

@@ -93,7 +93,7 @@ def test_hover(bad):
     """The box beside the pointer says what a cell is."""
     bad.point(4, 0)
     path, step, norm, update = bad.text(".tip").splitlines()
-    assert ("live/kernel", "step 1") == (path, step)
+    assert ("live/kernel", "step 0") == (path, step)
     assert 0 < float(norm.removeprefix("gradient norm: ")) < 100
     assert 0 < float(update.removeprefix("update / weight: ")) < 100
     bad.point(1, 3)
@@ -184,7 +184,7 @@ def test_zoom(cut):
     first, last = (
         element.get_attribute("value") for element in cut.all(".zoom input")
     )
-    assert ("21", "40") == (first, last)
+    assert ("20", "39") == (first, last)
     cut.one("[aria-label='Zoom in']").click()
     cut.until(f"{width} < 15")
     cut.one(".zoom button:last-child").click()

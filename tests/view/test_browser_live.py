@@ -22,7 +22,7 @@ def test_live(tab):
         fit(model, *numbers(5), folder, callback)
         tab.board.until(
             lambda runs: any(
-                (known["run"], known.get("last_step")) == (run, 5)
+                (known["run"], known.get("last_step")) == (run, 4)
                 for known in runs
             )
         )
@@ -39,7 +39,7 @@ def test_live(tab):
         fit(model, *numbers(5), folder, callback)
     tab.board.until(
         lambda runs: any(
-            known["run"] == run and known["last_step"] == 10 for known in runs
+            known["run"] == run and known["last_step"] == 9 for known in runs
         )
     )
     tab.driver.switch_to.default_content()

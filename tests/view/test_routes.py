@@ -76,7 +76,7 @@ def test_runs_with_what_they_hold(served):
     assert (1, 1) == (bad["num_diagnoses"], bad["num_incidents"])
     assert (1, 0) == (two["num_diagnoses"], two["num_incidents"])
     assert (0, 2) == (bad["num_losses"], two["num_losses"])
-    assert two["last_step"] == 16
+    assert two["last_step"] == 15
 
 
 def test_list_is_read_once(trained, monkeypatch):
@@ -102,8 +102,8 @@ def test_table_is_what_the_callback_reports(served, trained):
     assert ["trunk", "trunk", "a", "a", "b", "b"] == [
         row["layer"] for row in table["variables"]
     ]
-    assert [[step, step, 1] for step in range(1, 17)] == table["columns"]
-    assert (1, 16, 16) == tuple(
+    assert [[step, step, 1] for step in range(16)] == table["columns"]
+    assert (0, 15, 16) == tuple(
         table[name] for name in ("first_step", "last_step", "num_records")
     )
     norms = [-1 if r.norm is None else r.norm for r in report.variables]
@@ -118,7 +118,7 @@ def test_table_is_what_the_callback_reports(served, trained):
 
 def test_fewer_columns_keep_the_largest(served):
     whole, merged = served.table(RUN), served.table(RUN, columns=3)
-    assert [[1, 5, 5], [6, 10, 5], [11, 16, 6]] == merged["columns"]
+    assert [[0, 4, 5], [5, 9, 5], [10, 15, 6]] == merged["columns"]
     for name in ("norms", "updates", "global_norm"):
         parts = np.split(whole[name], [5, 10], axis=-1)
         expected = np.stack([part.max(axis=-1) for part in parts], axis=-1)
@@ -128,8 +128,8 @@ def test_fewer_columns_keep_the_largest(served):
 def test_zoom(served):
     whole, part = served.table(RUN), served.table(RUN, first=4, last=9)
     assert [[step, step, 1] for step in range(4, 10)] == part["columns"]
-    np.testing.assert_array_equal(whole["norms"][:, 3:9], part["norms"])
-    assert (1, 16) == (part["first_step"], part["last_step"])
+    np.testing.assert_array_equal(whole["norms"][:, 4:10], part["norms"])
+    assert (0, 15) == (part["first_step"], part["last_step"])
     assert [] == served.table(RUN, first=900)["columns"]
 
 

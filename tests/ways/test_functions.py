@@ -170,7 +170,7 @@ def test_weights_of_a_bad_step():
 
     @tf.function
     def keep():
-        snapshot.keep([])
+        snapshot.store([])
 
     for value in (1.0, 2.0):
         mean.assign(tf.fill(mean.shape, value))
