@@ -42,7 +42,7 @@ def batches(size):
 
 
 def fitted(model, callbacks=(), x=X, y=Y, **arguments):
-    """Fits two steps; returns the history without our own entry."""
+    """Fits two steps; returns the history."""
     arguments = {"batch_size": 8, "verbose": 0, "shuffle": False, **arguments}
     size = arguments.pop("batches", None)
     if size is not None:

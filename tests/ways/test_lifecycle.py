@@ -40,8 +40,9 @@ def fit(model, callbacks=(), **arguments):
 
 
 def loss_of(history):
-    """A history without our own entry."""
-    return {k: v for k, v in history.items() if k != "grad_norm"}
+    """A history without our own entries."""
+    own = ("grad_norm", "skipped_steps")
+    return {k: v for k, v in history.items() if k not in own}
 
 
 def again(model, callbacks):
