@@ -441,11 +441,11 @@ class OnlyOwn(keras.Model):
 
     def __init__(self):
         super().__init__()
-        self.kernel = tf.Variable(tf.ones((4, 3)))  # cut
+        self.matrix = tf.Variable(tf.ones((4, 3)))  # cut
 
     def call(self, inputs):
         """The forward pass."""
-        return tf.matmul(inputs, self.kernel)
+        return tf.matmul(inputs, self.matrix)
 
 
 @eager_too
