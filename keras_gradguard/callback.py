@@ -52,7 +52,7 @@ class GradHealthCallback(keras.callbacks.Callback):
     trace of the training step, each trainable variable must get a gradient.
     One that gets none is traced back to the op and the source line that cut
     it; one that Keras does not know, such as a `tf.Variable` as an attribute
-    of a layer, is told of with the first record. The L2 norm of every
+    of a layer, is named with the first record. The L2 norm of every
     variable's gradient is taken in the training step itself, unscaled and
     before clipping; its mean over the epoch so far is `grad_norm` in the logs.
 

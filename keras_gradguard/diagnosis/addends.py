@@ -31,21 +31,6 @@ _MOST_ROWS = 12
 _MOST_NAMED = 4
 # What stands for the share of the loss in a note that is not measured yet.
 SHARE = "<share>"
-# Ops that have a gradient by their types and give none, or only zeros.
-_STEPS = frozenset(
-    (
-        "Ceil",
-        "FloorDiv",
-        "Floor",
-        "PreventGradient",
-        "PyFunc",
-        "PyFuncStateless",
-        "Rint",
-        "Round",
-        "StopGradient",
-        "TruncateDiv",
-    )
-)
 _DEAD = "this term is {} of the loss and trains nothing{}"
 _DEAD_UNMEASURED = "this term of the loss trains nothing{}"
 _PARTIAL = (
@@ -175,12 +160,23 @@ def may_be_cut(graph, is_alone=False):
 
 
 def _may_cut(op):
-    if not any(tensor.kind == DATA for tensor in op.inputs):
+    """Whether an op ends a gradient: it is asked, not looked up by its type.
+
+    The answer is kept for each type of op, see `Oracle.passes`. A gradient
+    that somebody has written by hand is meant as it is.
+    """
+    if op.has_own_gradient or not any(t.kind == DATA for t in op.inputs):
         return False
-    if op.type in _STEPS:
+    if not all(tensor.carries_gradient for tensor in op.outputs):
         return True
-    made = [tensor for tensor in op.outputs if tensor.carries_gradient]
-    return not made and len(op.outputs) > 0
+    for number in range(len(op.outputs)):
+        passes, _ = op.graph.oracle.passes(op, number)
+        if any(
+            tensor.kind == DATA and tensor.carries_gradient and not is_open
+            for tensor, is_open in zip(op.inputs, passes, strict=True)
+        ):
+            return True
+    return False
 
 
 def _reads_variable(op, context):
@@ -228,16 +224,6 @@ def sums_in(location):
     for number, tensors in enumerate(location.tensors):
         for tensor in tensors:
             bits[tensor] = BATCH << (number + 1)
-    # A variable that the model does not know is trained as well.
-    others = {
-        id(source): source
-        for call in trace.targets
-        for source in call.sources
-        if _is_variable(source)
-    }
-    for source in others.values():
-        for tensor in trace.graph.standing_for(source):
-            bits.setdefault(tensor, BATCH << (len(location.tensors) + 1))
     # A variable that the model does not know is trained as well.
     others = {
         id(source): source

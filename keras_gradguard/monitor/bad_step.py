@@ -5,10 +5,9 @@ import warnings
 
 import keras
 
-from keras_gradguard.backend import packed, step_evidence, stored
+from keras_gradguard.backend import packed, stored
 from keras_gradguard.diagnosis.nonfinite import nonfinite_findings
 from keras_gradguard.diagnosis.questions import explain_nonfinite, unexplained
-from keras_gradguard.graph.trace import Step
 from keras_gradguard.model.layers import runs_eagerly, state_of
 from keras_gradguard.records.kinds import severity_of
 from keras_gradguard.records.norms import UNMEASURED
@@ -60,7 +59,7 @@ class BadSteps:
         self._number += 1
         if self._number > MOST:
             return [], "warning"
-        step = self._step(kept.batch)
+        step = self._log.step_on(kept.batch, self._hook.answers)
         hit = self._hit(kept.measured)
         found = self._found(step, kept, hit)
         severity = severity_of(len(hit), len(step.paths))
@@ -83,13 +82,6 @@ class BadSteps:
         paths = tuple(path for path in step.paths if path in hit)
         found = [dataclasses.replace(f, variables=paths) for f in found]
         return found or [unexplained(hit, kept.note)]
-
-    def _step(self, batch):
-        variables = tuple(self._model.trainable_variables)
-        paths = self._log.paths_of(variables)
-        evidence = step_evidence(self._model, batch)
-        answers = self._hook.answers
-        return Step(self._model, batch, variables, paths, evidence, answers)
 
     def _hit(self, measured):
         hit = set()

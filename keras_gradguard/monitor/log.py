@@ -5,7 +5,9 @@ import dataclasses
 
 import numpy as np
 
+from keras_gradguard.backend import step_evidence
 from keras_gradguard.diagnosis.wording import diagnoses_of
+from keras_gradguard.graph.trace import Step
 from keras_gradguard.measure.figures import figures_of, merged
 from keras_gradguard.measure.rows import (
     HealthRows,
@@ -69,8 +71,8 @@ class TrainingLog:
         events: The `EventOutput`.
         not_checked: A list of reasons why not all was checked, sentences.
         verdicts: The `RowVerdicts` of the training.
-        progress: `None`, or returns how many steps are done and how many of
-            them were left out, see `Report`.
+        progress: `None`, or has `num_done` and `num_skipped`: how many steps
+            are done, and how many of them were left out, see `Report`.
         num_records: How many records there are.
         norms: The smallest and the largest global norm of them that is
             finite, or `None`.
@@ -101,7 +103,8 @@ class TrainingLog:
         reasons = list(self.not_checked)
         num_steps, num_skipped = None, None
         if self.progress is not None:
-            num_steps, num_skipped = self.progress()
+            num_steps = self.progress.num_done
+            num_skipped = self.progress.num_skipped
         if not diagnoses:
             reasons.append(self.verdicts.not_checked(rows, num_steps))
         not_checked = " ".join(filter(None, reasons)) or None
@@ -170,6 +173,19 @@ class TrainingLog:
             names.get(id(variable), path)
             for variable, path in zip(variables, own, strict=True)
         )
+
+    def step_on(self, batch, answers):
+        """Returns a `Step` of all trainable variables of the model.
+
+        Args:
+            batch: The batch as `train_step` gets it, or `None`.
+            answers: See `Step.answers`.
+        """
+        variables = tuple(self._model.trainable_variables)
+        paths = self.paths_of(variables)
+        # Made anew: the weights are others than those of the step before.
+        evidence = step_evidence(self._model, batch)
+        return Step(self._model, batch, variables, paths, evidence, answers)
 
     def _paths_of_all(self, variables):
         """The paths of what one optimizer trains, looked up once."""
@@ -347,7 +363,7 @@ class TrainingLog:
         figures = self.measure(measured, step)
         if figures is not None and self.events.is_open:
             numbers = optimizer_numbers(self._optimizers)
-            _, skipped = (None, None) if not self.progress else self.progress()
+            skipped = getattr(self.progress, "num_skipped", None)
             if skipped is not None:
                 numbers["skipped_steps"] = skipped
             self.events.record(

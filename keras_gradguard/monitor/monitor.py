@@ -1,6 +1,7 @@
 """Conducts one training: what is measured, asked, said and done."""
 
 import collections
+import dataclasses
 
 from keras_gradguard.diagnosis.failures import explain_error
 from keras_gradguard.diagnosis.not_applied import unknown_findings
@@ -17,6 +18,14 @@ from keras_gradguard.records.kinds import severity_of
 # does not go on.
 _MOST_SKIPPED = 0.5
 LEFT_OUT = {"warn": None, "skip": "bad", "stop": "after", "raise": "after"}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Progress:
+    """How far a training has come that is over, see `TrainingLog`."""
+
+    num_done: int
+    num_skipped: int | None
 
 
 class Monitor:
@@ -72,7 +81,7 @@ class Monitor:
         hook.attach(self)
         log.not_checked = hook.not_checked
         log.verdicts = RowVerdicts(expected, symptoms, every)
-        log.progress = lambda: (hook.num_done, hook.num_skipped)
+        log.progress = hook
 
     @property
     def withhold(self):
@@ -131,9 +140,8 @@ class Monitor:
         hook, self._hook = self._hook, None
         if hook is not None:
             with self.barrier.guarded():
-                progress = self._log.progress()
-                self._log.progress = lambda: progress
-                self._check_skipped(*progress)
+                self._log.progress = _Progress(hook.num_done, hook.num_skipped)
+                self._check_skipped(hook.num_done, hook.num_skipped)
             with self.barrier.guarded():
                 hook.undo(self)
             with self.barrier.guarded():

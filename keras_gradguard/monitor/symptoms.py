@@ -2,7 +2,6 @@
 
 import dataclasses
 
-from keras_gradguard.backend import step_evidence
 from keras_gradguard.diagnosis.not_applied import (
     dropped_findings,
     still_findings,
@@ -13,7 +12,6 @@ from keras_gradguard.diagnosis.questions import (
 )
 from keras_gradguard.diagnosis.underflow import Underflow
 from keras_gradguard.diagnosis.zeros import ALWAYS_ZERO
-from keras_gradguard.graph.trace import Step
 from keras_gradguard.measure.figures import OverwrittenFigures
 from keras_gradguard.measure.trends import Trends
 from keras_gradguard.model.layers import runs_eagerly
@@ -232,11 +230,7 @@ class Symptoms:
         return [v for capture in captures for v in capture.variables]
 
     def _step(self, batch):
-        variables = tuple(self._model.trainable_variables)
-        paths = self._log.paths_of(variables)
-        evidence = step_evidence(self._model, batch)
-        answers = self._hook.answers
-        return Step(self._model, batch, variables, paths, evidence, answers)
+        return self._log.step_on(batch, self._hook.answers)
 
 
 def _so_far(paths, counts):

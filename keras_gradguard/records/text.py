@@ -74,7 +74,10 @@ def facts(diagnosis):
 
 def _label(diagnosis):
     """What has become of the variables: some still get a gradient."""
-    return "lost" if diagnosis.kind in WITHOUT_GRADIENT else "hits"
+    # An addend that trains nothing leaves them to the others.
+    is_addend = "share" in diagnosis.evidence
+    is_lost = diagnosis.kind in WITHOUT_GRADIENT and not is_addend
+    return "lost" if is_lost else "hits"
 
 
 def count_lost(diagnosis):

@@ -79,6 +79,18 @@ def of_numpy(y_true, y_pred):
     return bce(y_true, y_pred) + errors(y_true, y_pred)
 
 
+def of_ranks(y_true, y_pred):
+    """The ranks are the other output of an op that has a gradient."""
+    return bce(y_true, y_pred) + 3.0 * ranks(y_true, y_pred)
+
+
+def ranks(y_true, y_pred):
+    """How far the order of the scores is from that of the labels."""
+    order = keras.ops.argsort(y_pred, axis=-1)  # cut
+    place = keras.ops.cast(order, "float32") - y_true
+    return tf.reduce_mean(tf.square(place), axis=-1)
+
+
 class Summing(keras.losses.Loss):
     """A sum in a subclass."""
 
@@ -94,6 +106,7 @@ SUMS = (
     (mean_of_stack, hard_f1, "GG102", "Greater"),
     (divided, hard_f1, "GG102", "Greater"),
     (of_numpy, errors, "GG116", "PyFunc"),
+    (of_ranks, ranks, "GG111", "TopKV2"),
     (Summing(name="summing"), levels, "GG105", "Round"),
 )
 sums = pytest.mark.parametrize(
@@ -123,6 +136,7 @@ def assert_dead(found, line, code, op):
     figure = f"{share:.0f}" if share >= 1.0 else "less than 1"
     assert f"this term is {figure} % of the loss" in note
     assert "and trains nothing" in note
+    assert "= lost: " not in str(found)
 
 
 @modes

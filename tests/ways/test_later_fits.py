@@ -700,7 +700,7 @@ def test_the_batch_is_let_go():
     model = made()
     fitted(model, guards(), x=BAD)
     probe = kept_step(model)[0].probe
-    rooms = [*probe._batch_keeper._rooms]
-    rooms += probe._bad_step._snapshot._weights.values()
-    assert rooms
-    assert {0} == {int(tf.size(room)) for room in rooms}
+    buffers = [*probe._batch_keeper._buffers]
+    buffers += probe._bad_step._snapshot._weights.values()
+    assert buffers
+    assert {0} == {int(tf.size(room)) for room in buffers}

@@ -34,7 +34,7 @@ class Movement:
         self._is_xla = is_xla
         sampled = [_num_sampled(num_elements(v)) for v in variables]
         self._groups = np.repeat(np.arange(len(sampled)), sampled)
-        self._rooms, self._sparse = {}, ()
+        self._buffers, self._sparse = {}, ()
         is_double = any(tf.as_dtype(v.dtype) == tf.float64 for v in variables)
         self._dtype = tf.float64 if is_double else tf.float32
         with guard_variables():
@@ -55,7 +55,7 @@ class Movement:
         self._before.assign(unknown)
         self._last.assign(unknown)
         self._found.assign(tf.fill(self._found.shape, UNMEASURED))
-        for rows, old in self._rooms.values():
+        for rows, old in self._buffers.values():
             rows.assign(tf.fill(rows.shape, _NO_ROW))
             old.assign(tf.zeros(old.shape, old.dtype))
 
@@ -78,7 +78,7 @@ class Movement:
             missing = [[0, _MOST_ROWS - tf.size(rows)]]
             rows = tf.pad(rows, missing, constant_values=_NO_ROW)
             rows = tf.ensure_shape(rows, [_MOST_ROWS])
-            kept, old = self._rooms_of(number)
+            kept, old = self._buffers_of(number)
             kept.assign(rows)
             old.assign(self._rows(number, rows))
 
@@ -95,7 +95,7 @@ class Movement:
         found = tf.stack([ratio, tf.minimum(moved, 1.0)], axis=1)
         found = tf.cast(found, tf.float32)
         for number in self._sparse:
-            rows, old = self._rooms_of(number)
+            rows, old = self._buffers_of(number)
             change = tf.norm(self._rows(number, rows) - old)
             own = tf.math.divide_no_nan(change, tf.norm(old))
             is_moved = tf.cast(change > 0, tf.float32)
@@ -155,15 +155,15 @@ class Movement:
         is_row = tf.reshape(tf.not_equal(rows, _NO_ROW), shape)
         return tf.where(is_row, found, tf.zeros_like(found))
 
-    def _rooms_of(self, number):
-        if number not in self._rooms:
+    def _buffers_of(self, number):
+        if number not in self._buffers:
             shape = [_MOST_ROWS, *self._variables[number].shape[1:]]
             with guard_variables():
-                self._rooms[number] = (
+                self._buffers[number] = (
                     tf.Variable(tf.fill([_MOST_ROWS], _NO_ROW), False),
                     tf.Variable(tf.zeros(shape), trainable=False),
                 )
-        return self._rooms[number]
+        return self._buffers[number]
 
 
 def _stride(size):

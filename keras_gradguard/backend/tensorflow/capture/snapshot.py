@@ -32,7 +32,7 @@ class BatchKeeper:
 
     A variable takes a tensor without copying it; as an output of the step
     each tensor would cost Keras some 50 microseconds to unpack. XLA would
-    compile once more for a room of another shape, so there it is filled in
+    compile once more for a buffer of another shape, so there it is filled in
     the graph around the step; or else the batch is an output.
 
     Args:
@@ -43,7 +43,7 @@ class BatchKeeper:
     def __init__(self, is_xla, is_alone):
         self._is_room = not is_xla
         self._is_sent = is_xla and is_alone
-        self._rooms = self._taken = None
+        self._buffers = self._taken = None
 
     def store(self, batch):
         """Adds the ops that keep a batch.
@@ -56,17 +56,17 @@ class BatchKeeper:
 
     def _fill(self, batch):
         dtypes = [tensor.dtype for tensor in batch]
-        if self._rooms is None or dtypes != [r.dtype for r in self._rooms]:
+        if self._buffers is None or dtypes != [r.dtype for r in self._buffers]:
             with guard_variables():
-                self._rooms = [_room(dtype) for dtype in dtypes]
-        for room, tensor in zip(self._rooms, batch, strict=True):
-            room.assign(tensor)
+                self._buffers = [_buffer(dtype) for dtype in dtypes]
+        for buffer, tensor in zip(self._buffers, batch, strict=True):
+            buffer.assign(tensor)
 
     def reset(self):
         """Lets go of the batch."""
         self._taken = None
-        for room in self._rooms or ():
-            room.assign(tf.zeros([0], room.dtype))
+        for buffer in self._buffers or ():
+            buffer.assign(tf.zeros([0], buffer.dtype))
 
     def send(self, batch, logs):
         """Adds a batch to the logs of its step, if that is its way out.
@@ -91,12 +91,12 @@ class BatchKeeper:
 
     def read(self):
         """Returns the tensors of the batch, flat, or `None` before it."""
-        if self._rooms is None:
+        if self._buffers is None:
             return self._taken
-        return [tf.convert_to_tensor(room) for room in self._rooms]
+        return [tf.convert_to_tensor(buffer) for buffer in self._buffers]
 
 
-def _room(dtype):
+def _buffer(dtype):
     empty, shape = tf.zeros([0], dtype), tf.TensorShape(None)
     return tf.Variable(empty, shape=shape, trainable=False)
 
@@ -121,19 +121,19 @@ class Snapshot:
         with guard_variables():
             self._state = tf.Variable([False, False], trainable=False)
 
-    def _make_room(self):
+    def _make_buffer(self):
         # A model may be built no sooner than in its first step.
         self._variables = state_of(self._model)
         sizes = collections.Counter()
         for variable in self._variables:
             sizes[tf.as_dtype(variable.dtype)] += num_elements(variable)
         size = sum(dtype.size * number for dtype, number in sizes.items())
-        # XLA needs the room beforehand.
+        # XLA needs the buffer beforehand.
         self.is_possible = not self._is_planned or size <= MOST_BYTES
         if self.is_possible:
-            # One for all: each room is one more input of the step.
+            # One for all: each buffer is one more input of the step.
             self._weights = {
-                dtype: self._room([number], dtype)
+                dtype: self._buffer([number], dtype)
                 for dtype, number in sizes.items()
             }
 
@@ -141,7 +141,7 @@ class Snapshot:
         """The variables of one dtype."""
         return [v for v in self._variables if tf.as_dtype(v.dtype) == dtype]
 
-    def _room(self, shape, dtype):
+    def _buffer(self, shape, dtype):
         is_planned = self._is_planned
         with guard_variables():
             return tf.Variable(
@@ -151,11 +151,11 @@ class Snapshot:
             )
 
     def reset(self):
-        """Lets go of what was kept, where room can be made again."""
+        """Lets go of what was kept, where buffer can be made again."""
         self._state.assign([False, False])
-        rooms = [*(self._weights or {}).values(), *(self._batch or ())]
-        for room in () if self._is_planned else rooms:
-            room.assign(tf.zeros([0], room.dtype))
+        buffers = [*(self._weights or {}).values(), *(self._batch or ())]
+        for buffer in () if self._is_planned else buffers:
+            buffer.assign(tf.zeros([0], buffer.dtype))
 
     def begin(self):
         """Reads what a forward pass changes: call it before the step."""
@@ -165,9 +165,9 @@ class Snapshot:
             for v in state_of(self._model)
             if id(v) not in trained
         }
-        for key, room in self._eager.items():
+        for key, buffer in self._eager.items():
             if key in self._begun:
-                room.assign(self._begun[key])
+                buffer.assign(self._begun[key])
 
     def _value_of(self, variable):
         """The value of a variable as the step began."""
@@ -190,22 +190,22 @@ class Snapshot:
         """
         if self._variables is None:
             self._is_planned |= is_compiled_here()
-            self._make_room()
+            self._make_buffer()
         if not self.is_possible:
             return
-        rooms = self._rooms_for(batch) if self._is_batch_kept else ()
+        buffers = self._rooms_for(batch) if self._is_batch_kept else ()
 
         def store():
             shape = tf.constant([-1])
-            for dtype, room in self._weights.items():
+            for dtype, buffer in self._weights.items():
                 flat = [
                     tf.raw_ops.Reshape(tensor=self._value_of(v), shape=shape)
                     for v in self._of(dtype)
                 ]
-                room.assign(tf.concat(flat, axis=0))
-            for room, tensor in zip(rooms, batch, strict=False):
-                room.assign(tensor)
-            self._state.assign([True, bool(rooms)])
+                buffer.assign(tf.concat(flat, axis=0))
+            for buffer, tensor in zip(buffers, batch, strict=False):
+                buffer.assign(tensor)
+            self._state.assign([True, bool(buffers)])
             return tf.constant(0)
 
         rarely(~self._state[0], store, 0)
@@ -215,32 +215,32 @@ class Snapshot:
         if self._is_planned and not all(s.is_fully_defined() for s in shapes):
             return ()
         if self._batch is None:
-            self._batch = [self._room(t.shape, t.dtype) for t in batch]
+            self._batch = [self._buffer(t.shape, t.dtype) for t in batch]
         is_same = len(batch) == len(self._batch) and all(
-            room.shape.is_compatible_with(shape)
-            for room, shape in zip(self._batch, shapes, strict=True)
+            buffer.shape.is_compatible_with(shape)
+            for buffer, shape in zip(self._batch, shapes, strict=True)
         )
         return self._batch if is_same else ()
 
     def take(self):
-        """Returns what was kept, and makes room for the next step.
+        """Returns what was kept, and makes buffer for the next step.
 
         Returns:
             `(weights, batch)`: `(variable, value)` pairs, empty if there was
-            no room, and the flat tensors of the batch or `None`.
+            no buffer, and the flat tensors of the batch or `None`.
         """
         is_kept, has_batch = self._state.numpy()
         weights, batch = (), None
         if is_kept:
             values = {}
-            for dtype, room in self._weights.items():
+            for dtype, buffer in self._weights.items():
                 own = self._of(dtype)
-                parts = tf.split(room, [num_elements(v) for v in own])
+                parts = tf.split(buffer, [num_elements(v) for v in own])
                 for variable, part in zip(own, parts, strict=True):
                     shape = tuple(variable.shape)
                     values[id(variable)] = tf.reshape(part, shape)
             weights = [(v, values[id(v)]) for v in self._variables]
         if has_batch:
-            batch = [tf.convert_to_tensor(room) for room in self._batch]
+            batch = [tf.convert_to_tensor(buffer) for buffer in self._batch]
         self._state.assign([False, False])
         return weights, batch

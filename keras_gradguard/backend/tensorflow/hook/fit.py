@@ -374,7 +374,7 @@ class FitHook(TrainingHook):
         return self._evidence
 
     def forget_evidence(self):
-        """Lets go of a trace, which takes much room."""
+        """Lets go of a trace, which takes much memory."""
         self._evidence = None
 
     def may_record_next(self):

@@ -205,7 +205,7 @@ class GuardedStep:
         variables = applied_variables(optimizer, given)
         unknown = unknown_to(optimizer, variables)
         if unknown and self.is_stale:
-            # As the step that is at hand already: it knows none of them.
+            # The step that Keras has traced before knows none of them.
             gradients, variables = without(unknown, gradients, variables)
         return Update(
             optimizer, gradients, variables, variables, gradients, unknown
