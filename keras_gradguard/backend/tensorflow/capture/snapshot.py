@@ -151,7 +151,7 @@ class Snapshot:
             )
 
     def reset(self):
-        """Lets go of what was kept, where buffer can be made again."""
+        """Lets go of what was kept, where buffers can be made again."""
         self._state.assign([False, False])
         buffers = [*(self._weights or {}).values(), *(self._batch or ())]
         for buffer in () if self._is_planned else buffers:
