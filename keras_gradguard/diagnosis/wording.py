@@ -5,6 +5,7 @@ import textwrap
 
 from keras_gradguard import rules
 from keras_gradguard.records.report import Diagnosis
+from keras_gradguard.source.dialect import Dialect
 
 
 def diagnoses_of(findings, num_variables, severity, step=None, epoch=None):
@@ -67,7 +68,7 @@ def _diagnosis(rule, finding, num_variables, severity, step, epoch):
         severity=severity,
         message=rule.message.format(**words),
         why=rule.why,
-        help=rule.help,
+        help=rule.advice(finding, Dialect.at(place).spell),
         file=place.file,
         line=place.line,
         function=place.function,

@@ -1,7 +1,6 @@
 """GG229: an angle from a cosine that is at its end."""
 
-from keras_gradguard.records.report import Help
-from keras_gradguard.rules._rule import Rule
+from keras_gradguard.rules._rule import Remedy, Rule
 
 _BAD = """\
 import tensorflow as tf
@@ -23,14 +22,14 @@ RULE = Rule(
         "`atan2` has no direction at (0, 0). The slope there is not finite."
     ),
     help=(
-        Help(
+        Remedy(
             text="keep the input inside the range, not only up to its end",
             before="angle = tf.acos(cosine)",
             after=(
                 "angle = tf.acos(tf.clip_by_value(cosine, -0.999999, 0.999999))"
             ),
         ),
-        Help(
+        Remedy(
             text="or compare the cosines instead of the angles",
             before="error = tf.abs(angle - tf.acos(cosine))",
             after="error = tf.abs(tf.cos(angle) - cosine)",

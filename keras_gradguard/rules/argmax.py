@@ -1,7 +1,6 @@
 """GG104: an index of the largest score instead of the scores."""
 
-from keras_gradguard.records.report import Help
-from keras_gradguard.rules._rule import Rule
+from keras_gradguard.rules._rule import Remedy, Rule
 
 RULE = Rule(
     code="GG104",
@@ -14,12 +13,12 @@ RULE = Rule(
         "does not move it, so there is no gradient to pass on."
     ),
     help=(
-        Help(
+        Remedy(
             text="compare the scores with the labels; argmax is for metrics",
             before="labels = tf.argmax(y_pred, axis=-1)",
             after='model.compile(loss="sparse_categorical_crossentropy")',
         ),
-        Help(
+        Remedy(
             text="or use the expected index under a softmax",
             before="index = tf.argmax(y_pred, axis=-1)",
             after=(

@@ -1,7 +1,6 @@
 """GG252: a function that changes nothing but the gradient."""
 
-from keras_gradguard.records.report import Help
-from keras_gradguard.rules._rule import Rule
+from keras_gradguard.rules._rule import Remedy, Rule
 
 RULE = Rule(
     code="GG252",
@@ -15,7 +14,7 @@ RULE = Rule(
         "not the slope of the loss."
     ),
     help=(
-        Help(
+        Remedy(
             text="nothing is to be done if that is meant; if not, pass it on",
             before="return -0.1 * upstream",
             after="return upstream",

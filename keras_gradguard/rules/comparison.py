@@ -1,7 +1,6 @@
 """GG102: a condition on the scores instead of the scores."""
 
-from keras_gradguard.records.report import Help
-from keras_gradguard.rules._rule import Rule
+from keras_gradguard.rules._rule import Remedy, Rule
 
 RULE = Rule(
     code="GG102",
@@ -30,12 +29,12 @@ RULE = Rule(
         "a cast back to float32 does not restore one."
     ),
     help=(
-        Help(
+        Remedy(
             text="keep the score soft in the loss; thresholds are for metrics",
             before="hard = tf.cast(y_pred > 0.5, tf.float32)",
             after="soft = tf.sigmoid(10.0 * (y_pred - 0.5))",
         ),
-        Help(
+        Remedy(
             text="to choose between two values, let both carry the gradient",
             before="error = tf.cast(error > 1.0, tf.float32)",
             after="error = tf.where(error > 1.0, error, tf.square(error))",

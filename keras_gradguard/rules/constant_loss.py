@@ -1,7 +1,6 @@
 """GG209: a loss from which the prediction cancels out."""
 
-from keras_gradguard.records.report import Help
-from keras_gradguard.rules._rule import Rule
+from keras_gradguard.rules._rule import Remedy, Rule
 
 _BAD = """\
 import tensorflow as tf
@@ -26,12 +25,12 @@ RULE = Rule(
         "zero, so the loss keeps its value whatever is predicted."
     ),
     help=(
-        Help(
+        Remedy(
             text="compare two values that differ",
             before="margin = y_pred[:, 0] - y_pred[:, 0]",
             after="margin = y_pred[:, 1] - y_pred[:, 0]",
         ),
-        Help(
+        Remedy(
             text="bring in the labels",
             before="total = tf.reduce_sum(tf.nn.softmax(y_pred), axis=-1)",
             after=(

@@ -1,7 +1,6 @@
 """GG312: a constraint that undoes each update."""
 
-from keras_gradguard.records.report import Help
-from keras_gradguard.rules._rule import Rule
+from keras_gradguard.rules._rule import Remedy, Rule
 
 _BAD = """\
 import keras
@@ -40,12 +39,12 @@ RULE = Rule(
         "that gives back the old value keeps the weight from learning."
     ),
     help=(
-        Help(
+        Remedy(
             text="bound the weight instead of rounding it",
             before="return keras.ops.round(4.0 * w) / 4.0",
             after="return keras.ops.clip(w, -1.0, 1.0)",
         ),
-        Help(
+        Remedy(
             text="or keep the fine weight, and round it where it is used",
             before="outputs = inputs @ self.kernel",
             after=(

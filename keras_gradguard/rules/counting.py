@@ -2,8 +2,7 @@
 
 import itertools
 
-from keras_gradguard.records.report import Help
-from keras_gradguard.rules._rule import Rule
+from keras_gradguard.rules._rule import Remedy, Rule
 
 CALLS = {
     "bincount",
@@ -58,7 +57,7 @@ RULE = Rule(
         "steps when a value crosses a border, and not at all in between."
     ),
     help=(
-        Help(
+        Remedy(
             text="let each value share itself out among the bins",
             before="counts = tf.histogram_fixed_width(y_pred, [0.0, 1.0], 5)",
             after=(
@@ -68,7 +67,7 @@ RULE = Rule(
                 "counts = tf.reduce_sum(share, axis=[0, 1])"
             ),
         ),
-        Help(
+        Remedy(
             text="to count what passes a threshold, sum a soft one",
             before="count = tf.math.count_nonzero(y_pred > 0.5)",
             after="count = tf.reduce_sum(tf.sigmoid(10.0 * (y_pred - 0.5)))",

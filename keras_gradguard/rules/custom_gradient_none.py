@@ -1,7 +1,6 @@
 """GG122: a hand-written gradient that returns nothing."""
 
-from keras_gradguard.records.report import Help
-from keras_gradguard.rules._rule import Rule
+from keras_gradguard.rules._rule import Remedy, Rule
 
 RULE = Rule(
     code="GG122",
@@ -17,7 +16,7 @@ RULE = Rule(
         "of each input, and `None` means that there is none."
     ),
     help=(
-        Help(
+        Remedy(
             text="return a gradient for each input",
             before="def gradient(upstream):\n    return None",
             after=(

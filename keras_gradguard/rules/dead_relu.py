@@ -1,7 +1,6 @@
 """GG201: a ReLU that no value gets through."""
 
-from keras_gradguard.records.report import Help
-from keras_gradguard.rules._rule import Rule
+from keras_gradguard.rules._rule import Remedy, Rule
 
 _BAD = """\
 import keras
@@ -36,12 +35,12 @@ RULE = Rule(
         "row, no gradient gets to the weights before it."
     ),
     help=(
-        Help(
+        Remedy(
             text="start with units on both sides of zero",
             before="bias_initializer=keras.initializers.Constant(-10.0)",
             after='bias_initializer="zeros"',
         ),
-        Help(
+        Remedy(
             text="or use an activation that is not flat below zero",
             before='activation="relu"',
             after='activation="leaky_relu"',

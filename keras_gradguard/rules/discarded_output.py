@@ -1,7 +1,6 @@
 """GG304: a layer whose output nobody uses."""
 
-from keras_gradguard.records.report import Help
-from keras_gradguard.rules._rule import Rule
+from keras_gradguard.rules._rule import Remedy, Rule
 
 _BAD = """\
 import keras
@@ -39,7 +38,7 @@ RULE = Rule(
         "that leads to no loss the layer does not learn."
     ),
     help=(
-        Help(
+        Remedy(
             text="use what the layer returns",
             before="self.aux(h)",
             after="h = self.aux(h)",

@@ -1,7 +1,6 @@
 """GG224: a division by zero or by next to nothing."""
 
-from keras_gradguard.records.report import Help
-from keras_gradguard.rules._rule import Rule
+from keras_gradguard.rules._rule import Remedy, Rule
 
 _BAD = """\
 import tensorflow as tf
@@ -34,12 +33,12 @@ RULE = Rule(
         "number the result can become too large for its dtype."
     ),
     help=(
-        Help(
+        Remedy(
             text="let a division by zero give zero",
             before="error = gap / y_true",
             after="error = tf.math.divide_no_nan(gap, y_true)",
         ),
-        Help(
+        Remedy(
             text="or keep the divisor away from zero",
             before="error = gap / tf.abs(y_true)",
             after="error = gap / tf.maximum(tf.abs(y_true), 0.1)",

@@ -1,7 +1,6 @@
 """GG307: a function that was traced while Keras built what it calls."""
 
-from keras_gradguard.records.report import Help
-from keras_gradguard.rules._rule import Rule
+from keras_gradguard.rules._rule import Remedy, Rule
 
 _BAD = """\
 import keras
@@ -37,12 +36,12 @@ RULE = Rule(
         "weights are never read."
     ),
     help=(
-        Help(
+        Remedy(
             text="leave it bare; Keras compiles the whole step anyway",
             before="@tf.function\ndef call(self, inputs):",
             after="def call(self, inputs):",
         ),
-        Help(
+        Remedy(
             text="or build the layers before it is called",
             before=(
                 'self.hidden = keras.layers.Dense(8, name="hidden")\n'

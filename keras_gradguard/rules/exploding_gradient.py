@@ -1,7 +1,6 @@
 """GG232: a gradient that grows with every step."""
 
-from keras_gradguard.records.report import Help
-from keras_gradguard.rules._rule import Rule
+from keras_gradguard.rules._rule import Remedy, Rule
 
 _BAD = """\
 import keras
@@ -40,7 +39,7 @@ RULE = Rule(
         "a step that is too long. The next gradient is then larger still."
     ),
     help=(
-        Help(
+        Remedy(
             text="bring inputs and targets to one scale",
             before="model.fit(x, y)",
             after=(
@@ -49,7 +48,7 @@ RULE = Rule(
                 "model.fit(x, y)"
             ),
         ),
-        Help(
+        Remedy(
             text="or bound the length of a step",
             before="keras.optimizers.SGD(0.01)",
             after="keras.optimizers.SGD(0.01, clipnorm=1.0)",

@@ -1,7 +1,6 @@
 """GG262: a loss scale that does not hold."""
 
-from keras_gradguard.records.report import Help
-from keras_gradguard.rules._rule import Rule
+from keras_gradguard.rules._rule import Remedy, Rule
 
 _BAD = """\
 import keras
@@ -38,12 +37,12 @@ RULE = Rule(
         "some batches overflow float16, or it is raised too often."
     ),
     help=(
-        Help(
+        Remedy(
             text="give the scale time before it is doubled (2000 in Keras)",
             before="LossScaleOptimizer(optimizer, dynamic_growth_steps=2)",
             after="LossScaleOptimizer(optimizer)",
         ),
-        Help(
+        Remedy(
             text="or compute in bfloat16, which has the range of float32",
             before='keras.mixed_precision.set_global_policy("mixed_float16")',
             after='keras.mixed_precision.set_global_policy("mixed_bfloat16")',

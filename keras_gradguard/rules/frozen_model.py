@@ -1,7 +1,6 @@
 """GG316: a model of which every weight is frozen."""
 
-from keras_gradguard.records.report import Help
-from keras_gradguard.rules._rule import Rule
+from keras_gradguard.rules._rule import Remedy, Rule
 
 _BAD = """\
 import keras
@@ -29,12 +28,12 @@ RULE = Rule(
         "own `fit` too."
     ),
     help=(
-        Help(
+        Remedy(
             text="unfreeze the model before its own training",
             before="discriminator.fit(x, y)",
             after="discriminator.trainable = True\ndiscriminator.fit(x, y)",
         ),
-        Help(
+        Remedy(
             text="or write one train_step that trains both with two optimizers",
         ),
     ),

@@ -1,7 +1,6 @@
 """GG900: a fault of the guard, not of the gradient; never matched."""
 
-from keras_gradguard.records.report import Help
-from keras_gradguard.rules._rule import Rule
+from keras_gradguard.rules._rule import Remedy, Rule
 
 RULE = Rule(
     code="GG900",
@@ -14,7 +13,7 @@ RULE = Rule(
         "reported once and the run goes on unwatched."
     ),
     help=(
-        Help(text="report the traceback; training without the guard is safe"),
+        Remedy(text="report the traceback; training without the guard is safe"),
     ),
     bad="",
     good="",

@@ -1,7 +1,6 @@
 """GG123: a prediction made a whole number that picks rows of a table."""
 
-from keras_gradguard.records.report import Help
-from keras_gradguard.rules._rule import Rule
+from keras_gradguard.rules._rule import Remedy, Rule
 
 # The last op of a chain is the one that has the index for an input.
 _GATHERS = {
@@ -30,7 +29,7 @@ RULE = Rule(
         "there; a small change of the prediction picks the same rows."
     ),
     help=(
-        Help(
+        Remedy(
             text="weigh all rows by how near they are",
             before="row = tf.gather(TABLE, tf.cast(y_pred[:, 0], tf.int32))",
             after=(
@@ -39,7 +38,7 @@ RULE = Rule(
                 "row = tf.matmul(share, TABLE)"
             ),
         ),
-        Help(
+        Remedy(
             text="or go straight from each row to the next one",
             before="row = tf.gather(TABLE, tf.cast(y_pred[:, 0], tf.int32))",
             after=(

@@ -1,7 +1,6 @@
 """GG103: a cast from floating point to an integer or a bool."""
 
-from keras_gradguard.records.report import Help
-from keras_gradguard.rules._rule import Rule
+from keras_gradguard.rules._rule import Remedy, Rule
 
 RULE = Rule(
     code="GG103",
@@ -14,12 +13,12 @@ RULE = Rule(
         "a gradient; a cast back to float32 does not restore one."
     ),
     help=(
-        Help(
+        Remedy(
             text="stay in floating point",
             before="level = tf.cast(y_pred, tf.int32)",
             after="level = y_pred",
         ),
-        Help(
+        Remedy(
             text="or keep the whole number and pass the gradient straight by",
             before="level = tf.cast(y_pred, tf.int32)",
             after=(

@@ -1,7 +1,6 @@
 """GG110: a Python loop over a tensor."""
 
-from keras_gradguard.records.report import Help
-from keras_gradguard.rules._rule import Rule
+from keras_gradguard.rules._rule import Remedy, Rule
 
 RULE = Rule(
     code="GG110",
@@ -14,12 +13,12 @@ RULE = Rule(
         "the step is being traced, and the batch size is not known then."
     ),
     help=(
-        Help(
+        Remedy(
             text="compute on all rows at once",
             before=("for row in y_pred:\n    total += tf.reduce_max(row)"),
             after="total = tf.reduce_sum(tf.reduce_max(y_pred, axis=-1))",
         ),
-        Help(
+        Remedy(
             text="or let TensorFlow loop",
             before="rows = [function(row) for row in y_pred]",
             after="rows = tf.map_fn(function, y_pred)",

@@ -1,7 +1,6 @@
 """GG241: a loss that picks between formulas that do not meet."""
 
-from keras_gradguard.records.report import Help
-from keras_gradguard.rules._rule import Rule
+from keras_gradguard.rules._rule import Remedy, Rule
 
 RULE = Rule(
     code="GG241",
@@ -16,12 +15,12 @@ RULE = Rule(
         "the other does not remove the jump."
     ),
     help=(
-        Help(
+        Remedy(
             text="make both sides agree there: `tf.where` for `if` jumps too",
             before="error = tf.where(error > 1.0, 3.0 * error, error)",
             after="error = tf.where(error > 1.0, 3.0 * error - 2.0, error)",
         ),
-        Help(
+        Remedy(
             text="or blend the two, so that the gradient sees the switch",
             before="value = tf.where(score > 0.5, one, other)",
             after=(

@@ -1,7 +1,6 @@
 """GG223: the logarithm of zero or of less."""
 
-from keras_gradguard.records.report import Help
-from keras_gradguard.rules._rule import Rule
+from keras_gradguard.rules._rule import Remedy, Rule
 
 _BAD = """\
 import tensorflow as tf
@@ -24,12 +23,12 @@ RULE = Rule(
         "Its slope, 1/x, is infinite at 0 as well."
     ),
     help=(
-        Help(
+        Remedy(
             text="let one op do the softmax and the logarithm",
             before="score = tf.math.log(tf.nn.softmax(y_pred))",
             after="score = tf.nn.log_softmax(y_pred)",
         ),
-        Help(
+        Remedy(
             text="or keep the argument above zero",
             before="score = tf.math.log(share)",
             after="score = tf.math.log(tf.maximum(share, 1e-7))",

@@ -1,7 +1,6 @@
 """GG303: a loss that never looks at the prediction."""
 
-from keras_gradguard.records.report import Help
-from keras_gradguard.rules._rule import Rule
+from keras_gradguard.rules._rule import Remedy, Rule
 
 RULE = Rule(
     code="GG303",
@@ -14,7 +13,7 @@ RULE = Rule(
         "same whatever the model predicts."
     ),
     help=(
-        Help(
+        Remedy(
             text="compare the prediction with the labels",
             before="return tf.reduce_mean(tf.square(y_true))",
             after="return tf.reduce_mean(tf.square(y_true - y_pred))",

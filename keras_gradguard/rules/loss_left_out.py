@@ -1,7 +1,6 @@
 """GG306: a compiled loss that Keras calls and does not add."""
 
-from keras_gradguard.records.report import Help
-from keras_gradguard.rules._rule import Rule
+from keras_gradguard.rules._rule import Remedy, Rule
 
 _BAD = """\
 import keras
@@ -30,7 +29,7 @@ RULE = Rule(
         "Keras calls them all and trains with the first one only."
     ),
     help=(
-        Help(
+        Remedy(
             text="write one loss that returns the sum",
             before='loss=["mse", "mae"]',
             after=(
@@ -40,7 +39,7 @@ RULE = Rule(
                 "y_true, y_pred)"
             ),
         ),
-        Help(
+        Remedy(
             text="or leave it out, if it is to be looked at only",
             before='loss=["mse", "mae"]',
             after='loss="mse", metrics=["mae"]',

@@ -1,7 +1,6 @@
 """GG261: gradients that are too small for float16."""
 
-from keras_gradguard.records.report import Help
-from keras_gradguard.rules._rule import Rule
+from keras_gradguard.rules._rule import Remedy, Rule
 
 _BAD = """\
 import keras
@@ -39,7 +38,7 @@ RULE = Rule(
         "these elements back on the same batch."
     ),
     help=(
-        Help(
+        Remedy(
             text="let the loss be scaled before the gradient is taken",
             before='model.compile("adam", loss, auto_scale_loss=False)',
             after=(
@@ -48,7 +47,7 @@ RULE = Rule(
                 "model.compile(optimizer, loss)"
             ),
         ),
-        Help(
+        Remedy(
             text="or compute in bfloat16, which has the range of float32",
             before='keras.mixed_precision.set_global_policy("mixed_float16")',
             after='keras.mixed_precision.set_global_policy("mixed_bfloat16")',

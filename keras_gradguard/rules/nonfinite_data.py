@@ -1,7 +1,6 @@
 """GG221: NaN or Inf in the batch itself."""
 
-from keras_gradguard.records.report import Help
-from keras_gradguard.rules._rule import Rule
+from keras_gradguard.rules._rule import Remedy, Rule
 
 _BAD = """\
 import numpy as np
@@ -29,7 +28,7 @@ RULE = Rule(
         "it: to the loss and from there to the gradients."
     ),
     help=(
-        Help(
+        Remedy(
             text="leave the broken rows out",
             before="model.fit(x, y)",
             after=(
@@ -37,7 +36,7 @@ RULE = Rule(
                 "model.fit(x[whole], y[whole])"
             ),
         ),
-        Help(
+        Remedy(
             text="or fill in the gaps",
             before="model.fit(x, y)",
             after=("x = np.where(np.isfinite(x), x, 0.0)\nmodel.fit(x, y)"),

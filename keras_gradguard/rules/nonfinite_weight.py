@@ -1,7 +1,6 @@
 """GG222: a weight that was spoiled before this step."""
 
-from keras_gradguard.records.report import Help
-from keras_gradguard.rules._rule import Rule
+from keras_gradguard.rules._rule import Remedy, Rule
 
 _BAD = """\
 import keras
@@ -34,7 +33,7 @@ RULE = Rule(
         "is computed from it is then NaN or Inf as well."
     ),
     help=(
-        Help(
+        Remedy(
             text="check what is loaded",
             before="model.load_weights(path)",
             after=(
@@ -43,7 +42,7 @@ RULE = Rule(
                 "    assert np.isfinite(weight).all()"
             ),
         ),
-        Help(
+        Remedy(
             text="or skip the updates that would spoil a weight",
             before="GradHealthCallback()",
             after='GradHealthCallback(on_nonfinite="skip")',

@@ -1,7 +1,6 @@
 """GG101: a NumPy function where a TensorFlow one is meant."""
 
-from keras_gradguard.records.report import Help
-from keras_gradguard.rules._rule import Rule
+from keras_gradguard.rules._rule import Remedy, Rule
 
 RULE = Rule(
     code="GG101",
@@ -14,7 +13,7 @@ RULE = Rule(
         "is a constant to it."
     ),
     help=(
-        Help(
+        Remedy(
             text="use the function of the same name in keras.ops",
             before="error = np.square(y_true - y_pred)",
             after="error = keras.ops.square(y_true - y_pred)",

@@ -1,7 +1,6 @@
 """GG116: Python code wrapped as one op."""
 
-from keras_gradguard.records.report import Help
-from keras_gradguard.rules._rule import Rule
+from keras_gradguard.rules._rule import Remedy, Rule
 
 RULE = Rule(
     code="GG116",
@@ -14,12 +13,12 @@ RULE = Rule(
         "arrays back, so there is nothing to differentiate."
     ),
     help=(
-        Help(
+        Remedy(
             text="use TensorFlow ops in place of the wrapped function",
             before="error = tf.numpy_function(np.square, [gap], tf.float32)",
             after="error = tf.square(gap)",
         ),
-        Help(
+        Remedy(
             text="or wrap TensorFlow code with tf.py_function",
             before="error = tf.numpy_function(np.square, [gap], tf.float32)",
             after="error = tf.py_function(tf.square, [gap], tf.float32)",

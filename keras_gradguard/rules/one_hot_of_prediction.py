@@ -1,7 +1,6 @@
 """GG112: a prediction used as the class index of a one-hot vector."""
 
-from keras_gradguard.records.report import Help
-from keras_gradguard.rules._rule import Rule
+from keras_gradguard.rules._rule import Remedy, Rule
 
 
 def _matches(finding):
@@ -22,12 +21,12 @@ RULE = Rule(
         "moves with a small change of the prediction."
     ),
     help=(
-        Help(
+        Remedy(
             text="give the model one score for each class and use softmax",
             before="onehot = tf.one_hot(tf.cast(y_pred[:, 0], tf.int32), 3)",
             after="onehot = tf.nn.softmax(y_pred)",
         ),
-        Help(
+        Remedy(
             text="one-hot the labels instead; they need no gradient",
             before="onehot = tf.one_hot(tf.cast(y_pred, tf.int32), 3)",
             after="onehot = tf.one_hot(tf.cast(y_true, tf.int32), 3)",

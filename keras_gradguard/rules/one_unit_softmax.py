@@ -1,7 +1,6 @@
 """GG205: a softmax with nothing to choose from."""
 
-from keras_gradguard.records.report import Help
-from keras_gradguard.rules._rule import Rule
+from keras_gradguard.rules._rule import Remedy, Rule
 
 _BAD = """\
 import keras
@@ -40,12 +39,12 @@ RULE = Rule(
         "value on that axis the result is 1 and its slope is zero."
     ),
     help=(
-        Help(
+        Remedy(
             text="use a sigmoid for a single unit",
             before='keras.layers.Dense(1, activation="softmax")',
             after='keras.layers.Dense(1, activation="sigmoid")',
         ),
-        Help(
+        Remedy(
             text="or one unit for each class",
             before='keras.layers.Dense(1, activation="softmax")',
             after='keras.layers.Dense(2, activation="softmax")',

@@ -1,7 +1,6 @@
 """GG313: updates that go to another model."""
 
-from keras_gradguard.records.report import Help
-from keras_gradguard.rules._rule import Rule
+from keras_gradguard.rules._rule import Remedy, Rule
 
 _BAD = """\
 import keras
@@ -47,12 +46,12 @@ RULE = Rule(
         "the optimizer was built with. A copy of a model has its own."
     ),
     help=(
-        Help(
+        Remedy(
             text="give each model an optimizer of its own",
             before='copy.compile(model.optimizer, loss="mse")',
             after='copy.compile(keras.optimizers.SGD(0.01), loss="mse")',
         ),
-        Help(
+        Remedy(
             text="and name the variables, so that Keras can check them",
             before="self.optimizer.apply(gradients)",
             after="self.optimizer.apply(gradients, self.trainable_variables)",

@@ -1,7 +1,6 @@
 """GG302: an output that no loss looks at."""
 
-from keras_gradguard.records.report import Help
-from keras_gradguard.rules._rule import Rule
+from keras_gradguard.rules._rule import Remedy, Rule
 
 _BAD = """\
 import keras
@@ -32,14 +31,14 @@ RULE = Rule(
         "output alone leads to none."
     ),
     help=(
-        Help(
+        Remedy(
             text="give the output a loss and targets",
             before='model.compile("adam", loss={"head": "mse"})',
             after=(
                 'model.compile("adam", loss={"head": "mse", "spare": "mse"})'
             ),
         ),
-        Help(
+        Remedy(
             text="or leave the output out of the model that is trained",
             before='keras.Model(inputs, {"head": head, "spare": spare})',
             after='keras.Model(inputs, {"head": head})',

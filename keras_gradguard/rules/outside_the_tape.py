@@ -1,7 +1,6 @@
 """GG120: a prediction made before the gradient tape records."""
 
-from keras_gradguard.records.report import Help
-from keras_gradguard.rules._rule import Rule
+from keras_gradguard.rules._rule import Remedy, Rule
 
 _BAD = """\
 import keras
@@ -40,7 +39,7 @@ RULE = Rule(
         "what is computed before or after it is a constant to it."
     ),
     help=(
-        Help(
+        Remedy(
             text="call the model and compute the loss inside the with block",
             before=(
                 "y_pred = self(x, training=True)\n"

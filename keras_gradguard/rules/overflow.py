@@ -1,7 +1,6 @@
 """GG225: a number too large for its dtype."""
 
-from keras_gradguard.records.report import Help
-from keras_gradguard.rules._rule import Rule
+from keras_gradguard.rules._rule import Remedy, Rule
 
 _BAD = """\
 import tensorflow as tf
@@ -25,12 +24,12 @@ RULE = Rule(
         "and 12. Inf minus Inf or Inf times 0 is then NaN."
     ),
     help=(
-        Help(
+        Remedy(
             text="use the op that never holds the exponential itself",
             before="tf.math.log(1.0 + tf.exp(margin))",
             after="tf.math.softplus(margin)",
         ),
-        Help(
+        Remedy(
             text="or compute in float32, on numbers of ordinary size",
             before="error = tf.square(tf.cast(pixels, tf.float16))",
             after="error = tf.square(tf.cast(pixels, tf.float32) / 255.0)",

@@ -1,7 +1,6 @@
 """GG228: a power whose base does not suit its exponent."""
 
-from keras_gradguard.records.report import Help
-from keras_gradguard.rules._rule import Rule
+from keras_gradguard.rules._rule import Remedy, Rule
 
 _BAD = """\
 import tensorflow as tf
@@ -23,12 +22,12 @@ RULE = Rule(
         "below 1 gives a slope of Inf or NaN."
     ),
     help=(
-        Help(
+        Remedy(
             text="take the power of the size",
             before="cost = error**1.5",
             after="cost = tf.abs(error) ** 1.5",
         ),
-        Help(
+        Remedy(
             text="or keep the base above zero",
             before="cost = error**0.5",
             after="cost = tf.maximum(error, 1e-7) ** 0.5",

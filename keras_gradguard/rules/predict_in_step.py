@@ -1,7 +1,6 @@
 """GG121: `predict` called where the model itself is to be called."""
 
-from keras_gradguard.records.report import Help
-from keras_gradguard.rules._rule import Rule
+from keras_gradguard.rules._rule import Remedy, Rule
 
 _BAD = """\
 import keras
@@ -40,7 +39,7 @@ RULE = Rule(
         "carry no gradient. Inside a training step Keras refuses it."
     ),
     help=(
-        Help(
+        Remedy(
             text="call the model",
             before="y_pred = self.predict(x)",
             after="y_pred = self(x, training=True)",

@@ -1,7 +1,6 @@
 """GG108: a tensor read out as a plain Python value."""
 
-from keras_gradguard.records.report import Help
-from keras_gradguard.rules._rule import Rule
+from keras_gradguard.rules._rule import Remedy, Rule
 
 RULE = Rule(
     code="GG108",
@@ -15,12 +14,12 @@ RULE = Rule(
         "eagerly it has lost its gradient."
     ),
     help=(
-        Help(
+        Remedy(
             text="use the TensorFlow function on the tensor itself",
             before="return math.log1p(error)",
             after="return tf.math.log1p(error)",
         ),
-        Help(
+        Remedy(
             text="to look at a value, print it and compute on",
             before="print(float(error))",
             after="tf.print(error)",

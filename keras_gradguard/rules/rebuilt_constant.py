@@ -1,7 +1,6 @@
 """GG119: a new tensor made from the values of an old one."""
 
-from keras_gradguard.records.report import Help
-from keras_gradguard.rules._rule import Rule
+from keras_gradguard.rules._rule import Remedy, Rule
 
 RULE = Rule(
     code="GG119",
@@ -14,12 +13,12 @@ RULE = Rule(
         "does not know which variables they came from."
     ),
     help=(
-        Help(
+        Remedy(
             text="use the tensor itself",
             before="scores = tf.constant(y_pred.numpy())",
             after="scores = y_pred",
         ),
-        Help(
+        Remedy(
             text="to put tensors together, stack them",
             before="pair = tf.constant([float(first), float(second)])",
             after="pair = tf.stack([first, second])",

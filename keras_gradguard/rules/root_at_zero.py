@@ -1,7 +1,6 @@
 """GG226: a square root at the point where it is steepest."""
 
-from keras_gradguard.records.report import Help
-from keras_gradguard.rules._rule import Rule
+from keras_gradguard.rules._rule import Remedy, Rule
 
 _BAD = """\
 import tensorflow as tf
@@ -25,7 +24,7 @@ RULE = Rule(
         "it gives NaN. `tf.norm` and `tf.math.reduce_std` take a root too."
     ),
     help=(
-        Help(
+        Remedy(
             text="add a small number under the root",
             before="far = tf.norm(gap, axis=-1)",
             after=(
@@ -33,7 +32,7 @@ RULE = Rule(
                 "far = tf.sqrt(square + 1e-12)"
             ),
         ),
-        Help(
+        Remedy(
             text="or leave the root out",
             before="far = tf.norm(gap, axis=-1)",
             after="far = tf.reduce_sum(tf.square(gap), axis=-1)",

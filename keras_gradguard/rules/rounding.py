@@ -1,7 +1,6 @@
 """GG105: a value rounded to whole numbers."""
 
-from keras_gradguard.records.report import Help
-from keras_gradguard.rules._rule import Rule
+from keras_gradguard.rules._rule import Remedy, Rule
 
 RULE = Rule(
     code="GG105",
@@ -14,12 +13,12 @@ RULE = Rule(
         "gives no gradient."
     ),
     help=(
-        Help(
+        Remedy(
             text="leave the value as it is; rounding is for metrics",
             before="level = tf.round(y_pred)",
             after="level = y_pred",
         ),
-        Help(
+        Remedy(
             text="or round forward and pass the gradient straight by",
             before="level = tf.round(y_pred)",
             after=(

@@ -1,7 +1,6 @@
 """GG115: a random draw that the scores only steer."""
 
-from keras_gradguard.records.report import Help
-from keras_gradguard.rules._rule import Rule
+from keras_gradguard.rules._rule import Remedy, Rule
 
 RULE = Rule(
     code="GG115",
@@ -23,7 +22,7 @@ RULE = Rule(
         "result does not move with them."
     ),
     help=(
-        Help(
+        Remedy(
             text="draw the noise apart from the scores (Gumbel softmax)",
             before="drawn = tf.random.categorical(y_pred, 1)",
             after=(
@@ -32,7 +31,7 @@ RULE = Rule(
                 "-tf.math.log(noise)))"
             ),
         ),
-        Help(
+        Remedy(
             text="to shuffle, shuffle the row numbers and gather",
             before="mixed = tf.random.shuffle(y_pred)",
             after=(

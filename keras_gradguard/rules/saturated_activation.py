@@ -1,7 +1,6 @@
 """GG204: a sigmoid, tanh or softmax at its flat end."""
 
-from keras_gradguard.records.report import Help
-from keras_gradguard.rules._rule import Rule
+from keras_gradguard.rules._rule import Remedy, Rule
 
 RULE = Rule(
     code="GG204",
@@ -15,12 +14,12 @@ RULE = Rule(
         "scores that lie far apart: the slope underflows to exactly 0."
     ),
     help=(
-        Help(
+        Remedy(
             text="keep the scores small",
             before="share = tf.nn.softmax(y_pred / 1e-6)",
             after="share = tf.nn.softmax(y_pred)",
         ),
-        Help(
+        Remedy(
             text="or bring the layer's input to one scale",
             before='x = keras.layers.Dense(8, activation="tanh")(x)',
             after=(

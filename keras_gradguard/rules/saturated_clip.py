@@ -1,7 +1,6 @@
 """GG203: a clip that cuts off the whole batch."""
 
-from keras_gradguard.records.report import Help
-from keras_gradguard.rules._rule import Rule
+from keras_gradguard.rules._rule import Remedy, Rule
 
 RULE = Rule(
     code="GG203",
@@ -15,12 +14,12 @@ RULE = Rule(
         "whatever the value is: its slope there is zero."
     ),
     help=(
-        Help(
+        Remedy(
             text="let a sigmoid keep the value in the range",
             before="degrees = tf.clip_by_value(y_pred, 36.0, 42.0)",
             after="degrees = 36.0 + 6.0 * tf.sigmoid(y_pred)",
         ),
-        Help(
+        Remedy(
             text="or keep the clip, and pass the gradient straight by it",
             before="degrees = tf.clip_by_value(y_pred, 36.0, 42.0)",
             after=(

@@ -1,7 +1,6 @@
 """GG202: the sign of the scores instead of the scores."""
 
-from keras_gradguard.records.report import Help
-from keras_gradguard.rules._rule import Rule
+from keras_gradguard.rules._rule import Remedy, Rule
 
 RULE = Rule(
     code="GG202",
@@ -15,12 +14,12 @@ RULE = Rule(
         "little. TensorFlow gives it the gradient zero."
     ),
     help=(
-        Help(
+        Remedy(
             text="use a soft sign in the loss",
             before="side = tf.sign(y_pred)",
             after="side = tf.tanh(5.0 * y_pred)",
         ),
-        Help(
+        Remedy(
             text="or keep the sign, and pass the gradient straight by it",
             before="side = tf.sign(y_pred)",
             after="side = y_pred + tf.stop_gradient(tf.sign(y_pred) - y_pred)",

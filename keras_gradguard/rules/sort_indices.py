@@ -1,7 +1,6 @@
 """GG111: the order of the scores instead of the scores."""
 
-from keras_gradguard.records.report import Help
-from keras_gradguard.rules._rule import Rule
+from keras_gradguard.rules._rule import Remedy, Rule
 
 RULE = Rule(
     code="GG111",
@@ -15,12 +14,12 @@ RULE = Rule(
         "carry a gradient."
     ),
     help=(
-        Help(
+        Remedy(
             text="use the sorted values",
             before="order = tf.argsort(y_pred)",
             after="values = tf.sort(y_pred)",
         ),
-        Help(
+        Remedy(
             text="or a soft rank: how many scores lie below this one",
             before="rank = tf.argsort(tf.argsort(y_pred))",
             after=(

@@ -1,7 +1,6 @@
 """GG106: a gradient stopped on purpose, in the wrong place."""
 
-from keras_gradguard.records.report import Help
-from keras_gradguard.rules._rule import Rule
+from keras_gradguard.rules._rule import Remedy, Rule
 
 RULE = Rule(
     code="GG106",
@@ -14,7 +13,7 @@ RULE = Rule(
         "targets, not for what the model has to learn."
     ),
     help=(
-        Help(
+        Remedy(
             text="stop the gradient of the target only",
             before="error = y_true - tf.stop_gradient(y_pred)",
             after="error = tf.stop_gradient(y_true) - y_pred",

@@ -1,7 +1,6 @@
 """GG242: values in steps that are given a gradient on purpose."""
 
-from keras_gradguard.records.report import Help
-from keras_gradguard.rules._rule import Rule
+from keras_gradguard.rules._rule import Remedy, Rule
 
 RULE = Rule(
     code="GG242",
@@ -15,7 +14,7 @@ RULE = Rule(
         "gradient is not the slope of the loss."
     ),
     help=(
-        Help(
+        Remedy(
             text="nothing is to be done if that is meant; if not, stay soft",
             before="y_pred += tf.stop_gradient(tf.round(y_pred) - y_pred)",
             after="y_pred = tf.sigmoid(10.0 * (y_pred - 0.5))",

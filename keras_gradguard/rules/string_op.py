@@ -1,7 +1,6 @@
 """GG117: numbers that went through text."""
 
-from keras_gradguard.records.report import Help
-from keras_gradguard.rules._rule import Rule
+from keras_gradguard.rules._rule import Remedy, Rule
 
 
 def _matches(finding):
@@ -33,7 +32,7 @@ RULE = Rule(
         "back into numbers does not restore one."
     ),
     help=(
-        Help(
+        Remedy(
             text="leave the numbers as they are; text is for display",
             before=(
                 "text = tf.strings.as_string(y_pred, precision=2)\n"
@@ -41,7 +40,7 @@ RULE = Rule(
             ),
             after="scores = y_pred",
         ),
-        Help(
+        Remedy(
             text="or pass the gradient straight by",
             before="scores = tf.strings.to_number(text)",
             after=(

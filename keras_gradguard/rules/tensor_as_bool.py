@@ -1,7 +1,6 @@
 """GG109: a Python condition on a tensor."""
 
-from keras_gradguard.records.report import Help
-from keras_gradguard.rules._rule import Rule
+from keras_gradguard.rules._rule import Remedy, Rule
 
 RULE = Rule(
     code="GG109",
@@ -15,12 +14,12 @@ RULE = Rule(
         "does not rewrite losses with AutoGraph."
     ),
     help=(
-        Help(
+        Remedy(
             text="let TensorFlow choose, and make both sides agree at 1.0",
             before="if error > 1.0:\n    error = 2.0 * error",
             after="error = tf.where(error > 1.0, 2.0 * error - 1.0, error)",
         ),
-        Help(
+        Remedy(
             text="and instead of Python's max or min",
             before="error = max(error, 0.1)",
             after="error = tf.maximum(error, 0.1)",

@@ -1,7 +1,6 @@
 """GG314: a layer that was unfrozen without a new compile."""
 
-from keras_gradguard.records.report import Help
-from keras_gradguard.rules._rule import Rule
+from keras_gradguard.rules._rule import Remedy, Rule
 
 _BAD = """\
 import keras
@@ -39,7 +38,7 @@ RULE = Rule(
         "train. What is unfrozen later is not trained until compile is called."
     ),
     help=(
-        Help(
+        Remedy(
             text="compile again after each change of trainable",
             before="layer.trainable = True\nmodel.fit(x, y)",
             after=(

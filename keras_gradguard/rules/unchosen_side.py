@@ -1,7 +1,6 @@
 """GG227: an infinite slope on the side that is not chosen."""
 
-from keras_gradguard.records.report import Help
-from keras_gradguard.rules._rule import Rule
+from keras_gradguard.rules._rule import Remedy, Rule
 
 _BAD = """\
 import tensorflow as tf
@@ -24,7 +23,7 @@ RULE = Rule(
         "Times an infinite slope that 0 becomes NaN."
     ),
     help=(
-        Help(
+        Remedy(
             text="make the input safe before the op, then choose",
             before="y = tf.where(x > 0, tf.math.log(x), 0.0)",
             after=(
@@ -32,7 +31,7 @@ RULE = Rule(
                 "y = tf.where(x > 0, tf.math.log(safe), 0.0)"
             ),
         ),
-        Help(
+        Remedy(
             text="or use a division that is safe by itself",
             before="mean = tf.where(count > 0, total / count, 0.0)",
             after="mean = tf.math.divide_no_nan(total, count)",

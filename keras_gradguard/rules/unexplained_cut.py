@@ -1,7 +1,6 @@
 """GG190: a proved cut for which no other rule has words."""
 
-from keras_gradguard.records.report import Help
-from keras_gradguard.rules._rule import Rule
+from keras_gradguard.rules._rule import Remedy, Rule
 
 RULE = Rule(
     code="GG190",
@@ -14,7 +13,7 @@ RULE = Rule(
         "and the path are what the graph or the exception shows."
     ),
     help=(
-        Help(
+        Remedy(
             text="keep the value, and pass the gradient straight by the op",
             before="value = op(scores)",
             after="value = scores + tf.stop_gradient(op(scores) - scores)",

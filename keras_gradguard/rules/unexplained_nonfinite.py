@@ -1,7 +1,6 @@
 """GG230: a NaN or Inf for which no other rule has words."""
 
-from keras_gradguard.records.report import Help
-from keras_gradguard.rules._rule import Rule
+from keras_gradguard.rules._rule import Remedy, Rule
 
 _BAD = """\
 import tensorflow as tf
@@ -23,7 +22,7 @@ RULE = Rule(
         "and the rows are what the figures of the step show."
     ),
     help=(
-        Help(
+        Remedy(
             text="keep the input where the op and its slope are finite",
             before="score = tf.math.ndtri(share)",
             after=(

@@ -1,7 +1,6 @@
 """GG210: a proved zero for which no other rule has words."""
 
-from keras_gradguard.records.report import Help
-from keras_gradguard.rules._rule import Rule
+from keras_gradguard.rules._rule import Remedy, Rule
 
 _BAD = """\
 import tensorflow as tf
@@ -34,7 +33,7 @@ RULE = Rule(
         "and the path are what the figures of the step show."
     ),
     help=(
-        Help(
+        Remedy(
             text="keep the value, and pass the gradient straight by the op",
             before="value = op(scores)",
             after="value = scores + tf.stop_gradient(op(scores) - scores)",

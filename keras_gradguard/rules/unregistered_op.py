@@ -1,7 +1,6 @@
 """GG107: an op that TensorFlow cannot differentiate at all."""
 
-from keras_gradguard.records.report import Help
-from keras_gradguard.rules._rule import Rule
+from keras_gradguard.rules._rule import Remedy, Rule
 
 RULE = Rule(
     code="GG107",
@@ -21,12 +20,12 @@ RULE = Rule(
         "TensorFlow then raises LookupError and no variable is trained."
     ),
     help=(
-        Help(
+        Remedy(
             text="use an op that has a gradient",
             before='small = tf.image.resize(image, size, method="area")',
             after='small = tf.image.resize(image, size, method="bilinear")',
         ),
-        Help(
+        Remedy(
             text="or write the gradient yourself",
             before="result = op(scores)",
             after=(

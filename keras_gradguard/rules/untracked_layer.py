@@ -1,7 +1,6 @@
 """GG309: a layer that the model calls and does not know."""
 
-from keras_gradguard.records.report import Help
-from keras_gradguard.rules._rule import Rule
+from keras_gradguard.rules._rule import Remedy, Rule
 
 _BAD = """\
 import keras
@@ -27,12 +26,12 @@ RULE = Rule(
         "holds as attributes. One that a function captures is neither."
     ),
     help=(
-        Help(
+        Remedy(
             text="call the layer itself, or hold it in a layer of your own",
             before="hidden = keras.layers.Lambda(lambda x: inner(x))(inputs)",
             after="hidden = inner(inputs)",
         ),
-        Help(
+        Remedy(
             text="or say that it is not trained",
             before="inner = keras.layers.Dense(8)",
             after="inner = keras.layers.Dense(8, trainable=False)",

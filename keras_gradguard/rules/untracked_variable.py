@@ -1,7 +1,6 @@
 """GG308: a variable that Keras does not know, so no optimizer gets it."""
 
-from keras_gradguard.records.report import Help
-from keras_gradguard.rules._rule import Rule
+from keras_gradguard.rules._rule import Remedy, Rule
 
 _BAD = """\
 import keras
@@ -37,7 +36,7 @@ RULE = Rule(
         "beside the layers holds."
     ),
     help=(
-        Help(
+        Remedy(
             text="make it a weight of a layer",
             before="self.codebook = tf.Variable(tf.ones((8, 3)))",
             after=(
@@ -46,7 +45,7 @@ RULE = Rule(
                 ")"
             ),
         ),
-        Help(
+        Remedy(
             text="or say that it is not trained",
             before="self.codebook = tf.Variable(tf.ones((8, 3)))",
             after=(

@@ -1,7 +1,6 @@
 """GG301: a layer that is built and never called."""
 
-from keras_gradguard.records.report import Help
-from keras_gradguard.rules._rule import Rule
+from keras_gradguard.rules._rule import Remedy, Rule
 
 _BAD = """\
 import keras
@@ -39,12 +38,12 @@ RULE = Rule(
         "they stay at their first values."
     ),
     help=(
-        Help(
+        Remedy(
             text="call the layer",
             before="return self.head(hidden)",
             after="return self.head(self.spare(hidden))",
         ),
-        Help(
+        Remedy(
             text="or say that it is not trained",
             before='self.spare = keras.layers.Dense(8, name="spare")',
             after=(

@@ -1,7 +1,6 @@
 """GG305: a weight that its own layer never reads."""
 
-from keras_gradguard.records.report import Help
-from keras_gradguard.rules._rule import Rule
+from keras_gradguard.rules._rule import Remedy, Rule
 
 _BAD = """\
 import keras
@@ -36,7 +35,7 @@ RULE = Rule(
         "was read in `build` or `__init__` was read before any step."
     ),
     help=(
-        Help(
+        Remedy(
             text="use the weight in call",
             before="return inputs * self.scale",
             after="return inputs * self.scale + self.shift",

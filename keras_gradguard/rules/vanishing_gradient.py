@@ -1,7 +1,6 @@
 """GG231: a gradient that all but disappears on its way."""
 
-from keras_gradguard.records.report import Help
-from keras_gradguard.rules._rule import Rule
+from keras_gradguard.rules._rule import Remedy, Rule
 
 _BAD = """\
 import keras
@@ -36,12 +35,12 @@ RULE = Rule(
         "weights. Many factors below 1, or one near 0, leave next to nothing."
     ),
     help=(
-        Help(
+        Remedy(
             text="use an activation that is not flat at its ends",
             before='keras.layers.Dense(8, activation="sigmoid")',
             after='keras.layers.Dense(8, activation="relu")',
         ),
-        Help(
+        Remedy(
             text="or give the gradient a way round the layers",
             before="x = block(x)",
             after="x = x + block(x)",

@@ -1,7 +1,6 @@
 """GG118: a value carried through a variable or a metric."""
 
-from keras_gradguard.records.report import Help
-from keras_gradguard.rules._rule import Rule
+from keras_gradguard.rules._rule import Remedy, Rule
 
 RULE = Rule(
     code="GG118",
@@ -14,7 +13,7 @@ RULE = Rule(
         "from: the gradient ends at the variable."
     ),
     help=(
-        Help(
+        Remedy(
             text="store the value for display, return the tensor itself",
             before="AVERAGE.assign(error)\nreturn AVERAGE.value()",
             after="AVERAGE.assign(error)\nreturn error",

@@ -1,7 +1,6 @@
 """GG315: an update that leaves the weight as it was."""
 
-from keras_gradguard.records.report import Help
-from keras_gradguard.rules._rule import Rule
+from keras_gradguard.rules._rule import Remedy, Rule
 
 _BAD = """\
 import keras
@@ -36,12 +35,12 @@ RULE = Rule(
         "bfloat16 has 2 to 3 digits, float16 has 3 to 4 and float32 has 7."
     ),
     help=(
-        Help(
+        Remedy(
             text="keep the weight in float32, compute in the short dtype",
             before='keras.layers.LayerNormalization(dtype="bfloat16")',
             after='keras.layers.LayerNormalization(dtype="mixed_bfloat16")',
         ),
-        Help(
+        Remedy(
             text="or take longer steps",
             before="keras.optimizers.SGD(1e-9)",
             after="keras.optimizers.SGD(1e-2)",

@@ -1,7 +1,6 @@
 """GG125: weights that are added up by a count, which passes no gradient."""
 
-from keras_gradguard.records.report import Help
-from keras_gradguard.rules._rule import Rule
+from keras_gradguard.rules._rule import Remedy, Rule
 
 RULE = Rule(
     code="GG125",
@@ -14,7 +13,7 @@ RULE = Rule(
         "give it a gradient, and TensorFlow raises LookupError."
     ),
     help=(
-        Help(
+        Remedy(
             text="add the weights up by an op that has a gradient",
             before="total = tf.math.bincount(bins, weights=w, minlength=3)",
             after="total = tf.math.unsorted_segment_sum(w, bins, 3)",

@@ -1,7 +1,6 @@
 """GG113: the positions where a condition on the scores holds."""
 
-from keras_gradguard.records.report import Help
-from keras_gradguard.rules._rule import Rule
+from keras_gradguard.rules._rule import Remedy, Rule
 
 RULE = Rule(
     code="GG113",
@@ -17,12 +16,12 @@ RULE = Rule(
         "row numbers; a small change of the scores does not move them."
     ),
     help=(
-        Help(
+        Remedy(
             text="weight by the score instead of picking by it",
             before="picked = tf.boolean_mask(cost, y_pred > 0.5)",
             after="picked = cost * tf.sigmoid(10.0 * (y_pred - 0.5))",
         ),
-        Help(
+        Remedy(
             text="or pick the scores themselves",
             before="picked = tf.where(y_pred > 0.5)",
             after="picked = tf.boolean_mask(y_pred, y_pred > 0.5)",

@@ -1,7 +1,6 @@
 """GG124: an op that makes indices, labels or counts of numbers."""
 
-from keras_gradguard.records.report import Help
-from keras_gradguard.rules._rule import Rule
+from keras_gradguard.rules._rule import Remedy, Rule
 
 
 def _matches(finding):
@@ -21,12 +20,12 @@ RULE = Rule(
         "what they are made from does not move them."
     ),
     help=(
-        Help(
+        Remedy(
             text="let the indices pick, and use the values that they pick",
             before="error = tf.reduce_mean(tf.cast(kept, tf.float32))",
             after="error = tf.reduce_mean(tf.gather(scores, kept))",
         ),
-        Help(
+        Remedy(
             text="or compare the scores; what is decoded is for metrics",
             before="decoded, _ = tf.nn.ctc_greedy_decoder(scores, lengths)",
             after="loss = tf.nn.ctc_loss(labels, scores, None, lengths)",

@@ -1,7 +1,6 @@
 """GG251: a gradient that is not the slope of its values."""
 
-from keras_gradguard.records.report import Help
-from keras_gradguard.rules._rule import Rule
+from keras_gradguard.rules._rule import Remedy, Rule
 
 RULE = Rule(
     code="GG251",
@@ -15,12 +14,12 @@ RULE = Rule(
         "Training then walks in a direction that does not lower the loss."
     ),
     help=(
-        Help(
+        Remedy(
             text="return upstream times the derivative for each input",
             before="return 3.0 * upstream * error",
             after="return 2.0 * upstream * error",
         ),
-        Help(
+        Remedy(
             text="or leave the gradient to TensorFlow, without the decorator",
             before="@tf.custom_gradient\ndef squared(error):",
             after="def squared(error):",

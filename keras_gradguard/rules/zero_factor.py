@@ -1,7 +1,6 @@
 """GG206: a mask or weight that is zero on the whole batch."""
 
-from keras_gradguard.records.report import Help
-from keras_gradguard.rules._rule import Rule
+from keras_gradguard.rules._rule import Remedy, Rule
 
 _BAD = """\
 import tensorflow as tf
@@ -29,12 +28,12 @@ RULE = Rule(
         "is zero throughout, as a mask or a weight can be, nothing is left."
     ),
     help=(
-        Help(
+        Remedy(
             text="turn the mask round, if it is the wrong way",
             before="mask = tf.cast(tf.equal(y_true, PADDING), tf.float32)",
             after="mask = tf.cast(tf.not_equal(y_true, PADDING), tf.float32)",
         ),
-        Help(
+        Remedy(
             text="or find the batch that it hides completely",
             after="tf.debugging.assert_positive(tf.reduce_sum(mask))",
         ),

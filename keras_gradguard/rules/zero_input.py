@@ -1,7 +1,6 @@
 """GG211: a layer that gets nothing but zeros."""
 
-from keras_gradguard.records.report import Help
-from keras_gradguard.rules._rule import Rule
+from keras_gradguard.rules._rule import Remedy, Rule
 
 _BAD = """\
 import keras
@@ -41,12 +40,12 @@ RULE = Rule(
         "layer. With an input of zero it is zero."
     ),
     help=(
-        Help(
+        Remedy(
             text="divide without rounding",
             before="x = pixels // 255",
             after="x = pixels / 255",
         ),
-        Help(
+        Remedy(
             text="or look for the columns that never change",
             after="print(np.flatnonzero(np.ptp(x, axis=0) == 0))",
         ),

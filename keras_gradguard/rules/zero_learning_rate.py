@@ -1,7 +1,6 @@
 """GG311: a learning rate of zero."""
 
-from keras_gradguard.records.report import Help
-from keras_gradguard.rules._rule import Rule
+from keras_gradguard.rules._rule import Remedy, Rule
 
 _BAD = """\
 import keras
@@ -36,7 +35,7 @@ RULE = Rule(
         "schedule at its end or a callback may have brought it down to 0."
     ),
     help=(
-        Help(
+        Remedy(
             text="let the schedule end above zero",
             before=(
                 "keras.optimizers.schedules.PolynomialDecay(\n"
@@ -49,7 +48,7 @@ RULE = Rule(
                 ")"
             ),
         ),
-        Help(
+        Remedy(
             text="or give it as many steps as the training has",
             before="decay_steps=1000",
             after="decay_steps=epochs * steps_per_epoch",

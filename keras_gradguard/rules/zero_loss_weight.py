@@ -1,7 +1,6 @@
 """GG207: a loss that compile multiplies by zero."""
 
-from keras_gradguard.records.report import Help
-from keras_gradguard.rules._rule import Rule
+from keras_gradguard.rules._rule import Remedy, Rule
 
 _BAD = """\
 import keras
@@ -41,12 +40,12 @@ RULE = Rule(
         "that this loss would teach is multiplied by 0 as well."
     ),
     help=(
-        Help(
+        Remedy(
             text="give the loss a weight",
             before='loss_weights={"first": 1.0, "second": 0.0}',
             after='loss_weights={"first": 1.0, "second": 0.5}',
         ),
-        Help(
+        Remedy(
             text="or freeze, before compile, what only this loss would train",
             after='model.get_layer("second").trainable = False',
         ),

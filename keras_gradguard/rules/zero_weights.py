@@ -1,7 +1,6 @@
 """GG208: weights that are all zero and stay so."""
 
-from keras_gradguard.records.report import Help
-from keras_gradguard.rules._rule import Rule
+from keras_gradguard.rules._rule import Remedy, Rule
 
 _BAD = """\
 import keras
@@ -48,12 +47,12 @@ RULE = Rule(
         "multiplied by is zero too, they get none either and stay zero."
     ),
     help=(
-        Help(
+        Remedy(
             text="start from random weights",
             before='kernel_initializer="zeros"',
             after='kernel_initializer="glorot_uniform"',
         ),
-        Help(
+        Remedy(
             text="let only one of two factors start at zero",
             before='self.down = self.add_weight((n, 2), "zeros")',
             after='self.down = self.add_weight((n, 2), "glorot_uniform")',
