@@ -9,6 +9,7 @@ from keras_gradguard.diagnosis.cuts import (
     branch_findings,
     located_findings,
 )
+from keras_gradguard.diagnosis.derivatives import by_derivative
 from keras_gradguard.diagnosis.failures import (
     explain_failed_trace,
     hidden_by_eager,
@@ -227,6 +228,24 @@ def explain_zeros(step, zero, noise=0.0):
         return []
     variables = [named[path] for path in zero]
     return zero_findings(recorded, variables, zero, step.model, noise)
+
+
+def explain_derivatives(step, zero):
+    """Says which derivative in the loss of a step is zero everywhere.
+
+    Args:
+        step: The `Step`.
+        zero: Paths of the variables whose gradient is zero throughout.
+
+    Returns:
+        A list of `Finding`s, at most one.
+    """
+    trace = step.evidence.traced()
+    if trace.error is not None:
+        return []
+    location = Location(trace, step.model, step.variables, step.paths)
+    numbers = [n for n, path in enumerate(step.paths) if path in zero]
+    return by_derivative(location, numbers)[0]
 
 
 def explain_jumps(step, graph=None):

@@ -4,6 +4,11 @@ import ast
 import collections
 import re
 
+from keras_gradguard.diagnosis.derivatives import (
+    ONLY,
+    by_derivative,
+    is_only_derived,
+)
 from keras_gradguard.graph.edges import edges
 from keras_gradguard.graph.ops import Context, Value, walk
 from keras_gradguard.records.finding import Finding, Place
@@ -70,9 +75,10 @@ def unused_findings(location, numbers):
         A list of `Finding`s of kind `unused`, one per cause and place.
     """
     groups = collections.defaultdict(list)
+    flat, numbers = by_derivative(location, numbers)
     for number in numbers:
         groups[_cause(location, number)].append(number)
-    return [
+    return flat + [
         Finding(
             kind="unused",
             place=place,
@@ -119,6 +125,8 @@ def _cause(location, number):
     if any(tensor in later for tensor in trace.outputs):
         place = used if used.line is not None else declared or Place()
         return "output_without_loss", layer, None, place
+    if is_only_derived(trace, location.variables, later):
+        return ONLY, layer, None, used
     if used.line is not None:
         return "discarded_output", None, None, used
     if not was_called:

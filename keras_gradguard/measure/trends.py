@@ -299,14 +299,20 @@ class Trends:
             and not self._has_settled(self._places[path])
         ]
 
-    def noise(self):
+    def noise(self, fewest=None):
         """Returns the largest gradient, if all are no more than rounding.
+
+        Args:
+            fewest: For how many records in a row; by default the patience.
 
         Returns:
             A float, `None` if some gradient is more than that.
         """
-        is_any = self._are_any[_NOISY]
-        if not is_any or self._counts[_NOISY].min() < self._window:
+        if fewest is None:
+            fewest = self._window
+            if not self._are_any[_NOISY]:
+                return None
+        if not self._past or self._counts[_NOISY].min() < fewest:
             return None
         return float(self._past[-1].largest.max())
 

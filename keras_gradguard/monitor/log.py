@@ -243,13 +243,28 @@ class TrainingLog:
     def note(self, diagnoses):
         """Keeps and writes diagnoses; returns those that are new.
 
-        What was a note and is more than that now is new once more.
+        What was a note and is more than that now is new once more. One that
+        is known is extended by the variables that it hits now.
         """
         fresh = [d for d in diagnoses if self._is_new(d)]
-        for diagnosis in fresh:
-            self._diagnoses[diagnosis.key] = diagnosis
-            self.events.diagnosis(self.now(), diagnosis)
+        for diagnosis in diagnoses:
+            if diagnosis not in fresh:
+                diagnosis = self._extended(diagnosis)
+            if diagnosis is not None:
+                self._diagnoses[diagnosis.key] = diagnosis
+                self.events.diagnosis(self.now(), diagnosis)
         return tuple(fresh)
+
+    def _extended(self, diagnosis):
+        """A known diagnosis with new variables, `None` if there are none."""
+        known = self._diagnoses[diagnosis.key]
+        both = tuple(dict.fromkeys((*known.variables, *diagnosis.variables)))
+        if len(both) == len(known.variables) or known.severity == "note":
+            return None
+        severity = known.severity
+        if len(both) == known.num_variables:
+            severity = "error"
+        return dataclasses.replace(known, variables=both, severity=severity)
 
     def raise_to_error(self, kind, note):
         """Makes errors of what was found.

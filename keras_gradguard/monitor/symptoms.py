@@ -7,6 +7,7 @@ from keras_gradguard.diagnosis.not_applied import (
     still_findings,
 )
 from keras_gradguard.diagnosis.questions import (
+    explain_derivatives,
     explain_jumps,
     explain_zeros,
 )
@@ -96,9 +97,10 @@ class Symptoms:
         batch = self._hook.batch() if zero else None
         if batch is None:
             return []
-        found = [
+        step = self._step(batch)
+        found = explain_derivatives(step, zero) or [
             finding
-            for finding in explain_zeros(self._step(batch), zero)
+            for finding in explain_zeros(step, zero)
             if finding.cause in ALWAYS_ZERO
         ]
         hit = {path for finding in found for path in finding.variables}
@@ -120,16 +122,21 @@ class Symptoms:
             and path not in self._asked | self._told | self._lost
             and not self._expected.covers(path)
         ]
+        noise = None if zero or self._asked else self._trends.noise(_FEWEST)
+        if noise is not None:
+            zero, noise = list(counts), 10.0 * noise
         batch = self._hook.batch() if zero else None
         if batch is None:
             return []
+        number = min(counts[path][1] for path in zero)
+        note = f"seen in all {number} records of this training"
         return [
             dataclasses.replace(
                 finding,
                 certainty="suspected",
-                notes=(*finding.notes, _so_far(finding.variables, counts)),
+                notes=(*finding.notes, note),
             )
-            for finding in explain_zeros(self._step(batch), zero)
+            for finding in explain_zeros(self._step(batch), zero, noise or 0.0)
         ]
 
     @property
@@ -231,8 +238,3 @@ class Symptoms:
 
     def _step(self, batch):
         return self._log.step_on(batch, self._hook.answers)
-
-
-def _so_far(paths, counts):
-    number = min(counts[path][0] for path in paths)
-    return f"seen in all {number} records of this training"

@@ -107,6 +107,24 @@ def library_calls(frames):
     return tuple(names)
 
 
+def gradient_function(frames):
+    """Returns the type of the op in whose gradient function an op was made.
+
+    TensorFlow registers these functions in `tensorflow/python/ops/*_grad.py`,
+    each under the name of its op, e.g. `_ReluGradGrad` for `ReluGrad`.
+
+    Args:
+        frames: `(file, line, function)`s, the outermost first.
+
+    Returns:
+        e.g. `"ReluGrad"`, `None` outside of such a function.
+    """
+    for file, _, function in reversed(frames):
+        if file.endswith("_grad.py") and not is_users(file):
+            return function.strip("_").removesuffix("Grad") or None
+    return None
+
+
 def place_at(file, line, function):
     """Returns a `Place` with the source lines around it."""
     lines = linecache.getlines(file)
