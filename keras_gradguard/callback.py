@@ -9,6 +9,7 @@ from keras_gradguard.errors import (
     ACTIONS,
     FaultBarrier,
     checked_action,
+    checked_folder,
     fault_sentence,
 )
 from keras_gradguard.expected import Expected
@@ -132,7 +133,7 @@ class GradHealthCallback(keras.callbacks.Callback):
         self.on_nonfinite = checked_action(
             "on_nonfinite", on_nonfinite, (*ACTIONS, "skip")
         )
-        self.log_dir = log_dir
+        self.log_dir = checked_folder(log_dir)
         self.expect = expect
         self.thresholds = thresholds
         self.scalars = checked_level(scalars)

@@ -105,6 +105,20 @@ def checked_action(name, value, actions=ACTIONS):
     return value
 
 
+def checked_folder(value):
+    """Returns a `log_dir`, or raises TypeError that says what is expected.
+
+    Args:
+        value: What was given for it: a path, or `None`.
+    """
+    if value is not None and not isinstance(value, (str, os.PathLike)):
+        raise TypeError(
+            "`log_dir` must be a path or None. Received: "
+            f"log_dir={value!r} (of type {type(value).__name__})"
+        )
+    return value
+
+
 STRICT = "KERAS_GRADGUARD_STRICT"
 _MOST_LETTERS = 300
 

@@ -8,6 +8,7 @@ from keras_gradguard.errors import (
     FaultBarrier,
     LoopStopped,
     checked_action,
+    checked_folder,
     fault_sentence,
 )
 from keras_gradguard.expected import Expected
@@ -120,7 +121,7 @@ def watch(
     backend.require_supported()
     return Watch(
         model,
-        log_dir,
+        checked_folder(log_dir),
         checked_every(every),
         checked_action("on_break", on_break),
         checked_action("on_nonfinite", on_nonfinite, (*ACTIONS, "skip")),

@@ -457,7 +457,7 @@ class _Judge:
         return f": other terms train {_listed(shared)}"
 
     def _with(self, finding, term, *texts):
-        evidence = {**finding.evidence, "texts": texts}
+        evidence = {**finding.evidence, "addend": True, "texts": texts}
         loss = finding.loss or self._loss_of(term)
         return dataclasses.replace(finding, loss=loss, evidence=evidence)
 

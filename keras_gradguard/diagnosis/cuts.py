@@ -4,6 +4,7 @@ import collections
 import copy
 import dataclasses
 
+from keras_gradguard.diagnosis.derivatives import FLAT
 from keras_gradguard.diagnosis.outside_tape import (
     outside_findings,
     read_findings,
@@ -141,6 +142,10 @@ class Location:
         cause = None
         if cut.edge.is_state:
             cause = "state"
+        elif _gives_zeros(cut):
+            kind, cause = "zero", "sign" if op.type == "Sign" else FLAT
+            if op.has_own_gradient:
+                cause = "unexplained_zero"
         elif op.has_own_gradient:
             cause = "custom_gradient"
         types = [value.tensor.op.type for value in cut.path]
@@ -163,6 +168,11 @@ class Location:
             error=cut.edge.error,
             notes=(*notes, *_also(place, further)),
         )
+
+
+def _gives_zeros(cut):
+    op, made = cut.edge.op, cut.path[-1].tensor
+    return made.op is op and op.graph.oracle.gives_zeros(op, made.index)
 
 
 def _chain(cut):

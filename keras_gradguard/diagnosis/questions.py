@@ -19,6 +19,7 @@ from keras_gradguard.diagnosis.nonfinite import nonfinite_findings
 from keras_gradguard.diagnosis.outside_tape import read_findings
 from keras_gradguard.diagnosis.unused import ignoring_loss
 from keras_gradguard.diagnosis.zeros import zero_findings
+from keras_gradguard.graph.edges import FORWARD
 from keras_gradguard.model.layers import runs_eagerly
 from keras_gradguard.records.finding import Finding
 from keras_gradguard.source.frames import is_users
@@ -67,7 +68,31 @@ def explain_zero(step, zero):
         dataclasses.replace(finding, certainty="suspected")
         for finding in branch_findings(step, trace, connected)
     ]
-    return location.cuts(cut) + in_branches
+    explained = {path for f in in_branches for path in f.variables}
+    rest = [n for n in connected if step.paths[n] not in explained]
+    return location.cuts(cut) + in_branches + _recomputed(step, trace, rest)
+
+
+_RECOMPUTED = (
+    "inside a function with a custom gradient, such as `keras.remat`, which "
+    "gives zeros where no gradient exists"
+)
+
+
+def _recomputed(step, trace, numbers):
+    """Finds cuts in the forward pass behind a custom gradient."""
+    location = Location(
+        trace, step.model, step.variables, step.paths, branch=FORWARD
+    )
+    cut = [n for n in numbers if 0 < location.distance(n) < float("inf")]
+    return [
+        dataclasses.replace(
+            finding,
+            certainty="suspected",
+            notes=(*finding.notes, _RECOMPUTED),
+        )
+        for finding in location.cuts(cut)
+    ]
 
 
 def explain_dropped(step):

@@ -188,7 +188,7 @@ def _left_outside(step, trace, evidence):
             place=read.place,
             variables=tuple(paths),
             notes=(_OUTSIDE.format(_percent(share)),),
-            evidence={"share": share},
+            evidence={"addend": True, "share": share},
         )
     ]
 

@@ -8,7 +8,9 @@ from keras_gradguard.records.report import Diagnosis
 from keras_gradguard.source.dialect import Dialect
 
 
-def diagnoses_of(findings, num_variables, severity, step=None, epoch=None):
+def diagnoses_of(
+    findings, num_variables, severity, step=None, epoch=None, patches=None
+):
     """Turns findings into diagnoses, one per cut.
 
     Args:
@@ -17,6 +19,8 @@ def diagnoses_of(findings, num_variables, severity, step=None, epoch=None):
         severity: One of `records.SEVERITIES`.
         step: Training step, or `None`.
         epoch: Epoch, or `None`.
+        patches: Has `about(finding, code)`, which returns the `Help` with a
+            patch that was checked, or `None`.
 
     Returns:
         A tuple of `Diagnosis`, in the order of the findings.
@@ -36,13 +40,23 @@ def diagnoses_of(findings, num_variables, severity, step=None, epoch=None):
                 known, variables=tuple(both), notes=tuple(notes)
             )
         merged[key] = (rule, finding)
-    return tuple(
-        _diagnosis(rule, finding, num_variables, severity, step, epoch)
-        for rule, finding in merged.values()
-    )
+    found = []
+    for rule, finding in merged.values():
+        advice = rule.advice(finding, Dialect.at(finding.place).spell)
+        patch = None
+        if patches is not None and severity != "note":
+            patch = patches.about(finding, rule.code)
+        if patch is not None:
+            advice = (patch,)
+        found.append(
+            _diagnosis(
+                rule, finding, advice, num_variables, severity, step, epoch
+            )
+        )
+    return tuple(found)
 
 
-def _diagnosis(rule, finding, num_variables, severity, step, epoch):
+def _diagnosis(rule, finding, advice, num_variables, severity, step, epoch):
     place = finding.place
     evidence = {**finding.evidence}
     if finding.notes:
@@ -68,7 +82,7 @@ def _diagnosis(rule, finding, num_variables, severity, step, epoch):
         severity=severity,
         message=rule.message.format(**words),
         why=rule.why,
-        help=rule.advice(finding, Dialect.at(place).spell),
+        help=advice,
         file=place.file,
         line=place.line,
         function=place.function,

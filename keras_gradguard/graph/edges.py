@@ -47,6 +47,10 @@ class Edge:
     is_state: bool = False
 
 
+# In place of the number of a branch: what a custom gradient was written for.
+FORWARD = "forward"
+
+
 def edges(value, branch=None):
     """Returns the edges that lead to a value.
 
@@ -54,6 +58,8 @@ def edges(value, branch=None):
         value: A `Value`.
         branch: `None` to see every branch of conditionals, or the number of
             the only branch to see; Python functions then pass nothing.
+            `FORWARD` to see, in place of a custom gradient, the forward pass
+            that it belongs to.
 
     Returns:
         A list of `Edge`s.
@@ -67,6 +73,11 @@ def edges(value, branch=None):
         return _through_bodies(context, tensor, *found, branch)
     if op.type in SHAPE_ONLY:
         return []
+    if branch == FORWARD:
+        if op.has_own_gradient and tensor.index < len(op.inputs):
+            # TensorFlow marks what the function returned, which comes first.
+            return [Edge(Value(context, op.inputs[tensor.index]), context, op)]
+        branch = None
     passes, error = _asked(op, tensor)
     if op.type == "EagerPyFunc" and branch is not None:
         passes = (False,) * len(passes)
@@ -93,7 +104,7 @@ def _asked(op, tensor):
 def _through_bodies(context, tensor, kind, bodies, branch):
     # What a loop passes on unchanged is reached through its body.
     op, position = tensor.op, tensor.index
-    if kind == "branch" and branch is not None:
+    if kind == "branch" and branch not in (None, FORWARD):
         bodies = [bodies[min(branch, len(bodies) - 1)]]
     if kind == "while":
         decision = Value(bodies[0], bodies[0].graph.outputs[0])

@@ -178,6 +178,8 @@ class Graph:
             - `passes(op, index)`: `(bools, error)`: which inputs of an op
               get a gradient from one of its outputs, and the backend's words
               if it has no gradient at all, else `None`.
+            - `gives_zeros(op, index)`: whether one of them does not, because
+              its gradient is zero whatever the data are.
             - `constant(tensor)`: the array of a tensor that is a constant,
               `None` for all else.
             - `finds_length(op, index)`: whether the shape of an output hangs

@@ -60,6 +60,7 @@ class BadSteps:
         if self._number > MOST:
             return [], "warning"
         step = self._log.step_on(kept.batch, self._hook.answers)
+        self._log.patches.weights = kept.weights
         hit = self._hit(kept.measured)
         found = self._found(step, kept, hit)
         severity = severity_of(len(hit), len(step.paths))

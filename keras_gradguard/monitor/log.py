@@ -5,6 +5,7 @@ import dataclasses
 
 import numpy as np
 
+from keras_gradguard.advice.patches import Patches
 from keras_gradguard.backend import step_evidence
 from keras_gradguard.diagnosis.wording import diagnoses_of
 from keras_gradguard.graph.trace import Step
@@ -74,6 +75,7 @@ class TrainingLog:
         progress: `None`, or has `num_done` and `num_skipped`: how many steps
             are done, and how many of them were left out, see `Report`.
         num_records: How many records there are.
+        patches: The `Patches` of the user's lines.
         norms: The smallest and the largest global norm of them that is
             finite, or `None`.
     """
@@ -85,6 +87,7 @@ class TrainingLog:
         self.verdicts = RowVerdicts()
         self.progress = None
         self.num_records, self.norms = 0, None
+        self.patches = Patches()
         self._model = model
         self.events = EventOutput(writer)
         self._diagnoses = {}
@@ -185,7 +188,10 @@ class TrainingLog:
         paths = self.paths_of(variables)
         # Made anew: the weights are others than those of the step before.
         evidence = step_evidence(self._model, batch)
-        return Step(self._model, batch, variables, paths, evidence, answers)
+        step = Step(self._model, batch, variables, paths, evidence, answers)
+        if batch is not None:
+            self.patches.step, self.patches.weights = step, ()
+        return step
 
     def _paths_of_all(self, variables):
         """The paths of what one optimizer trains, looked up once."""
@@ -225,6 +231,7 @@ class TrainingLog:
             severity,
             step=self.now() if step is None else step,
             epoch=self.epoch,
+            patches=self.patches,
         )
         return tuple(map(self._in_model_order, found))
 

@@ -62,6 +62,7 @@ class Monitor:
         self._hook = hook
         self._model = hook.model
         self._log = log
+        log.patches.isolated = hook.nothing_drawn
         self._response = response
         self._symptoms = symptoms
         self._bad_steps = bad_steps
@@ -350,7 +351,7 @@ class Monitor:
 
     def _step(self, variables, asked=None):
         evidence = self._hook.evidence(variables if asked is None else asked)
-        return Step(
+        step = Step(
             self._model,
             evidence.data,
             tuple(variables),
@@ -358,3 +359,5 @@ class Monitor:
             evidence,
             self._hook.answers,
         )
+        self._log.patches.step, self._log.patches.weights = step, ()
+        return step

@@ -13,6 +13,7 @@ from keras_gradguard.records.kinds import KINDS, SCHEMA, SEVERITIES, STATUSES
 from keras_gradguard.records.report import (
     Diagnosis,
     Help,
+    Patch,
     Report,
     Undecided,
 )
@@ -29,7 +30,8 @@ _FIGURES = dict.fromkeys(
 )
 _TYPES = {
     **dict.fromkeys(("code", "name", "message", "why", "text"), str),
-    **dict.fromkeys(("before", "after"), _WORD),
+    **dict.fromkeys(("before", "after", "checked"), _WORD),
+    "digest": str,
     "certainty": str,
     "num_variables": int,
     **dict.fromkeys(("file", "function", "loss", "op", "layer"), _WORD),
@@ -130,9 +132,7 @@ def diagnosis_of(values):
     values = _known(Diagnosis, values)
     _expect("kind", values["kind"], KINDS)
     _expect("severity", values["severity"], SEVERITIES)
-    values["help"] = tuple(
-        Help(**_known(Help, item)) for item in values.get("help", ())
-    )
+    values["help"] = tuple(map(_help, values.get("help", ())))
     for name in ("snippet", "variables", "path"):
         values[name] = _words(name, values.get(name, []))
     evidence = values.get("evidence", {})
@@ -141,6 +141,19 @@ def diagnosis_of(values):
     if not isinstance(start, _COUNT):
         raise TypeError(f"its `evidence.snippet_start` is {start!r}")
     return Diagnosis(**values)
+
+
+def _help(values):
+    values = _known(Help, values)
+    patch = values.get("patch")
+    if patch is not None:
+        patch = _known(Patch, patch)
+        changes = [
+            (int(line), _words("old lines", old), _words("new lines", new))
+            for line, old, new in patch["changes"]
+        ]
+        values["patch"] = Patch(patch["file"], patch["digest"], tuple(changes))
+    return Help(**values)
 
 
 def _variable(values):

@@ -25,22 +25,59 @@ from keras_gradguard.records.text import render, render_report
 
 
 @dataclasses.dataclass(frozen=True)
+class Patch:
+    """A change of the user's file that was tried and helps.
+
+    Args:
+        file: The file, as Python names it.
+        digest: SHA-256 of its text before the change, in hexadecimal.
+        changes: `(line, old lines, new lines)`s in ascending order: the
+            number of the first line that goes, from 1, and lists of lines
+            without their ends.
+    """
+
+    file: str
+    digest: str
+    changes: tuple
+
+    def to_dict(self):
+        """Returns the fields as JSON-ready values."""
+        changes = [
+            [line, list(old), list(new)] for line, old, new in self.changes
+        ]
+        return {"file": self.file, "digest": self.digest, "changes": changes}
+
+
+@dataclasses.dataclass(frozen=True)
 class Help:
-    """One way to mend the code.
+    """One way to correct the code.
 
     Args:
         text: What to do, imperative, one line.
         before: The code as it is, or `None`.
         after: The code as it should be, or `None`.
+        checked: What was found when the change was tried, and what it does
+            to the value; `None` for general advice, which was not tried.
+        patch: The change of the user's file, a `Patch`, if it was checked.
     """
 
     text: str
     before: str | None = None
     after: str | None = None
+    checked: str | None = None
+    patch: Patch | None = None
 
     def to_dict(self):
-        """Returns `{"text", "before", "after"}`."""
-        return dataclasses.asdict(self)
+        """Returns the fields that are set, JSON-ready."""
+        values = {name: getattr(self, name) for name in _PLAIN}
+        if self.checked is not None:
+            values["checked"] = self.checked
+        if self.patch is not None:
+            values["patch"] = self.patch.to_dict()
+        return values
+
+
+_PLAIN = ("text", "before", "after")
 
 
 @dataclasses.dataclass(frozen=True)

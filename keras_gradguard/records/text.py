@@ -75,7 +75,7 @@ def facts(diagnosis):
 def _label(diagnosis):
     """What has become of the variables: some still get a gradient."""
     # An addend that trains nothing leaves them to the others.
-    is_addend = "share" in diagnosis.evidence
+    is_addend = "addend" in diagnosis.evidence
     is_lost = diagnosis.kind in WITHOUT_GRADIENT and not is_addend
     return "lost" if is_lost else "hits"
 
@@ -93,6 +93,13 @@ def change_lines(item):
     before = (item.before or "").splitlines()
     after = (item.after or "").splitlines()
     return [f"- {line}" for line in before] + [f"+ {line}" for line in after]
+
+
+def help_text(item):
+    """Returns what a `Help` says, with what was checked."""
+    if item.checked is None:
+        return item.text
+    return f"{item.text} (checked: {item.checked})"
 
 
 def explain_command(diagnosis):
@@ -156,7 +163,7 @@ def _data(diagnosis):
         "function": None if diagnosis.file else diagnosis.function,
     }
     values = {key: value for key, value in values.items() if value is not None}
-    said = ("notes", "snippet_start", "exception", "error")
+    said = ("notes", "snippet_start", "exception", "error", "addend")
     for key, value in diagnosis.evidence.items():
         if key not in said:
             values[key] = value
@@ -245,7 +252,7 @@ def render(diagnosis, width=80):
     for label, text in facts(diagnosis):
         lines += _wrap(f"{margin}= {label + ':':<5} ", text, width)
     for item in diagnosis.help:
-        lines += _wrap("help: ", item.text, width)
+        lines += _wrap("help: ", help_text(item), width)
         lines += [f"{margin}{line}" for line in change_lines(item)]
     lines.append(f"more: {explain_command(diagnosis)}")
     return "\n".join(lines)

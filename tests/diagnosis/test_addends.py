@@ -91,6 +91,17 @@ def ranks(y_true, y_pred):
     return tf.reduce_mean(tf.square(place), axis=-1)
 
 
+def of_signs(y_true, y_pred):
+    """An op whose gradient is registered, and always zero."""
+    return bce(y_true, y_pred) + 2.0 * signs(y_true, y_pred)
+
+
+def signs(y_true, y_pred):
+    """How many predictions are on the wrong side."""
+    side = tf.sign(y_pred - 0.5)  # cut
+    return tf.reduce_mean(tf.abs(side - tf.sign(y_true - 0.5)), -1)
+
+
 class Summing(keras.losses.Loss):
     """A sum in a subclass."""
 
@@ -107,6 +118,7 @@ SUMS = (
     (divided, hard_f1, "GG102", "Greater"),
     (of_numpy, errors, "GG116", "PyFunc"),
     (of_ranks, ranks, "GG111", "TopKV2"),
+    (of_signs, signs, "GG202", "Sign"),
     (Summing(name="summing"), levels, "GG105", "Round"),
 )
 sums = pytest.mark.parametrize(
@@ -275,6 +287,7 @@ def test_watched_loop(mode):
     assert (marked(hard_f1), "GG102") == ((found.file, found.line), found.code)
     note = found.evidence["notes"][0]
     assert "of the loss" in note and "trains nothing" in note
+    assert "= hits: " in str(found) and "= lost: " not in str(found)
     assert (mode == "eager") == ("share" in found.evidence)
 
 

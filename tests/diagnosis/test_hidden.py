@@ -198,3 +198,49 @@ def test_one_of_two_losses_is_cut(eager):
     assert expected == list(found.variables)
     assert "warning" == found.severity
     assert any("another loss" in note for note in found.evidence["notes"])
+
+
+class Recomputed(keras.layers.Layer):
+    """A block that is computed once more in the backward pass.
+
+    Args:
+        is_cut: Whether it rounds, or rounds with a straight-through estimator.
+    """
+
+    def __init__(self, is_cut):
+        super().__init__(name="block")
+        self.is_cut = is_cut
+        self.dense = keras.layers.Dense(6, activation="tanh", name="inner")
+
+    def build(self, shape):
+        """Builds the layer within."""
+        self.dense.build(shape)
+
+    def quantised(self, inputs):
+        """Rounds, and passes the gradient straight through unless cut."""
+        levels = tf.round(4.0 * inputs) / 4.0  # cut
+        if not self.is_cut:
+            levels = inputs + tf.stop_gradient(levels - inputs)
+        return self.dense(levels)
+
+    def call(self, inputs):
+        """Calls the block by way of `keras.remat`."""
+        return keras.remat(self.quantised)(inputs)
+
+
+@pytest.mark.parametrize("eager", MODES, ids=NAMES)
+def test_cut_in_a_recomputed_function(eager):
+    """The first batch tells: no other data would give a gradient."""
+    callback, _ = fit(classifier("mse", eager, middle=Recomputed(True)))
+    (found,) = callback.report.diagnoses
+    assert marked(Recomputed.quantised) == (found.file, found.line)
+    assert ("GG105", 0) == (found.code, found.step)
+    assert {"net/hidden/kernel", "net/hidden/bias"} == set(found.variables)
+
+
+@pytest.mark.parametrize("eager", MODES, ids=NAMES)
+def test_recomputed_straight_through_estimator_is_healthy(eager):
+    """The same block with a gradient."""
+    callback, error = fit(classifier("mse", eager, middle=Recomputed(False)))
+    assert error is None
+    assert "healthy" == callback.report.verdict

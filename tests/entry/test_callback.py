@@ -1,5 +1,6 @@
 """Door 2: when the callback looks, what it does, and what it leaves."""
 
+import functools
 import re
 import warnings
 
@@ -12,6 +13,7 @@ from keras_gradguard import (
     GradHealthCallback,
     GradientBreakError,
     GradientBreakWarning,
+    watch,
 )
 from keras_gradguard.errors import GuardFaultWarning
 from tests.fitting import MODES, NAMES, X, Y, classifier, fit
@@ -263,6 +265,15 @@ def test_bad_arguments(arguments, words):
     """The error says what was given and what is expected."""
     with pytest.raises(ValueError, match=re.escape(words)):
         GradHealthCallback(**arguments)
+
+
+def test_log_dir_is_a_path():
+    """An optimizer in its place is told at once, by `watch` too."""
+    watched = functools.partial(watch, classifier("mse"))
+    for entry in (watched, GradHealthCallback):
+        with pytest.raises(TypeError, match="must be a path .*log_dir=3 "):
+            entry(3)
+    assert "logs" == GradHealthCallback("logs").log_dir
 
 
 def test_unwritable_log_dir(tmp_path):

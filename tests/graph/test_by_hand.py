@@ -47,6 +47,10 @@ class Oracle:
             is_open and tensor.carries_gradient for tensor in op.inputs
         ), None
 
+    def gives_zeros(self, op, index):
+        """None has a gradient of zeros."""
+        return False
+
     def finds_length(self, op, index):
         """`Where` finds as many rows as there are."""
         return op.type == "Where"

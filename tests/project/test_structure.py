@@ -19,6 +19,7 @@ ALLOWED = {
     "source": {"records", "model"},
     "measure": {"records"},
     "diagnosis": {"graph", "source", "model", "records", "rules"},
+    "advice": {"diagnosis", "graph", "source", "records"},
     "report": {"records", "rules"},
     "view": {"records", "report"},
     INTERNALS: set(),
@@ -26,6 +27,7 @@ ALLOWED = {
     TRACING: {INTERNALS, "graph", "source", "model", "records"},
     HOOK: {CAPTURE, TRACING, INTERNALS, "model", "records", "errors"},
     "monitor": {
+        "advice",
         "backend",
         "diagnosis",
         "graph",
@@ -48,6 +50,7 @@ OUTER = {
     "source": {"keras"},
     "measure": {"numpy"},
     "diagnosis": {"numpy", "keras"},
+    "advice": {"numpy", "keras"},
     "report": {"numpy", "tensorboard", "google"},
     "view": {"numpy", "tensorboard", "werkzeug", "markupsafe"},
     "monitor": {"numpy", "keras"},

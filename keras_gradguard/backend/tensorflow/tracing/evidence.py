@@ -3,6 +3,9 @@
 The head of `graph.trace` says what each method answers.
 """
 
+import keras
+import numpy as np
+
 from keras_gradguard.backend.tensorflow.internals.graphs import (
     outermost,
     replica_variables,
@@ -44,6 +47,7 @@ from keras_gradguard.graph.trace import (
     NotAFunction,
     NothingSeen,
 )
+from keras_gradguard.model.layers import runs_eagerly
 
 
 class _Evidence:
@@ -95,6 +99,22 @@ class StepEvidence(_Evidence):
         super().__init__(seen)
         self.model = model
         self.data = data
+
+    def renewed(self):
+        """Returns the evidence of the same step, with nothing known of it."""
+        return StepEvidence(self.model, self.data)
+
+    @property
+    def runs_eagerly(self):
+        """Whether the step need not be traced."""
+        return runs_eagerly(self.model)
+
+    @property
+    def has_data(self):
+        """Whether the batch is one of values, not of specs."""
+        return self.data is not None and all(
+            map(_has_values, keras.tree.flatten(self.data))
+        )
 
     def _trace(self):
         return trace_of_graph(trace_step(self.model, self.data))
@@ -229,6 +249,10 @@ class LossEvidence(_Evidence):
             "loss_run",
             lambda: _loss_run(self.loss, *self._given, self._seen()),
         )
+
+
+def _has_values(one):
+    return one is None or isinstance(one, np.ndarray) or hasattr(one, "numpy")
 
 
 def _loss_run(loss, y_true, y_pred, seen=None):

@@ -17,6 +17,7 @@ from keras_gradguard.backend.tensorflow.internals.graphs import (
 from keras_gradguard.backend.tensorflow.internals.variables import (
     frames_to_stand_in,
 )
+from keras_gradguard.source.frames import gradient_function
 
 _probes = {}
 
@@ -33,15 +34,16 @@ def probe(op, position):
         position: Index of the output.
 
     Returns:
-        `(passes, error)`: a tuple of bools, one per input, and the text of
-        the LookupError if no gradient is registered, else `None`.
+        `(passes, error, zeros)`: a tuple of bools, one per input; the text
+        of the LookupError if no gradient is registered, else `None`; and
+        the numbers of the inputs whose gradient is zero whatever comes in.
     """
     output = op.outputs[position]
     if not _carries(output.dtype):
-        return (False,) * len(op.inputs), None
+        return (False,) * len(op.inputs), None, ()
     if runs_functions(op):
-        # Its body is not at hand, and a probe would rewrite the op.
-        return tuple(_carries(t.dtype) for t in op.inputs), None
+        # Its body is unknown here, and a probe would rewrite the op.
+        return tuple(_carries(t.dtype) for t in op.inputs), None, ()
     if custom_gradient_name(op):
         return _ask(op, output)
     sides = (op.inputs, op.outputs)
@@ -67,11 +69,51 @@ def _ask(op, output):
                 [output], sources, grad_ys=[seed], stop_gradients=sources
             )
         except LookupError as error:
-            return (False,) * len(sources), str(error)
+            return (False,) * len(sources), str(error), ()
         except Exception:  # noqa: BLE001
             # Not a cut that can be proved, so none that may be reported.
-            return (True,) * len(sources), None
-    return tuple(gradient is not None for gradient in gradients), None
+            return (True,) * len(sources), None, ()
+    passes = tuple(gradient is not None for gradient in gradients)
+    return passes, None, _without(seed, gradients)
+
+
+def _without(seed, gradients):
+    """Numbers of the gradients that were computed without the incoming one.
+
+    A gradient is linear in the incoming one, so these are zero.
+    """
+    return tuple(
+        number
+        for number, gradient in enumerate(gradients)
+        if isinstance(gradient, tf.Tensor)
+        and _carries(gradient.dtype)
+        and not _is_made_of(gradient, seed)
+    )
+
+
+def _is_made_of(tensor, source):
+    stack, seen = [tensor.op], set()
+    while stack:
+        op = stack.pop()
+        if op is source.op:
+            return True
+        if op not in seen:
+            seen.add(op)
+            stack += [t.op for t in op.inputs] + list(op.control_inputs)
+    return False
+
+
+def _closed(op, passes, zeros):
+    """What passes, without the inputs whose gradient is always zero.
+
+    An op that computes a gradient is left as it is: that a second derivative
+    is zero, as that of a ReLU, takes nothing from the first.
+    """
+    if not zeros or gradient_function(op.frames) is not None:
+        return passes
+    return tuple(
+        is_open and number not in zeros for number, is_open in enumerate(passes)
+    )
 
 
 def _finds_length(op, position):
@@ -107,7 +149,12 @@ class TracedOracle:
 
     def passes(self, op, index):
         """Returns which inputs get a gradient, see `probe`."""
-        return probe(op.native, index)
+        passes, error, zeros = probe(op.native, index)
+        return _closed(op, passes, zeros), error
+
+    def gives_zeros(self, op, index):
+        """Returns whether an op has a gradient that is always zero."""
+        return bool(probe(op.native, index)[2])
 
     def finds_length(self, op, index):
         """Returns whether a shape hangs on values."""
@@ -195,6 +242,19 @@ def _pulled_by_xla(ran, incoming):
     return compiled(ran.inputs, ran.outputs, tuple(incoming))
 
 
+def _zeros(ran, incoming, index):
+    """Numbers of the inputs whose gradient is zero whatever comes in."""
+    seed = incoming[index]
+    with new_graph("gradguard_probe").as_default():
+        given = tf.compat.v1.placeholder(seed.dtype, seed.shape)
+        incoming = [given if g is seed else g for g in incoming]
+        try:
+            return _without(given, _pulled(ran, incoming))
+        except Exception:  # noqa: BLE001
+            # Python code that wants numbers, say: nothing is proved.
+            return ()
+
+
 class RecordedOracle:
     """Asks of ops that ran eagerly, see `graph.ops.Graph`."""
 
@@ -203,9 +263,17 @@ class RecordedOracle:
 
     def passes(self, op, index):
         """Returns which inputs get a gradient from an output."""
+        passes, error, zeros = self._answer(op, index)
+        return _closed(op, passes, zeros), error
+
+    def gives_zeros(self, op, index):
+        """Returns whether an op has a gradient that is always zero."""
+        return bool(self._answer(op, index)[2])
+
+    def _answer(self, op, index):
         if op.type.startswith("__"):
-            # The body of a function that is not at hand.
-            return (True,) * len(op.inputs), None
+            # The body of a function that is unknown here.
+            return (True,) * len(op.inputs), None, ()
         sides = (op.inputs, op.outputs)
         key = (op.type, index, *(tuple(t.dtype for t in s) for s in sides))
         if op.has_own_gradient:
@@ -223,12 +291,17 @@ class RecordedOracle:
             with no_tape():
                 outgoing = list(_pulled(op.native, incoming))
         except LookupError as error:
-            return (False,) * len(op.inputs), str(error)
+            return (False,) * len(op.inputs), str(error), ()
         except Exception:  # noqa: BLE001
             # Not a cut that can be proved, so none that may be reported.
-            return (True,) * len(op.inputs), None
+            return (True,) * len(op.inputs), None, ()
         outgoing += [None] * (len(op.inputs) - len(outgoing))
-        return tuple(g is not None for g in outgoing[: len(op.inputs)]), None
+        passes = tuple(g is not None for g in outgoing[: len(op.inputs)])
+        is_any = any(
+            isinstance(g, tf.Tensor) and not np.any(g) for g in outgoing
+        )
+        zeros = _zeros(op.native, incoming, index) if is_any else ()
+        return passes, None, zeros
 
     def finds_length(self, op, index):
         """Returns `False`: the shape of a tensor that is there is known."""

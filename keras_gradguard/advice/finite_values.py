@@ -1,0 +1,214 @@
+"""Changes that keep an op where its value and gradient are finite."""
+
+import ast
+
+from keras_gradguard.advice.site import Rewrite, call_name
+
+_BOUNDED = "values nearer to the edge than {} are moved by as much"
+# 1 / _EPSILON must be finite in the dtype; 1e-7 is Keras' own epsilon.
+_EPSILON = {"float16": "1e-4", "bfloat16": "1e-4"}
+_LOGS = ("log", "log2", "log10")
+_ROOTS = ("sqrt", "rsqrt")
+_ARCS = ("arccos", "arcsin", "acos", "asin")
+_NORMS = ("norm", "euclidean_norm")
+_SPREADS = {"std": "var", "reduce_std": "var"}
+_POWERS = ("power", "pow")
+_DIVISIONS = ("divide", "true_divide", "realdiv")
+
+
+def finite(site):
+    """Proposes a form of the line whose value and gradient are finite."""
+    yield from _safe_side(site)
+    yield from _stable_form(site)
+    for node in site.nodes:
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
+            yield from _division(site, node, node.left, node.right)
+        elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Pow):
+            yield from _bounded(site, node.left)
+        elif isinstance(node, ast.Call) and node.args:
+            yield from _call(site, node)
+
+
+def _call(site, call):
+    name, first = call_name(call), call.args[0]
+    if name in _LOGS or name in _ROOTS:
+        yield from _shifted(site, first)
+        yield from _bounded(site, first)
+    elif name in _ARCS:
+        yield from _inside(site, first)
+    elif name in _NORMS and len(call.args) == 1:
+        square = f"{site.ops('square')}({site.source(first)})"
+        yield from _root_of(site, call, "sum", square)
+    elif name in _SPREADS:
+        yield from _root_of(site, call, "var", site.source(first))
+    elif name in _POWERS and len(call.args) == 2:
+        yield from _bounded(site, first)
+    elif name in _DIVISIONS and len(call.args) == 2:
+        yield from _division(site, call, *call.args)
+
+
+def _epsilon(site):
+    kinds = [d for d in site.finding.input_dtypes if d in _EPSILON]
+    return _EPSILON[kinds[0]] if kinds else "1e-7"
+
+
+def _shifted(site, node):
+    small = _epsilon(site)
+    yield Rewrite(
+        "add a small number to the argument",
+        (site.replace(node, f"{site.operand(node)} + {small}"),),
+        _BOUNDED.format(small),
+    )
+
+
+def _bounded(site, node):
+    small = _epsilon(site)
+    text = f"{site.ops('maximum')}({site.source(node)}, {small})"
+    yield Rewrite(
+        "bound the argument from below",
+        (site.replace(node, text),),
+        f"values below {small} give the value at {small}, and no gradient",
+    )
+
+
+def _inside(site, node):
+    small = "1e-3" if _epsilon(site) == "1e-4" else "1e-6"
+    clip = site.ops("clip")
+    text = f"{clip}({site.source(node)}, -1.0 + {small}, 1.0 - {small})"
+    yield Rewrite(
+        "clip the argument inside of -1 to 1",
+        (site.replace(node, text),),
+        f"values beyond 1 - {small} give the value there, and no gradient",
+    )
+
+
+def _root_of(site, call, reduce, value):
+    small = _epsilon(site)
+    rest = [f"{k.arg}={site.source(k.value)}" for k in call.keywords]
+    rest = [site.source(one) for one in call.args[1:]] + rest
+    total = f"{site.ops(reduce)}({', '.join([value, *rest])})"
+    yield Rewrite(
+        "write the root out and add a small number under it",
+        (site.replace(call, f"{site.ops('sqrt')}({total} + {small})"),),
+        _BOUNDED.format(small),
+    )
+
+
+def _division(site, node, left, right):
+    above, below = site.operand(left), site.operand(right)
+    small = _epsilon(site)
+    yield Rewrite(
+        "add a small number to the divisor",
+        (site.replace(right, f"({below} + {small})"),),
+        _BOUNDED.format(small),
+    )
+    yield Rewrite(
+        "bound the divisor from below",
+        (
+            site.replace(
+                right, f"{site.ops('maximum')}({site.source(right)}, {small})"
+            ),
+        ),
+        f"divisors below {small} count as {small}",
+    )
+    name = site.ops("divide_no_nan")
+    yield Rewrite(
+        "use a division that gives 0 where the divisor is 0",
+        (
+            site.replace(
+                node, f"{name}({site.source(left)}, {site.source(right)})"
+            ),
+        ),
+        f"a division by 0 gives 0 instead of NaN; {above} / 0 has no gradient",
+    )
+
+
+def _stable_form(site):
+    """One function in place of two of which the inner one leaves the range."""
+    stable = {
+        "softmax": "log_softmax",
+        "sigmoid": "log_sigmoid",
+    }
+    for call in site.calls("log"):
+        inner = call.args[0] if call.args else None
+        if not isinstance(inner, ast.Call):
+            if _is_one_plus_exp(inner):
+                value = site.source(inner.right.args[0])
+                yield _stable(site, call, f"{site.ops('softplus')}({value})")
+            continue
+        name = call_name(inner)
+        rest = ", ".join(
+            [site.source(one) for one in inner.args]
+            + [f"{k.arg}={site.source(k.value)}" for k in inner.keywords]
+        )
+        if name in stable:
+            yield _stable(site, call, f"{site.ops(stable[name])}({rest})")
+        if name in ("sum", "reduce_sum") and inner.args:
+            first = inner.args[0]
+            if isinstance(first, ast.Call) and call_name(first) == "exp":
+                value = site.source(first.args[0])
+                rest = [
+                    f"{k.arg}={site.source(k.value)}" for k in inner.keywords
+                ]
+                rest = [site.source(one) for one in inner.args[1:]] + rest
+                text = ", ".join([value, *rest])
+                yield _stable(site, call, f"{site.ops('logsumexp')}({text})")
+
+
+def _is_one_plus_exp(node):
+    return (
+        isinstance(node, ast.BinOp)
+        and isinstance(node.op, ast.Add)
+        and isinstance(node.left, ast.Constant)
+        and node.left.value == 1
+        and isinstance(node.right, ast.Call)
+        and call_name(node.right) == "exp"
+    )
+
+
+def _stable(site, call, text):
+    name = text.partition("(")[0]
+    return Rewrite(
+        f"use `{name}`, which is stable for large numbers",
+        (site.replace(call, text),),
+        "the value stays the same where it was finite",
+    )
+
+
+def _safe_side(site):
+    """A safe argument on the side of a `where` that is not chosen."""
+    for choice in site.calls("where"):
+        if len(choice.args) != 3:
+            continue
+        condition = site.source(choice.args[0])
+        ones, where = site.ops("ones_like"), site.ops("where")
+        for number, side in ((1, choice.args[1]), (2, choice.args[2])):
+            for node in ast.walk(side):
+                risky = _risky(node)
+                if risky is None:
+                    continue
+                value = site.source(risky)
+                both = [value, f"{ones}({value})"]
+                if number == 2:
+                    both.reverse()
+                safe = f"{where}({condition}, {', '.join(both)})"
+                yield Rewrite(
+                    "make the argument safe where its result is not chosen",
+                    (site.replace(risky, safe),),
+                    "the value stays the same",
+                )
+
+
+def _risky(node):
+    """The operand of an op that is not finite everywhere."""
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
+        return node.right
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Pow):
+        return node.left
+    if isinstance(node, ast.Call) and node.args:
+        name = call_name(node)
+        if name in (*_LOGS, *_ROOTS, *_ARCS, *_POWERS):
+            return node.args[0]
+        if name in _DIVISIONS:
+            return node.args[1]
+    return None

@@ -1,0 +1,114 @@
+"""The changes of a finding's line that were tried and help."""
+
+import contextlib
+import difflib
+import hashlib
+import time
+
+from keras_gradguard.advice.rewrites import rewrites
+from keras_gradguard.advice.site import Site, edited
+from keras_gradguard.advice.trial import StepTrial
+from keras_gradguard.records.report import Help, Patch
+
+# Each trial traces and runs a step.
+MOST_TRIALS = 6
+MOST_SECONDS = 10.0
+
+
+class Patches:
+    """Finds the patches for the findings of one training, each once.
+
+    Attributes:
+        step: The `Step` that was looked at last, `None` before.
+        weights: `(variable, value)` pairs that it ran with, if they are not
+            those of now.
+        isolated: Returns a context in which the step may run once more.
+    """
+
+    def __init__(self):
+        self.step, self.weights = None, ()
+        self.isolated = contextlib.nullcontext
+        self._known = {}
+
+    def about(self, finding, code):
+        """Returns the `Help` with a patch that was checked, or `None`.
+
+        Args:
+            finding: A `Finding`.
+            code: Code of the rule that explains it.
+        """
+        step, place = self.step, finding.place
+        can_run = step is not None and step.data is not None
+        if place.line is None or not can_run or step.evidence.seen is not None:
+            return None
+        key = (code, place.file, place.line)
+        if key not in self._known:
+            trial = StepTrial(step, finding, self.weights)
+            with self.isolated():
+                self._known[key] = checked_help(finding, code, trial)
+        return self._known[key]
+
+
+def checked_help(finding, code, trial):
+    """Returns the first change of the user's line that helps, or `None`.
+
+    Args:
+        finding: A `Finding`.
+        code: Code of the rule that explains it.
+        trial: Has `check(text)`, see `StepTrial`.
+
+    Returns:
+        A `Help` with the user's own lines before and after, and a `Patch`.
+    """
+    if finding.place.line is None:
+        return None
+    site, begin = Site(finding), time.monotonic()
+    for number, rewrite in enumerate(rewrites(site, code)):
+        if number >= MOST_TRIALS or time.monotonic() - begin > MOST_SECONDS:
+            return None
+        text = edited(site.text, rewrite.edits)
+        found = trial.check(text)
+        if found is not None:
+            return _help(site, rewrite, text, found)
+    return None
+
+
+def _help(site, rewrite, text, found):
+    effect = "" if rewrite.effect is None else f"; {rewrite.effect}"
+    patch = Patch(
+        site.file, digest_of(site.text), changes_between(site.text, text)
+    )
+    before = "\n".join(line for _, old, _ in patch.changes for line in old)
+    after = "\n".join(line for _, _, new in patch.changes for line in new)
+    return Help(
+        text=rewrite.text,
+        before=before,
+        after=after,
+        checked=f"{found}{effect}",
+        patch=patch,
+    )
+
+
+def digest_of(text):
+    """Returns the SHA-256 of a text, in hexadecimal."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def changes_between(old, new):
+    """Returns what differs between two texts, by lines.
+
+    Args:
+        old: The text as it is.
+        new: The text with a change.
+
+    Returns:
+        A tuple of `(line, old lines, new lines)`: the number of the first
+        line that goes, from 1, and tuples of lines without their ends.
+    """
+    before, after = old.splitlines(), new.splitlines()
+    matcher = difflib.SequenceMatcher(None, before, after, autojunk=False)
+    return tuple(
+        (begin + 1, tuple(before[begin:end]), tuple(after[first:last]))
+        for kind, begin, end, first, last in matcher.get_opcodes()
+        if kind != "equal"
+    )

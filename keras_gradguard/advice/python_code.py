@@ -1,0 +1,156 @@
+"""Changes that keep NumPy and Python code inside of the graph."""
+
+import ast
+
+import keras
+
+from keras_gradguard.advice.site import Edit, Rewrite, call_name
+
+_READ_OUT = ("numpy", "item", "tolist")
+_VALUES = ("float", "int", "bool")
+_ARRAYS = ("array", "asarray", "float32", "float64")
+_LARGEST = {"max": "maximum", "min": "minimum"}
+_SAME = "the value stays the same"
+_RENAMED = {
+    "acos": "arccos",
+    "asin": "arcsin",
+    "atan": "arctan",
+    "concatenate": "concatenate",
+    "fabs": "abs",
+    "pow": "power",
+}
+
+
+def leave_numpy(site):
+    """Operations on tensors in place of NumPy, `math`, `.numpy()`, `float`."""
+    for nodes in (site.nodes, site.around):
+        edits = [e for node in nodes for e in _tensor_code(site, node)]
+        if edits:
+            yield Rewrite("use operations on tensors", tuple(edits), _SAME)
+
+
+def _tensor_code(site, node):
+    """The edits that make one node an operation on tensors."""
+    if not isinstance(node, ast.Call):
+        return
+    name, function = call_name(node), node.func
+    if isinstance(function, ast.Attribute):
+        holder = function.value
+        if name in _READ_OUT and not node.args:
+            # Only the part behind the tensor goes.
+            yield _cut(site, holder, node)
+            return
+        module = _module_of(site, holder)
+        if module in ("numpy", "numpy.linalg", "math"):
+            if module == "numpy" and name in _ARRAYS and node.args:
+                yield from _without_call(site, node)
+                return
+            known = _RENAMED.get(name, name)
+            if hasattr(keras.ops, known):
+                yield site.replace(function, site.ops(known))
+            return
+        is_read = (
+            isinstance(holder, ast.Call) and call_name(holder) in _READ_OUT
+        )
+        if is_read and hasattr(keras.ops, str(name)):
+            value = site.source(holder.func.value)
+            rest = [value, *map(site.source, node.args)]
+            rest += [f"{k.arg}={site.source(k.value)}" for k in node.keywords]
+            yield site.replace(node, f"{site.ops(name)}({', '.join(rest)})")
+        return
+    if name in _VALUES and len(node.args) == 1:
+        yield from _without_call(site, node)
+
+
+def _cut(site, kept, node):
+    """Drops what stands behind the kept part of a node."""
+    whole, part = site.replace(node, ""), site.replace(kept, "")
+    return Edit(part.end, whole.end, "")
+
+
+def _without_call(site, call):
+    """Leaves the first argument in place of a call."""
+    whole, kept = site.replace(call, ""), site.replace(call.args[0], "")
+    is_alone = not isinstance(site.parent(call), (ast.BinOp, ast.UnaryOp))
+    if is_alone or site.operand(call.args[0]) == site.source(call.args[0]):
+        yield Edit(whole.start, kept.start, "")
+        yield Edit(kept.end, whole.end, "")
+    else:
+        yield site.replace(call.func, "")
+
+
+def _module_of(site, node):
+    """The module that a name of the file stands for, or `None`."""
+    written = site.source(node)
+    for alias, module in site.modules.items():
+        if written == alias or written.startswith(f"{alias}."):
+            return module + written[len(alias) :]
+    return None
+
+
+def on_tensors(site):
+    """`where`, `maximum` and logical operations in place of Python's own."""
+    edits = []
+    for node in site.nodes:
+        text = _as_operation(site, node)
+        if text is not None:
+            edits.append(site.replace(node, text))
+            yield Rewrite("use an operation on tensors", (edits[-1],), _SAME)
+        elif isinstance(node, ast.If):
+            yield from _without_if(site, node)
+    if len(edits) > 1:
+        yield Rewrite("use operations on tensors", tuple(edits), _SAME)
+
+
+def _as_operation(site, node):
+    source, ops = site.source, site.ops
+    if isinstance(node, ast.IfExp):
+        parts = map(source, (node.test, node.body, node.orelse))
+        return f"{ops('where')}({', '.join(parts)})"
+    if isinstance(node, ast.BoolOp):
+        kind = "and" if isinstance(node.op, ast.And) else "or"
+        text = source(node.values[0])
+        for value in node.values[1:]:
+            text = f"{ops(f'logical_{kind}')}({text}, {source(value)})"
+        return text
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
+        return f"{ops('logical_not')}({source(node.operand)})"
+    if isinstance(node, ast.Compare) and len(node.ops) == 2:
+        values = [node.left, *node.comparators]
+        pieces = [site.text_between(values[n], values[n + 1]) for n in (0, 1)]
+        return f"{ops('logical_and')}({', '.join(pieces)})"
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+        if node.func.id in _LARGEST and len(node.args) == 2:
+            both = ", ".join(map(source, node.args))
+            return f"{ops(_LARGEST[node.func.id])}({both})"
+    return None
+
+
+def _without_if(site, node):
+    """An `if` of which each side returns or assigns one value."""
+    later = site.next_statement(node)
+    sides = [node.body, node.orelse or ([later] if later is not None else [])]
+    if any(len(side) != 1 for side in sides):
+        return
+    one, other = (side[0] for side in sides)
+    values = [getattr(side, "value", None) for side in (one, other)]
+    if any(value is None for value in values):
+        return
+    test, *both = map(site.source, (node.test, *values))
+    chosen = f"{site.ops('where')}({test}, {', '.join(both)})"
+    if isinstance(one, ast.Return) and isinstance(other, ast.Return):
+        text = f"return {chosen}"
+    elif (
+        isinstance(one, ast.Assign)
+        and isinstance(other, ast.Assign)
+        and node.orelse
+        and [site.source(t) for t in one.targets]
+        == [site.source(t) for t in other.targets]
+    ):
+        text = f"{site.source(one.targets[0])} = {chosen}"
+    else:
+        return
+    last = other if not node.orelse else node
+    edit = site.replace(node, text)
+    edit = Edit(edit.start, site.replace(last, "").end, text)
+    yield Rewrite("choose with `where` instead of `if`", (edit,), _SAME)

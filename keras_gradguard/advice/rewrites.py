@@ -1,0 +1,303 @@
+"""For each cause the changes of a line that may correct it, the best first.
+
+A rewrite is a proposal: `advice.trial` runs it before anybody sees it. So one
+that does not fit the code, or does not help, costs a trial and no trust.
+"""
+
+import ast
+
+from keras_gradguard.advice.finite_values import finite
+from keras_gradguard.advice.python_code import leave_numpy, on_tensors
+from keras_gradguard.advice.site import Rewrite, call_name
+
+_SOFT = "the value becomes a soft one, so the loss differs"
+_COMPARED = {
+    **dict.fromkeys(("greater", "greater_equal"), (0, 1)),
+    **dict.fromkeys(("less", "less_equal"), (1, 0)),
+}
+_ORDERS = {
+    **dict.fromkeys((ast.Gt, ast.GtE), (0, 1)),
+    **dict.fromkeys((ast.Lt, ast.LtE), (1, 0)),
+}
+_ROUNDING = ("round", "rint", "floor", "ceil", "trunc")
+
+
+def rewrites(site, code):
+    """Yields the `Rewrite`s for a line.
+
+    Args:
+        site: The `Site`.
+        code: Code of the rule that explains its finding.
+    """
+    for propose in _PROPOSALS.get(code, ()):
+        yield from propose(site)
+
+
+def soften_comparisons(site):
+    """A sigmoid of the difference in place of a comparison."""
+    edits = [e for e in map(_softened(site), site.nodes) if e is not None]
+    for edit in edits:
+        yield Rewrite("use a sigmoid instead of the comparison", (edit,), _SOFT)
+    if len(edits) > 1:
+        text = "use sigmoids instead of the comparisons"
+        yield Rewrite(text, tuple(edits), _SOFT)
+
+
+def _softened(site):
+    def soften(node):
+        sides = _sides(node)
+        if sides is None:
+            return None
+        larger, smaller, is_equal = sides
+        gap = f"{site.operand(larger)} - {site.operand(smaller)}"
+        soft = f"{site.ops('sigmoid')}(10.0 * ({gap}))"
+        if is_equal is not None:
+            soft = f"{site.ops('exp')}(-10.0 * {site.ops('square')}({gap}))"
+            soft = soft if is_equal else f"(1.0 - {soft})"
+        holder = site.parent(node)
+        if isinstance(holder, ast.Call) and holder.args:
+            name, first = call_name(holder), holder.args[0]
+            if name == "cast" and first is node:
+                return site.replace(holder, soft)
+            if name == "where" and first is node and len(holder.args) == 3:
+                one, other = map(site.operand, holder.args[1:])
+                mixed = f"({other} + {soft} * ({one} - {other}))"
+                return site.replace(holder, mixed)
+            if name == "count_nonzero" and first is node:
+                total = site.ops("sum")
+                rest = [site.source(k) for k in holder.args[1:]]
+                rest += [
+                    f"{k.arg}={site.source(k.value)}"
+                    for k in holder.keywords
+                    if k.arg != "dtype"
+                ]
+                return site.replace(
+                    holder, f"{total}({', '.join([soft, *rest])})"
+                )
+        return site.replace(node, soft)
+
+    return soften
+
+
+def _sides(node):
+    """`(larger, smaller, is_equal)` of a comparison, `None` for all else."""
+    if isinstance(node, ast.Compare) and len(node.ops) == 1:
+        both, kind = (node.left, node.comparators[0]), type(node.ops[0])
+        if kind in _ORDERS:
+            first, second = _ORDERS[kind]
+            return both[first], both[second], None
+        if kind in (ast.Eq, ast.NotEq):
+            return *both, kind is ast.Eq
+    if isinstance(node, ast.Call) and len(node.args) == 2:
+        name = call_name(node)
+        if name in _COMPARED:
+            first, second = _COMPARED[name]
+            return node.args[first], node.args[second], None
+        if name in ("equal", "not_equal"):
+            return *node.args, name == "equal"
+    return None
+
+
+def match_by_probability(site):
+    """The probability of the label in place of `argmax(a) == argmax(b)`."""
+    for node in site.nodes:
+        sides = _sides(node)
+        if sides is None or sides[2] is not True:
+            continue
+        picked = [s if _is_argmax(s) else None for s in sides[:2]]
+        if not all(picked):
+            continue
+        (labels, axis), (scores, _) = (_scores(site, one) for one in picked)
+        share = f"{site.ops('softmax')}({scores}, axis={axis})"
+        text = f"{site.ops('sum')}({labels} * {share}, axis={axis})"
+        holder = site.parent(node)
+        if isinstance(holder, ast.Call) and call_name(holder) == "cast":
+            node = holder
+        yield Rewrite(
+            "use the probability of the label instead of a match of classes",
+            (site.replace(node, text),),
+            _SOFT,
+        )
+
+
+def _is_argmax(node):
+    return isinstance(node, ast.Call) and call_name(node) == "argmax"
+
+
+def _scores(site, call):
+    axis = [k.value for k in call.keywords if k.arg == "axis"] + call.args[1:2]
+    axis = site.source(axis[0]) if axis else "-1"
+    return site.operand(call.args[0]), axis
+
+
+def soften_argmax(site):
+    """A softmax in place of a one-hot code, an expected index for an index."""
+    for call in site.calls("argmax"):
+        if not call.args:
+            continue
+        scores, axis = _scores(site, call)
+        share = f"{site.ops('softmax')}(10.0 * {scores}, axis={axis})"
+        holder = site.parent(call)
+        if isinstance(holder, ast.Call) and call_name(holder) == "one_hot":
+            yield Rewrite(
+                "use a softmax instead of the one-hot code",
+                (site.replace(holder, share),),
+                _SOFT,
+            )
+        size = f"{site.ops('shape')}({scores})[{axis}]"
+        indices = f'{site.ops("cast")}({site.ops("arange")}({size}), "float32")'
+        text = f"{site.ops('sum')}({share} * {indices}, axis={axis})"
+        if isinstance(holder, ast.Call) and call_name(holder) == "cast":
+            call = holder
+        yield Rewrite(
+            "use the expected index under a softmax",
+            (site.replace(call, text),),
+            _SOFT,
+        )
+
+
+def pass_rounding(site):
+    """The value without rounding, or a straight-through estimator."""
+    plain, through = [], []
+    for call in site.calls(*_ROUNDING):
+        if len(call.args) < 1:
+            continue
+        value = site.operand(call.args[0])
+        stopped = f"{site.ops('stop_gradient')}({site.source(call)} - {value})"
+        plain.append(
+            Rewrite(
+                "leave the value as it is; rounding is for metrics",
+                (site.replace(call, value),),
+                "the value is no longer rounded",
+            )
+        )
+        through.append(
+            Rewrite(
+                "use a straight-through estimator",
+                (site.replace(call, f"({value} + {stopped})"),),
+                "the value stays the same; the gradient is that of the input",
+            )
+        )
+    for node in site.nodes:
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.FloorDiv):
+            left, right = site.operand(node.left), site.operand(node.right)
+            plain.append(
+                Rewrite(
+                    "divide without rounding",
+                    (site.replace(node, f"{left} / {right}"),),
+                    "the value is no longer rounded",
+                )
+            )
+    in_layer = site.finding.layer is not None
+    yield from through + plain if in_layer else plain + through
+
+
+def keep_float(site):
+    """The value that was cast to whole numbers."""
+    for call in site.calls("cast"):
+        if call.args:
+            yield Rewrite(
+                "keep the floating-point value",
+                (site.replace(call, site.operand(call.args[0])),),
+                "the value is no longer a whole number",
+            )
+    for call in site.calls("astype"):
+        yield Rewrite(
+            "keep the floating-point value",
+            (site.replace(call, site.operand(call.func.value)),),
+            "the value is no longer a whole number",
+        )
+
+
+def soften_sign(site):
+    """A hyperbolic tangent in place of a sign."""
+    for call in site.calls("sign"):
+        if call.args:
+            value = site.operand(call.args[0])
+            yield Rewrite(
+                "use tanh instead of the sign",
+                (site.replace(call, f"{site.ops('tanh')}(10.0 * {value})"),),
+                _SOFT,
+            )
+
+
+def pass_gradient(site):
+    """What was stopped, without the stop."""
+    for call in site.calls("stop_gradient"):
+        if call.args:
+            yield Rewrite(
+                "let the gradient pass here",
+                (site.replace(call, site.operand(call.args[0])),),
+                "the value stays the same",
+            )
+
+
+def without_clip(site):
+    """The value without bounds."""
+    for call in site.calls("clip", "clip_by_value", "hard_sigmoid"):
+        if call.args:
+            yield Rewrite(
+                "leave the value unbounded",
+                (site.replace(call, site.operand(call.args[0])),),
+                "the value may leave the bounds",
+            )
+
+
+def other_axis(site):
+    """A softmax over another axis than one of length 1."""
+    for call in site.calls("softmax", "log_softmax"):
+        given = [k.value for k in call.keywords if k.arg == "axis"]
+        given = given or call.args[1:2]
+        for axis in ("-1", "1", "-2"):
+            if given:
+                edit = site.replace(given[0], axis)
+            elif call.args:
+                inside = f"{site.source(call.args[0])}, axis={axis}"
+                edit = site.replace(call.args[0], inside)
+            else:
+                continue
+            if not given or site.source(given[0]) != axis:
+                yield Rewrite(
+                    f"take the softmax over axis {axis}",
+                    (edit,),
+                    "the shares add up to 1 over that axis",
+                )
+
+
+def keep_tensor(site):
+    """The tensor itself where its value was made into a constant."""
+    names = ("constant", "convert_to_tensor", "Variable", "array", "asarray")
+    for call in site.calls(*names):
+        if call.args:
+            yield Rewrite(
+                "use the tensor itself",
+                (site.replace(call, site.operand(call.args[0])),),
+                "the value stays the same",
+            )
+
+
+_PROPOSALS = {
+    "GG101": (leave_numpy,),
+    "GG102": (match_by_probability, soften_comparisons),
+    "GG103": (keep_float,),
+    "GG104": (match_by_probability, soften_argmax),
+    "GG105": (pass_rounding,),
+    "GG106": (pass_gradient,),
+    "GG108": (leave_numpy,),
+    "GG109": (on_tensors,),
+    "GG112": (soften_argmax, keep_float),
+    "GG114": (soften_comparisons,),
+    "GG116": (leave_numpy,),
+    "GG119": (keep_tensor, leave_numpy),
+    "GG202": (soften_sign,),
+    "GG203": (without_clip,),
+    "GG205": (other_axis,),
+    "GG223": (finite,),
+    "GG224": (finite,),
+    "GG225": (finite,),
+    "GG226": (finite,),
+    "GG227": (finite,),
+    "GG228": (finite,),
+    "GG229": (finite,),
+    "GG230": (finite,),
+}

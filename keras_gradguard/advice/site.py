@@ -1,0 +1,195 @@
+"""The line that a finding names, as syntax that can be rewritten."""
+
+import ast
+import dataclasses
+import functools
+import linecache
+
+from keras_gradguard.source.dialect import Dialect
+
+
+@dataclasses.dataclass(frozen=True)
+class Edit:
+    """Text that takes the place of other text.
+
+    Args:
+        start: Offset of the first letter that goes, in the file's text.
+        end: Offset behind the last one.
+        text: What comes in its place.
+    """
+
+    start: int
+    end: int
+    text: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Rewrite:
+    """A change of the user's code that may correct it.
+
+    Args:
+        text: What it does, imperative, one line, no full stop.
+        edits: The `Edit`s.
+        effect: What becomes of the value, a clause; `None` if it stays.
+    """
+
+    text: str
+    edits: tuple[Edit, ...]
+    effect: str | None = None
+
+
+_FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
+
+
+class Site:
+    """A line of the user's, the function around it, and what is known.
+
+    Args:
+        finding: A `Finding` with a line.
+    """
+
+    def __init__(self, finding):
+        self.finding = finding
+        self.file, self.line = finding.place.file, finding.place.line
+        self.text = "".join(linecache.getlines(self.file or ""))
+        self.dialect = Dialect.at(finding.place)
+        try:
+            self._tree = ast.parse(self.text)
+        except (SyntaxError, ValueError):
+            self._tree = ast.Module([], [])
+        self._parents = {
+            child: node
+            for node in ast.walk(self._tree)
+            for child in ast.iter_child_nodes(node)
+        }
+
+    @functools.cached_property
+    def function(self):
+        """The innermost function around the line, `None` in a module."""
+        found = [
+            node
+            for node in ast.walk(self._tree)
+            if isinstance(node, _FUNCTIONS) and self._covers(node)
+        ]
+        return max(found, key=lambda n: n.lineno, default=None)
+
+    @functools.cached_property
+    def nodes(self):
+        """The nodes on the line, the outer ones first."""
+        return [node for node in ast.walk(self._tree) if self._begins(node)]
+
+    @functools.cached_property
+    def around(self):
+        """The nodes of the whole function that holds the line."""
+        holder = self.function
+        while isinstance(holder, ast.Lambda):
+            holder = self.parent(holder)
+            if not isinstance(holder, ast.AST):
+                return self.nodes
+        return list(ast.walk(holder)) if holder is not None else self.nodes
+
+    def _covers(self, node):
+        return node.lineno <= self.line <= node.end_lineno
+
+    def _begins(self, node):
+        """An expression that runs over the line, no statement around it."""
+        if not hasattr(node, "lineno") or not self._covers(node):
+            return False
+        if isinstance(node, ast.expr):
+            return not isinstance(node, ast.Lambda)
+        return isinstance(node, (ast.If, ast.Assign, ast.AugAssign, ast.Return))
+
+    def parent(self, node):
+        """Returns the node around another one, `None` for the module."""
+        return self._parents.get(node)
+
+    def source(self, node):
+        """Returns the text of a node."""
+        return ast.get_source_segment(self.text, node) or ""
+
+    def operand(self, node):
+        """Returns the text of a node as an operand of an operator."""
+        text = self.source(node)
+        simple = (ast.Name, ast.Call, ast.Attribute, ast.Subscript)
+        if isinstance(node, (*simple, ast.Constant)) or text.startswith("("):
+            return text
+        return f"({text})"
+
+    def ops(self, name):
+        """Returns the name of an operation in the dialect of the line."""
+        return self.dialect.operation(name)
+
+    def calls(self, *names, nodes=None):
+        """Yields the calls of functions with some names, on the line.
+
+        Args:
+            names: Last parts of dotted names, e.g. `"argmax"`.
+            nodes: Where to look; by default on the line.
+        """
+        for node in self.nodes if nodes is None else nodes:
+            if isinstance(node, ast.Call) and call_name(node) in names:
+                yield node
+
+    def replace(self, node, text):
+        """Returns the `Edit` that puts a text in the place of a node."""
+        start = self._offset(node.lineno, node.col_offset)
+        end = self._offset(node.end_lineno, node.end_col_offset)
+        return Edit(start, end, text)
+
+    def text_between(self, first, last):
+        """Returns the text from the begin of one node to the end of another."""
+        start, end = self.replace(first, "").start, self.replace(last, "").end
+        return self.text[start:end]
+
+    def next_statement(self, node):
+        """Returns the statement behind one, `None` if it is the last."""
+        for body in ("body", "orelse", "finalbody"):
+            found = getattr(self.parent(node), body, None)
+            if isinstance(found, list) and node in found:
+                later = found[found.index(node) + 1 :]
+                return later[0] if later else None
+        return None
+
+    @functools.cached_property
+    def modules(self):
+        """Name of each imported module in the file -> its full name."""
+        return {
+            item.asname or item.name: item.name
+            for node in ast.walk(self._tree)
+            if isinstance(node, ast.Import)
+            for item in node.names
+        }
+
+    def _offset(self, line, column):
+        """Offset of a position as `ast` counts, in bytes of UTF-8."""
+        before = sum(map(len, self._lines[: line - 1]))
+        known = self._lines[line - 1].encode()[:column]
+        return before + len(known.decode(errors="ignore"))
+
+    @functools.cached_property
+    def _lines(self):
+        return self.text.splitlines(keepends=True)
+
+
+def call_name(call):
+    """Returns the last part of the name of what is called, or `None`."""
+    function = call.func
+    if isinstance(function, ast.Name):
+        return function.id
+    return getattr(function, "attr", None)
+
+
+def edited(text, edits):
+    """Returns a text with some edits made; those inside others are dropped.
+
+    Args:
+        text: The text.
+        edits: `Edit`s in any order.
+    """
+    outer = []
+    for edit in sorted(edits, key=lambda e: (e.start, -e.end)):
+        if not outer or edit.start >= outer[-1].end:
+            outer.append(edit)
+    for edit in reversed(outer):
+        text = text[: edit.start] + edit.text + text[edit.end :]
+    return text

@@ -1,0 +1,111 @@
+"""Runs a step with a change of the user's code, and says whether it helps."""
+
+import keras
+import numpy as np
+
+from keras_gradguard.diagnosis.addends import explain_addends
+from keras_gradguard.diagnosis.cuts import Location
+from keras_gradguard.source.swap import NotSwapped, swapped
+
+_ALL = "all {} variables"
+_SOME = "{} of {} variables"
+
+
+class StepTrial:
+    """Tries changes on a training step.
+
+    The step runs in a scratch copy, as each look at a step does: weights,
+    optimizer and random state are as before.
+
+    Args:
+        step: The `Step`.
+        finding: The `Finding` that a change is to correct.
+        weights: `(variable, value)` pairs of the weights to run it with; by
+            default those of now.
+    """
+
+    def __init__(self, step, finding, weights=()):
+        self._step = step
+        self._finding = finding
+        self._weights = weights
+        self._hit = set(finding.variables)
+
+    def check(self, text):
+        """Tries another text of the file.
+
+        Args:
+            text: The text of the finding's file with a change.
+
+        Returns:
+            What was checked, a clause; `None` if the change does not help.
+        """
+        place, evidence = self._finding.place, self._step.evidence.renewed()
+        names = (("keras", keras),)
+        try:
+            with swapped(place.file, place.line, text, names):
+                return self._verdict(evidence)
+        except (NotSwapped, SyntaxError, ValueError):
+            return None
+
+    def _verdict(self, evidence):
+        trace = evidence.traced()
+        if trace.error is None:
+            if not self._is_connected(trace):
+                return None
+        elif not evidence.runs_eagerly:
+            return None
+        if not evidence.has_data:
+            return f"a gradient reaches {self._count()}"
+        recorded = evidence.recorded(self._weights)
+        if recorded.error is not None or not self._is_finite(recorded):
+            return None
+        return f"{self._count()} get a finite gradient on this batch"
+
+    def _is_connected(self, trace):
+        """Whether each variable that was hit is reached, and no other lost."""
+        step = self._step
+        now = Location(trace, step.model, step.variables, step.paths)
+        before = step.evidence.traced()
+        known = None
+        if before.error is None:
+            known = Location(before, step.model, step.variables, step.paths)
+        for number, path in enumerate(step.paths):
+            is_lost = now.distance(number) > 0
+            was_lost = known is None or known.distance(number) > 0
+            if is_lost and (path in self._hit or not was_lost):
+                return False
+        return self._is_new_silent(trace)
+
+    def _is_new_silent(self, trace):
+        """Whether no addend of the loss is cut that was not cut before."""
+        place = self._finding.place
+        found = explain_addends(self._step, trace, is_judged=False).findings
+        lines = {f.place.line for f in found if f.place.file != place.file}
+        return place.line not in lines
+
+    def _is_finite(self, recorded):
+        arrays = {}
+        for variables, gradients in recorded.applied:
+            for variable, gradient in zip(variables, gradients, strict=True):
+                arrays[id(variable)] = recorded.graph.oracle.array(gradient)
+        if not arrays:
+            return False
+        for variable, path in zip(
+            self._step.variables, self._step.paths, strict=True
+        ):
+            array = arrays.get(id(variable))
+            if array is None:
+                if path in self._hit:
+                    return False
+            elif not np.all(np.isfinite(array)):
+                return False
+            elif path in self._hit and not np.any(array):
+                return False
+        return True
+
+    def _count(self):
+        total = len(self._step.paths)
+        hit = len(self._hit) or total
+        return (
+            (_ALL.format(total)) if hit == total else _SOME.format(hit, total)
+        )

@@ -1,0 +1,94 @@
+"""Functions of a file, run for a moment from another text of it."""
+
+import contextlib
+import gc
+import os
+import tempfile
+import types
+
+
+class NotSwapped(Exception):
+    """The other text does not have the functions that the file has."""
+
+
+@contextlib.contextmanager
+def swapped(file, line, text, names=()):
+    """Gives the functions that hold a line the code of another text.
+
+    The code of the function objects is exchanged, so that it does not matter
+    who holds them: a model, a closure, a decorator. Frames that are running
+    keep theirs.
+
+    Args:
+        file: The file, as the code objects name it.
+        line: A line of it, from 1.
+        text: Its text with a change inside of functions that hold the line.
+        names: `(name, value)` pairs that the other text needs and the
+            globals of a function may lack.
+
+    Raises:
+        NotSwapped: If no function holds the line, or it is not the same one
+            in the other text.
+    """
+    held = [f for f in _functions(file) if _holds(f.__code__, line)]
+    if not held:
+        raise NotSwapped(f"no function holds line {line}")
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as end:
+        # AutoGraph and tracebacks read the source where the code says it is.
+        path = os.path.join(folder, os.path.basename(file) or "cell.py")
+        with open(path, "w", encoding="utf-8") as other:
+            other.write(text)
+        made = _codes(compile(text, path, "exec", dont_inherit=True))
+        for function in held:
+            code = function.__code__
+            new = made.get(_key(code))
+            if new is None or new.co_freevars != code.co_freevars:
+                raise NotSwapped(f"{code.co_name} has changed")
+            end.callback(setattr, function, "__code__", code)
+            for name, value in names:
+                if name not in function.__globals__:
+                    function.__globals__[name] = value
+                    end.callback(function.__globals__.pop, name, None)
+            function.__code__ = new
+        yield
+
+
+def _functions(file):
+    return [
+        found
+        for found in gc.get_objects()
+        if type(found) is types.FunctionType
+        and found.__code__.co_filename == file
+        and found.__code__.co_name != "<module>"
+    ]
+
+
+def _holds(code, line):
+    lines = [number for _, _, number in code.co_lines() if number]
+    lines += [
+        number
+        for inner in _inner(code)
+        for _, _, number in inner.co_lines()
+        if number
+    ]
+    return bool(lines) and min(lines) <= line <= max(lines)
+
+
+def _inner(code):
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield constant
+            yield from _inner(constant)
+
+
+def _codes(module):
+    """Key of each function in a compiled text -> its code."""
+    return {_key(code): code for code in _inner(module)}
+
+
+def _key(code):
+    return (
+        code.co_qualname,
+        code.co_firstlineno,
+        code.co_varnames[: code.co_argcount + code.co_kwonlyargcount],
+    )
