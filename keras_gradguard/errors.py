@@ -1,4 +1,4 @@
-"""What is raised and what is warned; no TensorFlow."""
+"""Exceptions and warnings; this module needs no TensorFlow."""
 
 import os
 import sys
@@ -11,11 +11,11 @@ _LIBRARIES = ("site-packages", "dist-packages")
 
 
 class GradientBreakError(ValueError):
-    """A gradient is broken; the text is the rendered diagnosis.
+    """A gradient is broken; the message is the rendered diagnosis.
 
     Args:
-        report: The `Report` that tells what is broken.
-        cause: Text of the exception that this one stands for, if any.
+        report: The `Report` with the diagnoses.
+        cause: Text of the exception that this one replaces, if any.
     """
 
     # AutoGraph rebuilds exceptions that it does not know, unless told so.
@@ -34,28 +34,28 @@ class GradientBreakError(ValueError):
 
 
 class LoopStopped(Exception):
-    """Leaves the block of `watch`, which swallows it."""
+    """Leaves the block of `watch`, which catches it."""
 
     ag_pass_through = True
 
 
 class GradientBreakWarning(UserWarning):
-    """A gradient is broken, and training goes on."""
+    """A gradient is broken, and training continues."""
 
 
 class GuardFaultWarning(UserWarning):
-    """The guard itself failed and has switched itself off (GG900)."""
+    """keras_gradguard itself failed and stopped checking (GG900)."""
 
 
 class UnsupportedBackendError(RuntimeError):
-    """Keras runs on a backend on which gradients cannot be checked."""
+    """Gradients cannot be checked on the current Keras backend."""
 
 
 class UnsupportedBackendWarning(UserWarning):
-    """Training goes on, on a backend on which gradients are not checked."""
+    """Training continues on a backend without gradient checks."""
 
 
-# What tells of a broken gradient; a filter of the user's may raise the warning.
+# A warnings filter of the user may raise the warning.
 FINDINGS = (GradientBreakError, GradientBreakWarning, LoopStopped)
 
 
