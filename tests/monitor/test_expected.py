@@ -69,7 +69,7 @@ def two_fit(model, **arguments):
 
 
 def accepted(tmp_path, callback):
-    """Stores a report as the README says."""
+    """Stores a report as the documentation says."""
     file = tmp_path / "accepted.json"
     file.write_text(callback.report.to_json())
     return file
