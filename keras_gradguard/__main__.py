@@ -35,6 +35,7 @@ def _parser():
     parser = argparse.ArgumentParser(
         prog="keras-gradguard",
         description="Explains broken gradients in Keras training.",
+        epilog="Example: keras-gradguard explain argmax",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     explain = commands.add_parser(
@@ -64,7 +65,9 @@ def _parser():
     )
     replay.set_defaults(command=_replay)
     stored = commands.add_parser(
-        "report", help="print a stored report, or the findings in a log folder"
+        "report",
+        help="print a stored report, or the findings in a log folder",
+        epilog="Exit code 1: the verdict of the stored report is not healthy.",
     )
     stored.add_argument(
         "path",

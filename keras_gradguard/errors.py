@@ -75,7 +75,7 @@ def warn_of(diagnosis):
 
 
 def _users_line():
-    """`(file, line)` of the innermost frame that is no library's."""
+    """`(file, line)` of the innermost frame outside libraries."""
     frame = sys._getframe(1)
     last = frame
     while frame is not None:
@@ -113,7 +113,7 @@ class FaultBarrier:
     """Runs the guard's own code; a fault of it never reaches training.
 
     The first fault is warned of once and closes the barrier; those that follow
-    from it are not told of. With the environment variable
+    from it are not reported. With the environment variable
     `KERAS_GRADGUARD_STRICT=1` faults are raised instead: the tests run like
     that.
 
@@ -129,7 +129,7 @@ class FaultBarrier:
         self._note_fault = note_fault
 
     def guarded(self):
-        """Catches a fault of the code in the block; lets findings pass."""
+        """Catches faults of the code in the block, but not findings."""
         return self
 
     def around(self, *managers):
@@ -148,7 +148,7 @@ class FaultBarrier:
         """Opens the block."""
 
     def __exit__(self, kind, fault, trace):
-        """Tells of a fault, and keeps it from the training."""
+        """Reports a fault and keeps it from the training."""
         if kind is None or not issubclass(kind, Exception):
             return False
         if issubclass(kind, FINDINGS) or os.environ.get(STRICT) == "1":
@@ -163,10 +163,10 @@ class FaultBarrier:
 
 
 def fault_sentence(when, reason):
-    """Says what a fault has left unchecked, for `Report.not_checked`.
+    """Returns the sentence for `Report.not_checked` after a fault.
 
     Args:
-        when: When it came, e.g. `"after 3 steps"`.
+        when: When it happened, e.g. `"after 3 steps"`.
         reason: What `FaultBarrier` gives `note_fault`.
     """
     return (

@@ -146,7 +146,7 @@ def _bad_and_zero(rows):
 
 
 def _add_zeros(findings, log, num_variables):
-    """One batch proves a slope that is zero everywhere, and no other."""
+    """One batch proves only a derivative that is zero for any data."""
     for finding in findings:
         severity = "note"
         if finding.cause in ALWAYS_ZERO:

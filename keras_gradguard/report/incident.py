@@ -258,12 +258,12 @@ def broken_records(folder):
 
 
 def replay_note(folder):
-    """Returns the note that tells how to run an incident once more.
+    """Returns the note that tells how to replay an incident.
 
     Args:
         folder: The folder of the incident.
     """
-    return f"run it again: {_command(folder)}"
+    return f"replay it: {_command(folder)}"
 
 
 def _command(folder):
