@@ -1,4 +1,4 @@
-"""The results as one picture, for the README."""
+"""The results as one picture, for `docs/costs.md`."""
 
 import pathlib
 

@@ -1,4 +1,4 @@
-"""Finds the line that cuts a gradient, mends it, and trains a classifier.
+"""Finds the line that cuts a gradient, then trains with a corrected loss.
 
     python examples/01_find_the_cut.py [LOG_DIR]
 
@@ -25,17 +25,17 @@ WANTED_ACCURACY = 0.90
 
 @tf.function
 def decide(scores):
-    """Returns 1 for every digit that the model believes in, else 0."""
+    """Returns 1 for every digit with a score above 0.5, else 0."""
     return tf.cast(scores > 0.5, tf.float32)
 
 
 def wrong_decisions(y_true, y_pred):
-    """What we want to be small, but nothing can be learned from it."""
+    """The error rate: what we want to be small, but without a gradient."""
     return tf.reduce_mean(tf.square(y_true - decide(y_pred)), axis=-1)
 
 
 def distance(y_true, y_pred):
-    """The same loss without the threshold: the scores stay soft."""
+    """The same loss on the scores, without the threshold."""
     return tf.reduce_mean(tf.square(y_true - y_pred), axis=-1)
 
 
@@ -64,7 +64,7 @@ def build_model():
 
 
 def train(loss, data, log_dir, epochs):
-    """Trains a new model under guard; returns its validation accuracy."""
+    """Trains a new model; returns its validation accuracy."""
     x, y, x_validation, y_validation = data
     model = build_model()
     model.compile("adam", loss=GradGuardLoss(loss), metrics=["accuracy"])
@@ -74,7 +74,7 @@ def train(loss, data, log_dir, epochs):
 
 
 def main():
-    """Runs the broken loss, then the mended one."""
+    """Trains with the broken loss, then with the corrected one."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("log_dir", nargs="?", default="logs/find_the_cut")
     log_dir = parser.parse_args().log_dir
@@ -89,7 +89,9 @@ def main():
         print(error)
 
     print("\nSecond try: the loss keeps the scores soft.\n")
-    accuracy = train(distance, data, os.path.join(log_dir, "mended"), epochs=20)
+    accuracy = train(
+        distance, data, os.path.join(log_dir, "corrected"), epochs=20
+    )
     print(f"validation accuracy: {accuracy:.3f}")
     print(f"tensorboard --logdir {log_dir}")
     if accuracy < WANTED_ACCURACY:

@@ -1,11 +1,18 @@
 """Finds broken gradients in Keras models while they train.
 
-The names are loaded on first use, so that importing the package (as
-TensorBoard does for its plugins) loads neither TensorFlow nor Keras.
+- `GradHealthCallback`: checks and records the gradients of `fit`.
+- `GradGuardLoss`: wraps a loss in `compile` and checks its gradient.
+- `watch`: checks a custom training loop with `tf.GradientTape`.
+- `diagnose`: checks a compiled model on one batch, without training.
+- `check_loss`: checks a loss on one batch, without a model.
+- `Report`, `Diagnosis`: what the others return.
+- `GradientBreakError`, `GradientBreakWarning`: what they raise and warn.
 """
 
 import importlib
 
+# Loaded on first use: TensorBoard imports the package for its plugin, and that
+# must load neither TensorFlow nor Keras.
 _HOMES = {
     "Diagnosis": "records",
     "GradGuardLoss": "loss",
@@ -31,9 +38,9 @@ def __getattr__(name):
         if (error.name or "").split(".")[0] != "tensorflow":
             raise
         raise ModuleNotFoundError(
-            "keras_gradguard needs Keras on TensorFlow, and no TensorFlow is "
-            "installed here. Install one: pip install tensorflow (or "
-            "tensorflow-cpu, or your vendor's build).",
+            "keras_gradguard needs Keras on TensorFlow, but TensorFlow is not "
+            "installed: pip install tensorflow (or tensorflow-cpu, or your "
+            "vendor's build).",
             name="tensorflow",
         ) from error
     value = getattr(home, name)

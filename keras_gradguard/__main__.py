@@ -1,4 +1,4 @@
-"""The command line: what the guard knows and found, and bad steps again."""
+"""The command line: explain rules, print reports, replay NaN steps."""
 
 import argparse
 import os
@@ -14,11 +14,12 @@ def main(argv=None):
     """Runs one command and returns its exit code.
 
     Args:
-        argv: Arguments after the program's name; by default `sys.argv`'s.
+        argv: Arguments after the name of the program; by default those of
+            `sys.argv`.
 
     Returns:
         0; 1 for a stored report whose verdict is not `"healthy"`; 2 if the
-        command cannot do what it was asked.
+        command failed.
     """
     arguments = _parser().parse_args(argv)
     try:
@@ -33,39 +34,48 @@ def main(argv=None):
 def _parser():
     parser = argparse.ArgumentParser(
         prog="keras-gradguard",
-        description="Explains what broke a gradient in Keras training.",
+        description="Explains broken gradients in Keras training.",
+        epilog="Example: keras-gradguard explain argmax",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     explain = commands.add_parser(
-        "explain", help="say all that is known of one rule"
+        "explain", help="explain a rule, with a bad and a good example"
     )
     explain.add_argument(
-        "rule", metavar="CODE", help="code or name, e.g. GG104 or argmax"
+        "rule", metavar="CODE", help="its code or name, e.g. GG104 or argmax"
     )
     explain.set_defaults(command=_explain)
     replay = commands.add_parser(
-        "replay", help="run the bad step of an incident once more"
+        "replay", help="replay a recorded NaN or Inf step"
     )
     replay.add_argument(
-        "folder", metavar="FOLDER", help="e.g. logs/incidents/step_12"
+        "folder",
+        metavar="FOLDER",
+        help="the incident folder, e.g. logs/incidents/step_12",
     )
     replay.add_argument(
         "--model",
         required=True,
         metavar="FILE.py:FUNCTION",
-        help="function that returns the compiled model",
+        help=(
+            "function without arguments that returns the compiled model; "
+            "FILE.py is imported, so guard its training with "
+            "`if __name__ == '__main__':`"
+        ),
     )
     replay.set_defaults(command=_replay)
     stored = commands.add_parser(
-        "report", help="print a stored report, or what a log folder holds"
+        "report",
+        help="print a stored report, or the findings in a log folder",
+        epilog="Exit code 1: the verdict of the stored report is not healthy.",
     )
     stored.add_argument(
         "path",
         metavar="PATH",
-        help="file that holds `report.to_json()`, or a `log_dir`",
+        help="file written from `report.to_json()`, or a `log_dir`",
     )
     stored.set_defaults(command=_report)
-    table = commands.add_parser("rules", help="list the rules")
+    table = commands.add_parser("rules", help="list all rules")
     table.set_defaults(command=_rules)
     return parser
 

@@ -1,4 +1,4 @@
-"""The callback that decides at which steps the guard looks and records."""
+"""The callback that finds broken gradients in `fit`."""
 
 import warnings
 
@@ -41,73 +41,76 @@ if backend.unsupported() is None:
     from keras_gradguard.report.writer import SummaryWriter
 
 _NO_TRAINING = (
-    "This callback was in no `fit`, and what a copy of it has seen is in the "
-    "report of the copy."
+    "This callback has not been used in a `fit`. (If Keras trained with a copy "
+    "of it, see the report of that copy.)"
 )
 
 
 class GradHealthCallback(keras.callbacks.Callback):
     """Finds broken gradients while a model trains, and records their norms.
 
-    On the first batch, before the first weight update, and at every later
-    trace of the training step, each trainable variable must get a gradient.
-    One that gets none is traced back to the op and the source line that cut
-    it; one that Keras does not know, such as a `tf.Variable` as an attribute
-    of a layer, is named with the first record. The L2 norm of every
-    variable's gradient is taken in the training step itself, unscaled and
-    before clipping; its mean over the epoch so far is `grad_norm` in the logs.
+    Every trainable variable must get a gradient, on the first batch (before
+    the first weight update) and at every later trace of the training step.
+    If one gets none, the report names the op and the source line that cut
+    it. A variable that Keras does not track, such as a `tf.Variable` stored
+    as an attribute of a layer, is reported with the first record.
 
-    A step whose gradient or loss is NaN or Inf is run once more outside the
-    training, to say where it begins; with `log_dir` it is also kept below
-    `<log_dir>/incidents` (at most 3, of at most 256 MB each), for `python -m
-    keras_gradguard replay`. A gradient that stays zero, fades, explodes or
-    moves no weight is told of after `thresholds["patience"]` records, so
-    the more records the sooner.
+    The callback computes the L2 norm of each variable's gradient inside the
+    training step, without loss scaling and before clipping. `grad_norm` in
+    the logs is the mean of the global norm over the epoch so far.
 
-    Where Keras does not run on TensorFlow the callback warns once and does
+    If a gradient or the loss is NaN or Inf, the callback replays that step
+    outside the training to find where the value first appears. With
+    `log_dir` it also saves the step below `<log_dir>/incidents` (at most 3
+    steps of at most 256 MB each) for `python -m keras_gradguard replay`.
+
+    Gradients that stay zero, vanish, explode or do not change the weights
+    are reported after `thresholds["patience"]` consecutive records, so a
+    smaller `every` reports them sooner.
+
+    On a backend other than TensorFlow the callback warns once and does
     nothing; its report says that gradients were not checked.
 
     Args:
         log_dir: Folder for TensorBoard; the run is `<log_dir>/gradients`.
             `None` writes nothing.
-        every: Steps between two written records, of which the first step is
-            one; or a function of the step that returns whether to record
+        every: Number of steps between two records, starting with the first
+            step; or a function of the step that returns whether to record
             it, such as `lambda step: step < 10 or step % 100 == 0` or
-            `keras_gradguard.schedule.thinning`. It is asked once a step;
-            steps count from 0 in each `fit`, one for each call of the train
-            function (several batches with `steps_per_execution`).
-        on_break: What a broken gradient does: `"warn"` (once for each cut),
-            `"raise"` a `GradientBreakError`, or `"stop"` the training. Where
-            no variable gets a gradient Keras cannot go on: `"warn"` then
-            raises `GradientBreakError` too.
-        on_nonfinite: What a gradient or loss that is not finite does:
+            `keras_gradguard.schedule.thinning`. The function is called once
+            per step. Steps count from 0 in each `fit`, one for each call of
+            the train function (several batches with `steps_per_execution`).
+        on_break: What to do about a broken gradient: `"warn"` (once for
+            each cut), `"raise"` a `GradientBreakError`, or `"stop"` the
+            training. If no variable gets a gradient, Keras cannot continue
+            and `"warn"` raises `GradientBreakError` too.
+        on_nonfinite: What to do about a gradient or loss that is NaN or Inf:
             `"warn"`; `"raise"` a `GradientBreakError`; `"stop"` the
-            training; or `"skip"`, go on without that step. But for
-            `"warn"` the weights, the optimizer and the statistics of
-            layers stay as they were before it. A `train_step` of the
-            user's own is held back by its gradients alone, unless it calls
-            `optimizer.scale_loss`; of several updates in it, the bad one
-            and those after it.
-        expect: Regular expressions; a variable whose path one of them finds
-            (`re.search`) is meant to get no gradient. Ready-made ones are
-            `POOLER` and `AUXILIARY_HEAD` in `keras_gradguard.expected`. A
-            `pathlib.Path` among them, or alone, is a file of accepted
-            breaks, the `report.to_json()` of an earlier training: they are
-            notes in the report, not warned of and not acted on.
-        thresholds: From which figures on a gradient is too small or too
-            large: `"default"`, `"sagemaker"`, `"autotrainer"`,
-            `"deepchecker"`, or a dict of figures such as `{"patience": 3}`;
-            `"preset"` in it names the one that they change. See
-            `keras_gradguard.thresholds.Thresholds`.
-        scalars: Which curves TensorBoard's own pages get: `"variables"` (the
-            norm of each gradient), `"layers"` (one for each layer),
-            `"global"` (the norm over all, and how many gradients are missing,
-            zero or not finite), or `"histograms"` (the first, and the spread
-            of each gradient: slow, and much to write). The Gradients tab has
-            all norms, whichever.
+            training; or `"skip"` the step and continue. With all but
+            `"warn"`, weights, optimizer and layer state stay as they were
+            before the step. A custom `train_step` is checked by its
+            gradients only, unless it calls `optimizer.scale_loss`; if it
+            makes several updates, the bad one and those after it are not
+            applied.
+        expect: Silences known, harmless findings: a regular expression, or
+            a list of them, for the paths (`re.search`) of variables that
+            need no gradient; `keras_gradguard.expected` has `POOLER` and
+            `AUXILIARY_HEAD`. A `pathlib.Path`, alone or in the list, is a
+            baseline file, written from `report.to_json()` of an earlier
+            training: its findings become notes in the report.
+        thresholds: When a gradient is too small or too large: `"default"`,
+            `"sagemaker"`, `"autotrainer"`, `"deepchecker"`, or a dict such
+            as `{"patience": 3}`; its key `"preset"` names the preset to
+            start from. See `keras_gradguard.thresholds.Thresholds`.
+        scalars: The curves on TensorBoard's own pages: `"variables"` (the
+            norm of each gradient), `"layers"` (one norm per layer),
+            `"global"` (the global norm, and how many gradients are missing,
+            zero or not finite), or `"histograms"` (`"variables"` and a
+            histogram of each gradient: slow, with large logs). The
+            Gradients tab always has all norms.
 
     Raises:
-        ValueError: If an argument is not as described.
+        ValueError: If an argument has no valid value.
 
     Example:
     ```python
@@ -150,13 +153,13 @@ class GradHealthCallback(keras.callbacks.Callback):
 
     @property
     def report(self):
-        """The live `Report`: what is broken and each variable's gradient."""
+        """The `Report` so far: findings, and each variable's gradient."""
         if self._log is None:
             return Report(not_checked=" ".join(self._not_checked) or None)
         return self._log.report
 
     def on_train_begin(self, logs=None):
-        """Hooks the training step and starts a new report."""
+        """Attaches to the training step and starts a new report."""
         self._leave()
         if backend.unsupported() is not None:
             backend.warn_unsupported()
@@ -174,10 +177,9 @@ class GradHealthCallback(keras.callbacks.Callback):
                 self._log.close()
         if number > 1 and self.on_nonfinite != "warn":
             warnings.warn(
-                "GradHealthCallback cannot leave out a step that several "
-                f"replicas take together ({number} here), so with on_nonfinite="
-                f"{self.on_nonfinite!r} the weights of a bad step are not "
-                "those before it.",
+                f"GradHealthCallback cannot undo a step of {number} replicas: "
+                f"with on_nonfinite={self.on_nonfinite!r} the weights after a "
+                "NaN or Inf step are not those from before it.",
                 UserWarning,
                 stacklevel=2,
             )
@@ -207,14 +209,14 @@ class GradHealthCallback(keras.callbacks.Callback):
         )
 
     def on_epoch_begin(self, epoch, logs=None):
-        """Notes the epoch for the diagnoses to come."""
+        """Stores the epoch for later diagnoses."""
         if self._log is not None:
             self._log.epoch = epoch
         if self._monitor is not None:
             self._monitor.begin_epoch()
 
     def on_train_batch_begin(self, batch, logs=None):
-        """Lets the next call of the train function be guarded."""
+        """Prepares the next call of the train function."""
         if self._monitor is None:
             return
         self._is_due, refused = False, None
@@ -223,7 +225,7 @@ class GradHealthCallback(keras.callbacks.Callback):
                 try:
                     self._is_due = self._schedule.is_due(self._num_steps)
                 except ValueError as error:
-                    # It is the user's own function that fails.
+                    # The function given as `every` has failed.
                     refused = error
             if refused is not None:
                 raise refused
@@ -233,7 +235,7 @@ class GradHealthCallback(keras.callbacks.Callback):
         self._monitor.expect_step(self._is_due)
 
     def on_train_batch_end(self, batch, logs=None):
-        """Looks at the step, writes a record when one is due."""
+        """Checks the step and writes a record when one is due."""
         self._num_steps += 1
         if self._monitor is None:
             return
@@ -247,7 +249,7 @@ class GradHealthCallback(keras.callbacks.Callback):
             raise
 
     def on_train_end(self, logs=None):
-        """Leaves the model as it was, and says in one line what is known."""
+        """Restores the model and prints the verdict in one line."""
         if self._monitor is None:
             return
         self._monitor.end()
@@ -270,7 +272,7 @@ class GradHealthCallback(keras.callbacks.Callback):
                 )
 
     def _leave(self):
-        """Leaves the model as it was and closes the event file."""
+        """Restores the model and closes the event file."""
         if self._monitor is not None:
             self._monitor.finish()
             self._monitor = None

@@ -1,4 +1,4 @@
-"""What is raised and what is warned; no TensorFlow."""
+"""Exceptions and warnings; this module needs no TensorFlow."""
 
 import os
 import sys
@@ -11,11 +11,11 @@ _LIBRARIES = ("site-packages", "dist-packages")
 
 
 class GradientBreakError(ValueError):
-    """A gradient is broken; the text is the rendered diagnosis.
+    """A gradient is broken; the message is the rendered diagnosis.
 
     Args:
-        report: The `Report` that tells what is broken.
-        cause: Text of the exception that this one stands for, if any.
+        report: The `Report` with the diagnoses.
+        cause: Text of the exception that this one replaces, if any.
     """
 
     # AutoGraph rebuilds exceptions that it does not know, unless told so.
@@ -34,28 +34,28 @@ class GradientBreakError(ValueError):
 
 
 class LoopStopped(Exception):
-    """Leaves the block of `watch`, which swallows it."""
+    """Leaves the block of `watch`, which catches it."""
 
     ag_pass_through = True
 
 
 class GradientBreakWarning(UserWarning):
-    """A gradient is broken, and training goes on."""
+    """A gradient is broken, and training continues."""
 
 
 class GuardFaultWarning(UserWarning):
-    """The guard itself failed and has switched itself off (GG900)."""
+    """keras_gradguard itself failed and stopped checking (GG900)."""
 
 
 class UnsupportedBackendError(RuntimeError):
-    """Keras runs on a backend on which gradients cannot be checked."""
+    """Gradients cannot be checked on the current Keras backend."""
 
 
 class UnsupportedBackendWarning(UserWarning):
-    """Training goes on, on a backend on which gradients are not checked."""
+    """Training continues on a backend without gradient checks."""
 
 
-# What tells of a broken gradient; a filter of the user's may raise the warning.
+# A warnings filter of the user may raise the warning.
 FINDINGS = (GradientBreakError, GradientBreakWarning, LoopStopped)
 
 
@@ -75,7 +75,7 @@ def warn_of(diagnosis):
 
 
 def _users_line():
-    """`(file, line)` of the innermost frame that is no library's."""
+    """`(file, line)` of the innermost frame outside libraries."""
     frame = sys._getframe(1)
     last = frame
     while frame is not None:
@@ -127,7 +127,7 @@ class FaultBarrier:
     """Runs the guard's own code; a fault of it never reaches training.
 
     The first fault is warned of once and closes the barrier; those that follow
-    from it are not told of. With the environment variable
+    from it are not reported. With the environment variable
     `KERAS_GRADGUARD_STRICT=1` faults are raised instead: the tests run like
     that.
 
@@ -143,7 +143,7 @@ class FaultBarrier:
         self._note_fault = note_fault
 
     def guarded(self):
-        """Catches a fault of the code in the block; lets findings pass."""
+        """Catches faults of the code in the block, but not findings."""
         return self
 
     def around(self, *managers):
@@ -162,7 +162,7 @@ class FaultBarrier:
         """Opens the block."""
 
     def __exit__(self, kind, fault, trace):
-        """Tells of a fault, and keeps it from the training."""
+        """Reports a fault and keeps it from the training."""
         if kind is None or not issubclass(kind, Exception):
             return False
         if issubclass(kind, FINDINGS) or os.environ.get(STRICT) == "1":
@@ -177,10 +177,10 @@ class FaultBarrier:
 
 
 def fault_sentence(when, reason):
-    """Says what a fault has left unchecked, for `Report.not_checked`.
+    """Returns the sentence for `Report.not_checked` after a fault.
 
     Args:
-        when: When it came, e.g. `"after 3 steps"`.
+        when: When it happened, e.g. `"after 3 steps"`.
         reason: What `FaultBarrier` gives `note_fault`.
     """
     return (

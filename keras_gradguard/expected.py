@@ -1,4 +1,4 @@
-"""Variables that are meant to get no gradient; accepted breaks."""
+"""Variables that need no gradient, and accepted findings."""
 
 import dataclasses
 import ntpath
@@ -7,22 +7,22 @@ import re
 
 from keras_gradguard.records.reading import read_report
 
-# Jupyter and Colab name a cell anew in each session.
+# Jupyter and Colab give a cell a new name in each session.
 _CELL = re.compile(r"ipykernel_\d+|ipython-input-")
 
 
 class Baseline:
-    """The breaks of a stored report.
+    """The findings of a stored report.
 
-    A break is the same one on another machine and with its line moved. One
-    that hits a variable that the file does not list is not the same. Steps
-    that are NaN or Inf are not accepted: `on_nonfinite` is about them.
+    A finding still counts as the same on another machine and after its line
+    has moved. One that affects a variable not listed in the file is new.
+    Steps with NaN or Inf are never accepted; use `on_nonfinite` for them.
 
     Args:
-        path: File that holds what `Report.to_json` returns.
+        path: A file written from `Report.to_json`.
 
     Raises:
-        ValueError: If it does not.
+        ValueError: If the file does not hold such a report.
     """
 
     def __init__(self, path):
@@ -31,12 +31,12 @@ class Baseline:
             diagnoses = read_report(path).diagnoses
         except ValueError as error:
             raise ValueError(
-                f"`expect` takes a path as a file of accepted breaks, but "
-                f"{error}. Such a file is the report of a training whose "
-                "breaks are accepted: "
+                f"a path given to `expect` must be a baseline file, but "
+                f"{error}. To make one, write the report of a training whose "
+                "findings you accept: "
                 f'`pathlib.Path("{self._name}").write_text('
-                "callback.report.to_json())`. A pattern of variable paths is "
-                "given as a text, not as a path"
+                "callback.report.to_json())`. Pass a regular expression for "
+                "variable paths as a string, not as a path"
             ) from error
         self._variables = {}
         for diagnosis in diagnoses:
@@ -45,12 +45,12 @@ class Baseline:
                 known.update(diagnosis.variables)
 
     def accepts(self, diagnosis):
-        """Returns whether a `Diagnosis` is one of the accepted breaks."""
+        """Returns whether a `Diagnosis` is an accepted one."""
         known = self._variables.get(_mark(diagnosis))
         return known is not None and known.issuperset(diagnosis.variables)
 
     def as_note(self, diagnosis):
-        """Returns an accepted `Diagnosis` as a note that says so."""
+        """Returns an accepted `Diagnosis` as a note that names the file."""
         evidence = dict(diagnosis.evidence)
         notes = evidence.get("notes", ())
         accepted = f"accepted in {self._name}"
@@ -61,7 +61,7 @@ class Baseline:
 
 
 def _mark(diagnosis):
-    """What stays the same of a break when lines move and machines change."""
+    """What identifies a finding when lines move and machines change."""
     mark = (diagnosis.code, diagnosis.function, diagnosis.loss)
     if diagnosis.line is None:
         return (*mark, diagnosis.layer, diagnosis.op)
@@ -84,7 +84,7 @@ def _guilty_line(diagnosis):
     return " ".join("".join(lines).split())
 
 
-# The pooler of a pretrained encoder of which the token outputs alone are used.
+# The pooler of a pretrained encoder when only its token outputs are used.
 # Names: Hugging Face `bert/pooler/dense/kernel` (huggingface/transformers#2256,
 # #5427; of RoBERTa: #1727) and `albert/pooler/kernel` (transformers,
 # modeling_tf_albert.py), ALBERT-TF2.0 `albert_model/pooler_transform/kernel`
@@ -95,7 +95,7 @@ POOLER = (
     r"/(kernel|bias)(#\d+)?$"
 )
 
-# A classifier at the side that is trained without a loss of its own. Names:
+# An auxiliary classifier without a loss of its own. Names:
 # GoogLeNet and Inception v3 `AuxLogits/...` (TF-slim, inception_v3.py),
 # `aux_logits/...`, `aux_1/...` and `auxiliary_output_1/...` (ports of GoogLeNet
 # to Keras), Hugging Face segmentation `auxiliary_head/...` (transformers,
@@ -107,16 +107,16 @@ AUXILIARY_HEAD = (
 
 
 class Expected:
-    """Patterns of variables without a gradient, and files of breaks.
+    """Patterns of variables without a gradient, and baseline files.
 
     Args:
         patterns: One or several of: regular expressions (a variable is
-            expected if one of them finds something in its path, by
-            `re.search`); paths (`os.PathLike`) of reports as JSON, whose
-            breaks are accepted.
+            expected to have no gradient if `re.search` finds one of them in
+            its path); paths (`os.PathLike`) of reports stored as JSON, whose
+            findings are accepted.
 
     Raises:
-        ValueError: If one is neither.
+        ValueError: If an item is neither.
     """
 
     def __init__(self, patterns=()):
@@ -135,11 +135,11 @@ class Expected:
         ]
 
     def covers(self, path):
-        """Returns whether the variable at `path` may go without."""
+        """Returns whether the variable at `path` may have no gradient."""
         return any(pattern.search(path) for pattern in self._patterns)
 
     def strip(self, findings):
-        """Takes expected variables out of findings, and empty findings."""
+        """Removes expected variables from findings, then empty findings."""
         kept = []
         for finding in findings:
             paths = tuple(p for p in finding.variables if not self.covers(p))
@@ -148,7 +148,7 @@ class Expected:
         return kept
 
     def accept(self, diagnoses):
-        """Makes notes of the diagnoses that a file accepts.
+        """Turns the diagnoses that a baseline file accepts into notes.
 
         Args:
             diagnoses: `Diagnosis` values.
@@ -175,13 +175,13 @@ def _compiled(pattern):
     except (re.error, TypeError) as error:
         raise _error(pattern, error) from error
     if isinstance(compiled.pattern, bytes):
-        raise _error(pattern, "paths are texts, not bytes")
+        raise _error(pattern, "variable paths are str, not bytes")
     return compiled
 
 
 def _error(given, reason):
     return ValueError(
-        "`expect` takes regular expressions of variable paths, such as "
-        'r"pooler/", and `pathlib.Path`s of files of accepted breaks. '
+        "`expect` takes regular expressions that match variable paths, such as "
+        'r"pooler/", and `pathlib.Path`s of baseline files. '
         f"Received: {given!r}, which is neither: {reason}"
     )

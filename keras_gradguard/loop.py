@@ -1,4 +1,4 @@
-"""The context manager that watches a custom training loop."""
+"""The context manager that finds broken gradients in a custom loop."""
 
 import warnings
 
@@ -32,15 +32,15 @@ if backend.unsupported() is None:
     from keras_gradguard.monitor.symptoms import Symptoms
     from keras_gradguard.report.writer import SummaryWriter
 
-_NO_STEP = "The `with` block of `watch` has not begun."
+_NO_STEP = "The `with` block of `watch` has not started."
 _NOTHING = (
-    "watch({name}) has seen no update of the model's variables, so nothing "
-    "was measured and nothing was checked. {why}"
+    "watch({name}) saw no update of the model's variables, so nothing was "
+    "measured or checked. {why}"
 )
 _TRACED = (
-    "A @tf.function that was called before the block runs as it was traced "
-    "then. Enter `watch` before the first call of the training step, or make "
-    "the step anew inside the block: `step = tf.function(step.python_function)`"
+    "A @tf.function that was called before the block keeps its earlier trace. "
+    "Enter `watch` before the first call of the training step, or recreate the "
+    "step inside the block: `step = tf.function(step.python_function)`"
 )
 _NO_OPTIMIZER = (
     "No Keras optimizer was found; pass yours: watch(model, optimizer=...)."
@@ -58,55 +58,59 @@ def watch(
     optimizer=None,
     scalars="variables",
 ):
-    """Gives a custom training loop what `GradHealthCallback` gives `fit`.
+    """Finds broken gradients in a custom training loop.
 
-    A step is one call of `optimizer.apply` (or `apply_gradients`) that trains
-    a variable of the model; other models and optimizers are left alone. In
-    the first step each trainable variable must get a gradient; one that gets
-    none is traced back to the op and the source line that cut it, before the
-    first update. The norms are those of the gradients that the loop gives
-    the optimizer, unscaled and before the optimizer clips them.
+    `watch` does for a loop with `tf.GradientTape` what `GradHealthCallback`
+    does for `fit`. A step is one call of `optimizer.apply` (or
+    `apply_gradients`) that trains a variable of the model; other models and
+    optimizers are not affected. In the first step, before the first update,
+    every trainable variable must get a gradient; if one gets none, the
+    report names the op and the source line that cut it. The norms are those
+    of the gradients that the loop passes to the optimizer, without loss
+    scaling and before the optimizer clips them.
 
-    Enter the block before the first call of a training step that is a
-    `tf.function`: one that was traced before cannot be seen, and the block
-    says so when it ends. In such a step Python does not run; its records
-    wait in the graph (at most 512) and are written by `health.step()`, which
-    may be called in each turn of the loop, or when the block ends. An eager
-    loop needs no such call. A `tf.function` that was traced in the block
-    measures nothing any more after it.
+    If the training step is a `tf.function`, enter the block before its first
+    call. A step traced earlier cannot be measured; `watch` then warns at the
+    end of the block. A compiled step runs no Python, so its records stay in
+    the graph (at most 512) until `health.step()`, which you may call in every
+    iteration, or the end of the block. An eager loop does not need
+    `health.step()`. After the block, a `tf.function` traced inside it no
+    longer measures anything.
 
-    With `on_nonfinite` other than `"warn"` the weights stay as they were
-    before the bad update. Where a NaN begins is told if it is in the first
-    step of an eager loop; later steps cannot be run once more. Nor are
-    gradients that stay zero explained. With several replicas the norms are
-    those of the gradients that they have added up, and every update is made.
+    With any `on_nonfinite` but `"warn"` the weights stay as they were before
+    the bad update. `watch` locates the origin of a NaN only in the first step
+    of an eager loop, because it cannot replay later steps; for the same
+    reason it does not explain gradients that stay zero. With several
+    replicas the norms are those of the summed gradients, and every update is
+    applied.
 
     Args:
         model: The Keras model to watch; it need not be compiled or built.
-        log_dir: As for `GradHealthCallback`. On several machines only the
+        log_dir: As for `GradHealthCallback`. With several machines only the
             chief measures, writes and warns.
-        every: Steps between two written records; the first step is one.
-        on_break: What a missing gradient does: `"warn"`, `"raise"` a
+        every: Number of steps between two records, starting with the first
+            step.
+        on_break: What to do about a missing gradient: `"warn"`, `"raise"` a
             `GradientBreakError`, or `"stop"`: leave the block before the
-            update, without an exception; the code behind it runs on. Where
-            no variable gets a gradient Keras cannot go on: `"warn"` then
+            update, without an exception, and continue after it. If no
+            variable gets a gradient, Keras cannot continue and `"warn"`
             raises `GradientBreakError` too.
-        on_nonfinite: What a gradient that is not finite does: `"warn"`,
-            `"raise"`, `"stop"` or `"skip"` (that update is not made). In a
-            compiled step `"raise"` and `"stop"` act at the next
-            `health.step()`; until then no update is made.
+        on_nonfinite: What to do about a gradient that is NaN or Inf:
+            `"warn"`, `"raise"`, `"stop"` or `"skip"` (do not apply that
+            update). In a compiled step `"raise"` and `"stop"` take effect at
+            the next `health.step()`; until then no update is applied.
         expect: As for `GradHealthCallback`.
         thresholds: As for `GradHealthCallback`.
         optimizer: The Keras optimizer of the loop, or a list of them. By
-            default all that are alive as the block begins, and those that
-            are made in it before the first step is done.
-        scalars: As for `GradHealthCallback`, but for `"histograms"`.
+            default every optimizer that exists when the block starts or is
+            created in it before the end of the first step.
+        scalars: As for `GradHealthCallback`, without `"histograms"`.
 
     Returns:
-        A `Watch`, to be used in a `with` statement.
+        A `Watch`, for use in a `with` statement.
 
     Raises:
-        ValueError: If an argument is not as described.
+        ValueError: If an argument has no valid value.
         UnsupportedBackendError: If Keras does not run on TensorFlow.
 
     Example:
@@ -133,7 +137,7 @@ def watch(
 
 
 class Watch:
-    """Watches a model while its `with` block runs, see `watch`.
+    """Checks a model while its `with` block runs, see `watch`.
 
     Args:
         model: The Keras model.
@@ -141,13 +145,13 @@ class Watch:
         every: Steps between two records.
         on_break: `"warn"`, `"raise"` or `"stop"`.
         on_nonfinite: The same, or `"skip"`.
-        expected: The `Expected` variables without a gradient.
+        expected: The `Expected` findings.
         thresholds: The `Thresholds`.
-        optimizer: An optimizer, several, or `None` to find them.
-        scalars: Which curves are written.
+        optimizer: An optimizer, a list of them, or `None` to find them.
+        scalars: The curves to write.
 
     Attributes:
-        stopped: Whether `"stop"` has ended the block.
+        stopped: Whether `"stop"` ended the block.
     """
 
     def __init__(
@@ -176,27 +180,30 @@ class Watch:
 
     @property
     def report(self):
-        """The live `Report`: what is broken and each variable's gradient."""
+        """The `Report` so far: findings, and each variable's gradient."""
         if self._log is None:
             return Report(not_checked=" ".join(self._not_checked) or None)
         return self._log.report
 
     def step(self):
-        """Writes what a compiled step has measured, and acts on it.
+        """Reads the records of a compiled step, writes and checks them.
 
-        It may be called in each turn of the loop; when no record is due
-        there is next to nothing to do.
+        You may call it in every iteration; it costs next to nothing when no
+        record is due.
 
         Raises:
-            GradientBreakError: If something is wrong and is to be raised.
+            GradientBreakError: If a gradient is broken and `on_break` or
+                `on_nonfinite` is `"raise"`.
         """
         if self._monitor is not None:
             self._hook.read()
 
     def __enter__(self):
-        """Hooks the optimizers and looks at the first step."""
+        """Attaches to the optimizers and checks the first step."""
         if self._monitor is not None:
-            raise RuntimeError("this `watch` runs already; make another one")
+            raise RuntimeError(
+                "this `watch` is already running; create another one"
+            )
         self.stopped = False
         self._log, self._not_checked = None, []
         barrier = FaultBarrier(self._note_fault)
@@ -239,7 +246,7 @@ class Watch:
         self._not_checked.append(fault_sentence(when, reason))
 
     def __exit__(self, kind, error, traceback):
-        """Leaves everything as it was; the last records are written."""
+        """Writes the last records and restores the optimizers."""
         monitor, self._monitor = self._monitor, None
         if monitor is None:
             return False

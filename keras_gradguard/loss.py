@@ -1,4 +1,4 @@
-"""A loss around a loss, which checks it once per trace."""
+"""A wrapper around a loss that checks its gradient once per trace."""
 
 import functools
 import sys
@@ -39,34 +39,39 @@ if backend.unsupported() is None:
 else:
 
     def not_converted(function):
-        """Leaves a function alone where there is no AutoGraph."""
+        """Returns the function: without TensorFlow there is no AutoGraph."""
         return function
 
 
-# An eager loss is called every step: it is checked at the first call and
-# then now and again, as an extra tape costs a second backward pass of it.
+# An eager loss is called every step. It is checked at the first call and then
+# rarely, as the extra tape costs a second backward pass of the loss.
 _EAGER_CALLS = 100
 
 
 @keras.saving.register_keras_serializable(package="keras_gradguard")
 class GradGuardLoss(keras.losses.Loss):
-    """A loss with the same value, that checks its own gradient.
+    """Wraps a loss and checks that its gradient reaches the prediction.
 
-    While a gradient tape records, each trace (each hundredth call when
-    eager) must connect the loss with `y_pred` by a gradient. Where it does
-    not, the op and the source line that cut it are named. Where Keras does
-    not run on TensorFlow the loss warns once and checks nothing.
+    The wrapper returns the value of the inner loss. Whenever the loss is
+    traced under a gradient tape (at every hundredth call in eager mode), a
+    gradient must lead from the loss to `y_pred`. If none does, the error
+    names the op and the source line that cut it. On a backend other than
+    TensorFlow the wrapper warns once and checks nothing.
+
+    `GradHealthCallback` finds the same cuts and needs no wrapper. Use
+    `GradGuardLoss` where you call `compile` but cannot pass callbacks, or to
+    save the check together with the model.
 
     Args:
         loss: A `keras.losses.Loss`, a function of `(y_true, y_pred)`, or
             the name of a Keras loss such as `"mse"`.
-        on_break: What a cut does: `"raise"` a `GradientBreakError`,
-            `"warn"` once, or `"stop"` the training (`model.stop_training`)
-            with a warning.
-        name: Name of the loss; by default the inner one's.
+        on_break: What to do about a cut: `"raise"` a `GradientBreakError`,
+            `"warn"` once, or warn and `"stop"` the training
+            (`model.stop_training`).
+        name: Name of the loss; by default the name of the inner loss.
 
     Raises:
-        ValueError: If `loss` is not a loss or `on_break` not an action.
+        ValueError: If `loss` or `on_break` is not as described.
 
     Example:
     ```python
@@ -94,7 +99,7 @@ class GradGuardLoss(keras.losses.Loss):
 
     @not_converted
     def __call__(self, y_true, y_pred, sample_weight=None):
-        """Returns the inner loss's value, checked.
+        """Returns the value of the inner loss and checks its gradient.
 
         Args:
             y_true: Targets, as the inner loss takes them.
@@ -102,7 +107,7 @@ class GradGuardLoss(keras.losses.Loss):
             sample_weight: Weights, as the inner loss takes them.
 
         Returns:
-            Exactly what the inner loss returns.
+            The value of the inner loss, unchanged.
 
         Raises:
             GradientBreakError: If no gradient reaches `y_pred` and
@@ -138,12 +143,12 @@ class GradGuardLoss(keras.losses.Loss):
         return value
 
     def _note_fault(self, reason):
-        """Says in the report of the training, if one is guarded."""
+        """Adds a fault to the report of the running training, if any."""
         hook = running_hook()
         if hook is not None:
             hook.not_checked.append(
-                f"`GradGuardLoss` itself failed for the loss {self.name!r} and "
-                f"has not checked it since then (GG900, {reason})."
+                f"`GradGuardLoss` itself failed on the loss {self.name!r} and "
+                f"no longer checks it (GG900, {reason})."
             )
 
     def _resolved(self, y_true, y_pred):
@@ -210,7 +215,7 @@ class GradGuardLoss(keras.losses.Loss):
             step.model.stop_training = True
 
     def get_config(self):
-        """Returns the constructor's arguments, ready to be saved."""
+        """Returns the arguments of the constructor in a serializable form."""
         given = self._given
         if not isinstance(given, str):
             given = keras.saving.serialize_keras_object(given)
@@ -218,7 +223,7 @@ class GradGuardLoss(keras.losses.Loss):
 
     @classmethod
     def from_config(cls, config):
-        """Makes a guarded loss from `get_config`'s dict."""
+        """Creates a `GradGuardLoss` from the dict of `get_config`."""
         loss = config["loss"]
         if not isinstance(loss, str):
             loss = keras.saving.deserialize_keras_object(loss)
@@ -226,7 +231,7 @@ class GradGuardLoss(keras.losses.Loss):
 
 
 def _running_step():
-    """The training step that calls this loss, or `None` in a custom loop."""
+    """The training step that calls this loss; `None` in a custom loop."""
     hook = running_hook()
     if hook is not None and hook.data is not None:
         model, data = hook.model, hook.data_here()

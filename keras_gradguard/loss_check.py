@@ -1,4 +1,4 @@
-"""One look at a loss alone, on one batch of targets and predictions."""
+"""Checks a loss on one batch of targets and predictions."""
 
 import dataclasses
 
@@ -31,28 +31,29 @@ if backend.unsupported() is None:
     from keras_gradguard.source.frames import library_calls, user_place
 
 _ON_PURPOSE = ("straight_through", "identity")
-_LACKS_NOTE = "the gradient lacks this part of the slope of the loss"
+_LACKS_NOTE = "the gradient lacks the derivative of this part of the loss"
 
 
 def check_loss(loss, y_true, y_pred):
-    """Takes one look at a loss alone.
+    """Checks the gradient of a loss on one batch, without a model.
 
-    Says where the gradient of `y_pred` is cut, where it is not finite, where
-    it is not the slope that finite differences show (in float64 where the
-    loss allows it), and where the loss jumps.
+    Reports where the gradient to `y_pred` is cut, where it is NaN or Inf,
+    where it differs from finite differences (computed in float64 if the loss
+    allows it), and where the loss is discontinuous.
 
     Args:
         loss: A `keras.losses.Loss`, a function of `(y_true, y_pred)`, or
             the name of a Keras loss such as `"mse"`.
-        y_true: One batch of targets: arrays or tensors, or a nest of them.
-        y_pred: Predictions for it, such as a model gives, alike.
+        y_true: One batch of targets: an array or tensor, or a list or dict of
+            them.
+        y_pred: Predictions for that batch, in the same form.
 
     Returns:
         A `Report` without variables.
 
     Raises:
-        ValueError: If an argument cannot be used. An exception of the loss
-            that is not about gradients passes.
+        ValueError: If an argument is not as described. Exceptions of the loss
+            that have nothing to do with gradients propagate.
         UnsupportedBackendError: If Keras does not run on TensorFlow.
 
     Example:
@@ -178,7 +179,7 @@ def _tensors(name, nest):
 
     leaves = keras.tree.flatten(nest)
     if not leaves:
-        raise ValueError(_expected(name, "nothing in it"))
+        raise ValueError(_expected(name, "no values"))
     if isinstance(nest, (list, tuple)) and all(map(np.isscalar, leaves)):
         nest = np.asarray(nest)
     return keras.tree.map_structure(convert, nest)
@@ -186,7 +187,7 @@ def _tensors(name, nest):
 
 def _expected(name, given):
     return (
-        f"`{name}` must be one batch of numbers, at least one sample: an array "
-        "or a tensor, or for several outputs a list or dict of them, e.g. "
-        f"`model.predict(x)`. Received: {name} with {given}"
+        f"`{name}` must be one batch of at least one sample: an array or a "
+        "tensor of numbers or, for several outputs, a list or dict of them, "
+        f"e.g. `model.predict(x)`. Received: {name} with {given}"
     )

@@ -1,4 +1,4 @@
-"""One look at a compiled model and one batch, without training."""
+"""Checks a compiled model on one batch, without training."""
 
 import collections
 import dataclasses
@@ -55,32 +55,32 @@ if backend.unsupported() is None:
     from keras_gradguard.records.kinds import severity_of
     from keras_gradguard.records.norms import MISSING
 
-_ONE_BATCH = "seen on one batch; `GradHealthCallback` tells whether it lasts"
+_ONE_BATCH = "one batch only; `GradHealthCallback` shows whether it persists"
 
 
 def diagnose(model, x, y=None, sample_weight=None):
-    """Takes one look at a compiled model and one batch, without training.
+    """Checks a compiled model on one batch, without training.
 
-    The training step runs once with its update left out. Weights, optimizer,
-    metrics and random state are as they were afterwards; a model that was
-    not built is built.
+    Runs the training step once without applying its update. Afterwards
+    weights, optimizer, metrics and random state are unchanged; a model that
+    was not built is built.
 
     Args:
         model: A compiled Keras model.
-        x: One batch of inputs, as `fit` takes it: arrays or tensors, or a
-            list or dict of them. Of a `tf.data.Dataset` the first batch is
-            taken, with its targets and weights; a tuple `(x, y)` or `(x, y,
-            sample_weight)` is one for a model with a single input.
-        y: Its targets, or `None`.
-        sample_weight: Its weights, or `None`.
+        x: One batch of inputs, as for `fit`: an array or tensor, or a list
+            or dict of them. If it is a `tf.data.Dataset`, its first batch is
+            used, with targets and weights. For a model with a single input
+            it may also be a tuple `(x, y)` or `(x, y, sample_weight)`.
+        y: The targets, or `None`.
+        sample_weight: The sample weights, or `None`.
 
     Returns:
-        A `Report`: what is broken, and the gradient norm of every trainable
+        A `Report` with the findings and the gradient norm of every trainable
         variable.
 
     Raises:
-        ValueError: If the model is not compiled. An exception of the step
-            that is not about gradients passes.
+        ValueError: If the model is not compiled. Exceptions of the step that
+            have nothing to do with gradients propagate.
         UnsupportedBackendError: If Keras does not run on TensorFlow.
     """
     backend.require_supported()
@@ -146,7 +146,7 @@ def _bad_and_zero(rows):
 
 
 def _add_zeros(findings, log, num_variables):
-    """One batch proves a slope that is zero everywhere, and no other."""
+    """One batch proves only a derivative that is zero for any data."""
     for finding in findings:
         severity = "note"
         if finding.cause in ALWAYS_ZERO:
@@ -203,12 +203,12 @@ def _batch(model, x, y, sample_weight):
     if is_dataset(x):
         if y is not None or sample_weight is not None:
             raise ValueError(
-                "`diagnose` takes targets and weights from the dataset that "
-                "is given as `x`. Received `y` or `sample_weight` too."
+                "`diagnose` takes targets and weights from the dataset given "
+                "as `x`; do not pass `y` or `sample_weight` as well."
             )
         batch = first_batch(x)
         if batch is None:
-            raise ValueError("`diagnose` got a dataset without a batch.")
+            raise ValueError("The dataset given to `diagnose` has no batch.")
         return batch
     is_pair = isinstance(x, tuple) and len(x) in (2, 3) and y is None
     if is_pair and len(getattr(model, "inputs", None) or (x,)) == 1:
@@ -226,10 +226,10 @@ def _build(model, data):
         if is_default_step(model):
             raise
         raise ValueError(
-            "`diagnose` cannot build the model: its own `train_step` takes "
-            "the batch, and a call of the model with the inputs of it fails "
-            f"with {type(error).__name__}. Call the model once on what your "
-            "`train_step` gives it, then `diagnose` it."
+            "`diagnose` cannot build the model: calling it with the inputs of "
+            f"the batch raised {type(error).__name__}. Call the model once "
+            "with the inputs that your `train_step` passes to it, then call "
+            "`diagnose`."
         ) from error
 
 

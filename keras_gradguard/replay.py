@@ -1,4 +1,4 @@
-"""Runs an incident once more: the model, its weights and one batch."""
+"""Replays an incident: the model, its weights and one batch."""
 
 import dataclasses
 import importlib.util
@@ -24,25 +24,25 @@ from keras_gradguard.report.incident import broken_records, replay_note
 
 
 def replay_incident(folder, model):
-    """Runs the bad step of an incident once more.
+    """Replays the bad step of an incident.
 
     Args:
         folder: The folder of the incident.
-        model: `"FILE.py:FUNCTION"`; the function takes nothing and returns
-            the compiled model, made as it was for the training.
+        model: `"FILE.py:FUNCTION"`; the function takes no arguments and
+            returns the compiled model, built as for the training.
 
     Returns:
         A `Report` with the diagnoses of that step.
 
     Raises:
-        ValueError: If the folder holds no incident, or the model is not
-            that of the incident.
+        ValueError: If the folder holds no incident, or the model does not
+            match it.
     """
     incident = read_incident(folder)
     if incident.batch is None or not incident.weights:
         raise ValueError(
-            f"{folder!r} cannot be run again, as it lacks the batch or the "
-            f"weights. It says: {'; '.join(incident.notes) or 'not kept'}"
+            f"{folder!r} cannot be replayed because its batch or weights were "
+            f"not saved: {'; '.join(incident.notes) or 'no reason given'}"
         )
     made = _model(model)
     if not made.built:
@@ -51,8 +51,8 @@ def replay_incident(folder, model):
     trained = tuple(made.trainable_variables)
     if len(trained) != len(incident.paths):
         raise ValueError(
-            f"`{model}` has {len(trained)} trainable variables, and that of "
-            f"the incident had {len(incident.paths)}: freeze the same layers"
+            f"`{model}` has {len(trained)} trainable variables, but the model "
+            f"of the incident had {len(incident.paths)}: freeze the same layers"
         )
     evidence = step_evidence(made, incident.batch)
     step = Step(made, incident.batch, trained, incident.paths, evidence)
@@ -73,18 +73,18 @@ def replay_incident(folder, model):
 
 
 def read_incident(folder):
-    """Reads an incident, with its batch and weights as they were.
+    """Reads an incident with its batch and weights.
 
     Args:
         folder: The folder of the incident.
 
     Returns:
-        An `Incident` whose `batch` is that which `train_step` got, of
-        tensors, and whose `weights` are arrays.
+        An `Incident`; its `batch` holds tensors, as `train_step` got them,
+        and its `weights` are arrays.
 
     Raises:
-        ValueError: If the folder holds no incident, or a newer or broken
-            one.
+        ValueError: If the folder holds no incident, or one that is damaged or
+            written by a newer version.
     """
     kept = stored.read_incident(folder)
     with broken_records(folder):
@@ -106,11 +106,11 @@ def _model(target):
     file, _, function = target.rpartition(":")
     if not file or not function:
         raise ValueError(
-            "`--model` must be FILE.py:FUNCTION, a function that returns the "
-            f"compiled model. Received: {target!r}"
+            "`--model` must be FILE.py:FUNCTION, where the function returns "
+            f"the compiled model. Received: {target!r}"
         )
     if not os.path.isfile(file):
-        raise ValueError(f"`--model` names the file {file!r}: there is none")
+        raise ValueError(f"`--model`: there is no file {file!r}")
     name = os.path.splitext(os.path.basename(file))[0]
     folder = os.path.dirname(os.path.abspath(file))
     sys.path.insert(0, folder)
@@ -125,7 +125,7 @@ def _model(target):
     if not callable(made):
         known = [n for n, v in vars(module).items() if callable(v)]
         raise ValueError(
-            f"{file!r} has no function {function!r}. It has: "
+            f"{file!r} has no function {function!r}. It defines: "
             f"{', '.join(known) or 'none'}"
         )
     model = made()
@@ -155,7 +155,7 @@ def _matched(model, incident):
         was = known[number] if number < len(known) else "nothing more"
         now = shapes[number] if number < len(shapes) else "nothing more"
         raise ValueError(
-            "the model is not that of the incident: variable "
-            f"{number} was {was}, and here its shape is {now}"
+            f"the model does not match the incident: variable {number} was "
+            f"{was}, but its shape in this model is {now}"
         )
     return variables

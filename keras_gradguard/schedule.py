@@ -1,17 +1,17 @@
-"""At which steps of a training a record is due."""
+"""Decides at which steps of a training a record is written."""
 
 import inspect
 
 _EXPECTED = (
-    "Expected an integer of at least 1, the number of steps between two "
-    "written records, or a function of the step (counted from 0) that returns "
-    "True where a record is due, such as "
+    "`every` must be a positive integer, the number of steps between two "
+    "records, or a function of the step (counted from 0) that returns True "
+    "when a record is due, such as "
     "`every=lambda step: step < 10 or step % 100 == 0`"
 )
 
 
 class Schedule:
-    """Says of each step whether it is to be recorded.
+    """Decides for each step whether to record it.
 
     Args:
         every: Number of steps between two records, or a function of the
@@ -28,20 +28,17 @@ class Schedule:
             _check_arguments(every)
             self._function = every
         else:
-            raise ValueError(
-                f"`every` is no number of steps. {_EXPECTED}. "
-                f"Received: every={every!r}"
-            )
+            raise ValueError(f"{_EXPECTED}. Received: every={every!r}")
         self._every = every
 
     def is_due(self, step):
-        """Returns whether a step is to be recorded; asks a function once.
+        """Returns whether to record a step; calls a function once.
 
         Args:
             step: Number of the step, from 0.
 
         Raises:
-            ValueError: If the function fails, or returns no truth value.
+            ValueError: If the function fails or does not return a Boolean.
         """
         if self._function is None:
             return step % self._every == 0
@@ -55,7 +52,7 @@ class Schedule:
             ) from error
         if not _is_truth_value(answer):
             raise ValueError(
-                f"The function given as `every` returned {answer!r} for step "
+                f"The function given as `every` returned {answer!r} at step "
                 f"{step}, which is neither True nor False{_hint(answer)}. "
                 f"{_EXPECTED}. Received: every={self._every!r}"
             )
@@ -63,36 +60,39 @@ class Schedule:
 
 
 def checked_every(every):
-    """Returns the steps between two records, or raises ValueError.
+    """Returns the number of steps between two records.
 
     Args:
-        every: What was given for it.
+        every: The value to check.
+
+    Raises:
+        ValueError: If it is not a positive integer.
     """
     if not _is_count(every):
         raise ValueError(
-            "`every` must be an integer of at least 1, the number of "
-            f"steps between two written records. Received: every={every!r}"
+            "`every` must be a positive integer, the number of steps between "
+            f"two records. Received: every={every!r}"
         )
     return every
 
 
 def thinning(step):
-    """A ready-made schedule for long trainings: `every=thinning`.
+    """A predefined schedule for long trainings: `every=thinning`.
 
-    Each of the first 100 steps, then each tenth up to 1,000, each hundredth
-    up to 10,000 and so on: 460 records in a million steps.
+    Records every one of the first 100 steps, then every tenth up to 1,000,
+    every hundredth up to 10,000 and so on: 460 records in a million steps.
 
     Args:
         step: Number of the step, from 0.
 
     Returns:
-        Whether the step is to be recorded.
+        Whether to record the step.
     """
     return step % 10 ** max(0, len(str(step)) - 2) == 0
 
 
 def _is_count(every):
-    """Whether it is a number of steps; `True` is none."""
+    """Whether it is a positive integer; `True` is not."""
     is_number = isinstance(every, int) and not isinstance(every, bool)
     return is_number and every >= 1
 
@@ -101,7 +101,7 @@ def _check_arguments(function):
     try:
         signature = inspect.signature(function)
     except ValueError:
-        # Some builtins tell nothing; the first call will.
+        # Some builtins have no signature; the first call decides.
         return
     try:
         signature.bind(0)
@@ -114,7 +114,7 @@ def _check_arguments(function):
 
 
 def _is_truth_value(answer):
-    """Whether it is a bool, Python's or one of an array library."""
+    """Whether it is a Boolean of Python or of an array library."""
     if isinstance(answer, bool):
         return True
     dtype = getattr(answer, "dtype", None)

@@ -1,9 +1,9 @@
-"""From which figure on a gradient is too small or too large.
+"""Thresholds beyond which a gradient is too small or too large.
 
-The figures and their sources:
+The presets and their sources:
 
 - `"sagemaker"`: the rule VanishingGradient of Amazon SageMaker Debugger,
-  mean |g| below 1e-7 (DLCheck uses the same figure).
+  mean |g| below 1e-7 (DLCheck uses the same value).
 - `"autotrainer"`: AUTOTRAINER (Zhang et al., ICSE 2021): the first layer's
   norm below 1e-3 of the last one's and below 1e-4, or above 70 times.
 - `"deepchecker"`: TheDeepChecker (Ben Braiek and Khomh, 2022): mean |g| below
@@ -16,10 +16,10 @@ import difflib
 
 @dataclasses.dataclass(frozen=True)
 class Thresholds:
-    """When the guard calls a gradient vanishing, exploding, dead or unused.
+    """The conditions for vanishing, exploding and underflowing gradients.
 
-    `None` switches a condition off. A condition must hold in `patience`
-    records in a row.
+    `None` disables a condition. A condition must hold in `patience`
+    consecutive records.
 
     Args:
         patience: Number of records (TheDeepChecker: 5).
@@ -85,14 +85,14 @@ PRESETS = {
 
 
 def thresholds_of(given):
-    """Returns the `Thresholds` that a user asks for.
+    """Returns the `Thresholds` for an argument.
 
     Args:
         given: Name of a preset, a `Thresholds`, or a dict of some of its
-            fields; `"preset"` in the dict names the one they change.
+            fields; its key `"preset"` names the preset to start from.
 
     Raises:
-        ValueError: If it is none of these, or a figure is not a number.
+        ValueError: If it is none of these, or a value is not a number.
     """
     if isinstance(given, Thresholds):
         return given
@@ -100,8 +100,8 @@ def thresholds_of(given):
         return _preset(given)
     if not isinstance(given, dict):
         raise ValueError(
-            "`thresholds` must be the name of a preset or a dict of figures, "
-            f"such as {{'patience': 3}}. Received: thresholds={given!r}"
+            "`thresholds` must be the name of a preset or a dict such as "
+            f"{{'patience': 3}}. Received: thresholds={given!r}"
         )
     given = dict(given)
     preset = _preset(given.pop("preset", "default"))
@@ -111,8 +111,8 @@ def thresholds_of(given):
             close = difflib.get_close_matches(str(name), known, n=1)
             hint = f"; did you mean {close[0]!r}" if close else ""
             raise ValueError(
-                f"`thresholds` has no figure {name!r}{hint}. Expected some "
-                f"of: {', '.join(known)}"
+                f"`thresholds` has no entry {name!r}{hint}. Valid entries: "
+                f"{', '.join(known)}"
             )
         _check(name, value)
     return dataclasses.replace(preset, **given)
@@ -121,7 +121,7 @@ def thresholds_of(given):
 def _preset(name):
     if name not in PRESETS:
         raise ValueError(
-            f"`thresholds` has no preset {name!r}. Expected one of: "
+            f"`thresholds` has no preset {name!r}. Valid presets: "
             f"{', '.join(PRESETS)}"
         )
     return PRESETS[name]
@@ -132,11 +132,11 @@ def _check(name, value):
     if name == "patience":
         if not isinstance(value, int) or not is_number or value < 1:
             raise ValueError(
-                "`thresholds['patience']` must be an integer of at least 1, "
-                f"a number of records. Received: {value!r}"
+                "`thresholds['patience']` must be a positive integer, a number "
+                f"of records. Received: {value!r}"
             )
     elif value is not None and (not is_number or not value >= 0):
         raise ValueError(
-            f"`thresholds[{name!r}]` must be a number of at least 0, or None "
-            f"to switch it off. Received: {value!r}"
+            f"`thresholds[{name!r}]` must be a non-negative number, or None "
+            f"to disable it. Received: {value!r}"
         )

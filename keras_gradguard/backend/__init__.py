@@ -29,10 +29,10 @@ def unsupported():
     if name == "tensorflow":
         return None
     return (
-        f"the Keras backend is {name}, and keras_gradguard supports tensorflow "
-        "only: choose it before Keras is imported, by KERAS_BACKEND=tensorflow "
-        'in the environment, by os.environ["KERAS_BACKEND"] = "tensorflow" '
-        'above `import keras`, or by "backend": "tensorflow" in keras.json'
+        f"the Keras backend is {name}, but keras_gradguard supports only "
+        "tensorflow: before Keras is imported, set KERAS_BACKEND=tensorflow in "
+        'the environment, os.environ["KERAS_BACKEND"] = "tensorflow" above '
+        '`import keras`, or "backend": "tensorflow" in keras.json'
     )
 
 

@@ -113,6 +113,6 @@ def inner_loss(loss):
         raise ValueError(
             "`loss` must be a keras.losses.Loss, a function of (y_true, "
             'y_pred), or the name of a Keras loss such as "mse"; for several '
-            f"outputs wrap each loss. Received: loss={loss!r}"
+            f"outputs, wrap each loss separately. Received: loss={loss!r}"
         )
     return wrapped_loss(found, loss)

@@ -9,19 +9,20 @@ class OptimizerHealth:
 
     Args:
         name: Its name, made unique with `#2`, `#3`.
-        variables: Paths of the variables that it gets gradients for.
-        gradient: What the norms of these variables are those of:
-            `"batch"`; `"micro-batch"`, where the optimizer adds up the
-            gradients of several; `"sum over replicas"`; or `"sum over
-            replicas, clipped"`, as each replica clips its own before.
-        accumulation_steps: How many micro-batches make one update.
-        loss_scale: The factor of the loss now, `None` if there is none.
-        num_skipped: Steps that a dynamic loss scale left out because the
-            scaled gradient was not finite; `None` if it is not dynamic.
-        clipping: Such as `"global_clipnorm=1.0"`, `None` without.
-        clipped_share: Share of the steps in which it changed something, 0
-            to 1; with `clipvalue` of the recorded steps. `None` where it
-            cannot be told: with several micro-batches or replicas.
+        variables: Paths of the variables it updates.
+        gradient: Which gradient was measured: `"batch"`; `"micro-batch"`, if
+            the optimizer accumulates gradients; `"sum over replicas"`; or
+            `"sum over replicas, clipped"`, if each replica clips its own
+            gradient before the sum.
+        accumulation_steps: Number of micro-batches per update.
+        loss_scale: Current loss scale, `None` if there is none.
+        num_skipped: Steps skipped by a dynamic loss scale because the scaled
+            gradient was not finite; `None` if the scale is not dynamic.
+        clipping: For example `"global_clipnorm=1.0"`; `None` without
+            clipping.
+        clipped_share: Share of steps in which clipping changed the gradient,
+            0 to 1; for `clipvalue`, share of the recorded steps. `None` with
+            several micro-batches or replicas.
     """
 
     name: str
@@ -64,27 +65,27 @@ class VariableHealth:
     """The gradient of one trainable variable; a missing one is a row too.
 
     Args:
-        path: Keras path, made unique with `#2`, `#3` where Keras repeats it.
+        path: Keras path, with `#2`, `#3` added to repeated paths.
         shape: Shape of the variable.
         dtype: Name of its dtype.
         status: `"ok"`, `"missing"`, `"zero"`, `"nonfinite"`; `"vanishing"`
-            or `"exploding"` after a diagnosis of that; `"unknown"` (not
+            or `"exploding"` after a diagnosis of that kind; `"unknown"` (not
             measured yet).
-        norm: L2 norm of the gradient, unscaled, before clipping; `None`
-            where there is no gradient or none has been measured. So are
-            the figures below.
+        norm: L2 norm of the gradient, without loss scaling and before
+            clipping; `None` if there is no gradient or it was not measured.
+            The same holds for the statistics below.
         step: Step of the measurement, or `None`.
         largest: Largest absolute value of the gradient.
         mean: Mean absolute value.
         zero_share: Share of elements that are exactly zero, 0 to 1.
         num_nonfinite: Number of elements that are NaN or Inf.
         update_ratio: L2 norm of the last update over that of the weight,
-            by a sample of at most 4,096 elements of each variable, or of
-            64 rows where the gradient is sparse; `None` if not measured.
-        optimizer: Which update it is, where a step makes several of this
-            variable: the attribute that holds the optimizer, `#2` added for
-            its second `apply` in the step. `None` where there is just one.
-        accepted: Why a status other than `"ok"` is no break, or `None`.
+            from a sample of at most 4,096 elements of each variable, or 64
+            rows of a sparse gradient; `None` if not measured.
+        optimizer: Identifies the update, if a step makes several of this
+            variable: the attribute that holds the optimizer, with `#2` added
+            for its second `apply` in the step. `None` if there is only one.
+        accepted: Why a status other than `"ok"` is accepted, or `None`.
     """
 
     path: str
@@ -103,7 +104,7 @@ class VariableHealth:
 
     @property
     def key(self):
-        """What tells the row from all others."""
+        """What identifies the row."""
         return self.path + (f"@{self.optimizer}" if self.optimizer else "")
 
     def to_dict(self):
@@ -116,21 +117,21 @@ class LossReach:
     """Which trainable variables one term of the loss reaches.
 
     Args:
-        name: Name of the term, unique in its report: that of the loss, with
-            Keras' name of its output where several outputs use the same
-            one, e.g. `"mse (head_a)"`; `"add_loss"`; that of a regulariser,
-            e.g. `"L2"`, for all weights that have one. `"other"` is what
-            the rest of the loss adds.
+        name: Name of the term, unique in its report: the name of the loss,
+            followed by the output if several outputs use the same loss,
+            e.g. `"mse (head_a)"`; `"add_loss"`; or the regularizer, e.g.
+            `"L2"`, for all weights that use it. `"other"` is the rest of
+            the loss.
         kind: `"loss"`, `"add_loss"` or `"regularizer"`.
-        reaches: For each trainable variable, in the order of the report's
-            `variables`, whether a gradient of this term leads to it.
-        norms: For each, the L2 norm of this term's gradient as it enters
-            the total: times its `loss_weights`, not times a loss scale.
-            `None` where no gradient leads, 0.0 where one leads and is zero;
-            `None` in place of the tuple if it has not been measured.
+        reaches: For each trainable variable, in the order of `variables` of
+            the report, whether this term has a gradient for it.
+        norms: For each, the L2 norm of the gradient of this term,
+            multiplied by its `loss_weights` but not by a loss scale. `None`
+            for a variable without a gradient, 0.0 for a gradient that is
+            zero; `None` instead of the tuple if not measured.
         step: Number of updates before the measurement, or `None`.
-        note: Which line keeps this term from variables that its value
-            depends on, `None` if none does.
+        note: The line that cuts this term from variables that its value
+            depends on, or `None`.
     """
 
     name: str
@@ -144,9 +145,9 @@ class LossReach:
         """Returns the same with its columns in another order.
 
         Args:
-            paths: Paths of the variables of the columns as they are.
-            wanted: Paths of those to come; one that is not among `paths` is
-                not reached.
+            paths: Paths of the variables in the current order.
+            wanted: Paths in the new order; one that is not in `paths` is not
+                reached.
         """
         numbers = {path: number for number, path in enumerate(paths)}
         places = [numbers.get(path) for path in wanted]

@@ -74,7 +74,7 @@ def read_report(path):
         return report_of(values)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(
-            f"{name!r} is not the JSON of a report: {error}"
+            f"{name!r} was not written by `Report.to_json`: {error}"
         ) from error
 
 
@@ -113,9 +113,9 @@ def _check_schema(values, what):
         raise ValueError(f"it has the schema {schema!r}")
     if schema > SCHEMA:
         raise ValueError(
-            f"it has schema {schema}, written by a later version of "
-            f"keras_gradguard than this one, which reads schema {SCHEMA}; "
-            "upgrade keras_gradguard, or write the file anew"
+            f"it has schema {schema} of a later version of keras_gradguard, "
+            f"and this version reads schema {SCHEMA}: upgrade keras_gradguard, "
+            "or write the file again"
         )
 
 
@@ -205,7 +205,7 @@ def _words(name, values):
     if not isinstance(values, list) or not all(
         isinstance(value, str) for value in values
     ):
-        raise TypeError(f"its `{name}` is {values!r}, not a list of texts")
+        raise TypeError(f"its `{name}` is {values!r}, not a list of strings")
     return tuple(values)
 
 

@@ -54,8 +54,9 @@ class Help:
 
     Args:
         text: What to do, imperative, one line.
-        before: The code as it is, or `None`.
-        after: The code as it should be, or `None`.
+        before: An example of the wrong code, or the user's own lines where
+            the change was checked; `None` for neither.
+        after: The same code, corrected, or `None`.
         checked: What was found when the change was tried, and what it does
             to the value; `None` for general advice, which was not tried.
         patch: The change of the user's file, a `Patch`, if it was checked.
@@ -92,23 +93,23 @@ class Diagnosis:
         severity: `"error"` (no trainable variable learns), `"warning"`
             (some do not) or `"note"`.
         message: One sentence that makes sense alone.
-        why: The general fact behind it, at most two sentences.
-        help: Ways to mend it, the safest first.
+        why: The general reason, at most two sentences.
+        help: Ways to correct it, the safest first.
         file: File of the user's line, or `None`.
-        line: Number of the user's line, or `None`.
-        function: Function that holds it, or `None`.
+        line: Number of that line, or `None`.
+        function: Function that contains it, or `None`.
         snippet: Source lines around it.
-        op: Type of the guilty op, or `None`.
-        layer: Keras path of the layer that it runs in, or `None`.
-        loss: Which loss, output or `add_loss` term is meant, or `None`.
-        variables: Keras paths of the trainable variables that are hit.
-        num_variables: Number of trainable variables in all, with those that
-            Keras does not know.
+        op: Type of the op at fault, or `None`.
+        layer: Keras path of the layer that runs the op, or `None`.
+        loss: The loss, output or `add_loss` term concerned, or `None`.
+        variables: Keras paths of the affected trainable variables.
+        num_variables: Total number of trainable variables, including those
+            that Keras does not track.
         path: Op types from the loss to the cut.
         step: Training step, from 0, or `None`.
         epoch: Epoch, from 0, or `None`.
-        evidence: The figures behind it; `"notes"` holds further facts and
-            `"snippet_start"` the number of the snippet's first line.
+        evidence: Measured values; `"notes"` holds further facts and
+            `"snippet_start"` the number of the first line of the snippet.
         certainty: `"proved"` or `"suspected"`.
     """
 
@@ -137,7 +138,7 @@ class Diagnosis:
 
     @property
     def key(self):
-        """What makes two diagnoses the same one, whatever the step."""
+        """What identifies a diagnosis across steps."""
         known = (self.code, self.file, self.line, self.loss)
         return known if self.line is not None else (*known, self.variables)
 
@@ -160,12 +161,12 @@ class Diagnosis:
 
 @dataclasses.dataclass(frozen=True)
 class Undecided:
-    """Variables whose gradient may be broken; too little was seen to say.
+    """Variables whose gradient may be broken: too few steps to decide.
 
     Args:
         status: The status of their rows.
         variables: Their paths.
-        text: What was seen so far, and when that will do for a verdict: a
+        text: What was seen so far, and when there will be a verdict: a
             sentence without its subject.
     """
 
@@ -188,24 +189,24 @@ class Undecided:
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """All that is known of a model's gradients at one moment.
+    """The state of a model's gradients at one moment.
 
     Args:
-        diagnoses: What is broken, the widest cut first.
+        diagnoses: The findings, those that affect most variables first.
         variables: One `VariableHealth` for each trainable variable, or for
-            each of its updates where a step makes several.
+            each of its updates if a step makes several.
         global_norm: L2 norm over all gradients, or `None`.
         step: Step of the last measurement, or `None`.
-        optimizers: One `OptimizerHealth` for each that got gradients.
-        losses: One `LossReach` for each term of the loss, where the loss is
-            a sum of several; their columns are those of `variables`.
-        not_checked: Why gradients were not checked, or not all of them: one
+        optimizers: One `OptimizerHealth` for each optimizer that got gradients.
+        losses: One `LossReach` for each term, if the loss is a sum of
+            several; their columns are those of `variables`.
+        not_checked: Why some or all gradients were not checked: one
             sentence, or `None`.
-        undecided: What is not decided yet, an `Undecided` for each group of
-            variables.
-        num_steps: How many steps were done, `None` if that is not known.
-        num_skipped: How many of them `on_nonfinite="skip"` left out, `None`
-            where it was not asked for.
+        undecided: An `Undecided` for each group of variables without a
+            verdict yet.
+        num_steps: Number of steps so far, `None` if unknown.
+        num_skipped: Number of steps skipped by `on_nonfinite="skip"`, `None`
+            with any other setting.
     """
 
     diagnoses: tuple[Diagnosis, ...] = ()
@@ -222,13 +223,13 @@ class Report:
 
     @property
     def verdict(self):
-        """What is known of the gradients, in one word.
+        """The verdict on the gradients.
 
         Returns:
-            `"broken"` if there is an error or a warning; else `"not checked"`
-            where not all was checked; `"undecided"` where a gradient is
-            missing, zero, not finite or not measured, neither accepted nor
-            explained; `"healthy"`.
+            `"broken"` if there is an error or a warning; otherwise
+            `"not checked"` if some gradients were not checked; `"undecided"`
+            if a gradient is missing, zero, not finite or not measured and
+            neither accepted nor explained; `"healthy"`.
         """
         if any(d.severity != "note" for d in self.diagnoses):
             return BROKEN
@@ -264,7 +265,7 @@ class Report:
         }
 
     def to_json(self, **kwargs):
-        """Returns `to_dict()` as a JSON text; NaN and Inf become strings.
+        """Returns `to_dict()` as JSON; NaN and Inf become strings.
 
         Args:
             **kwargs: Passed on to `json.dumps`, e.g. `indent=2`.

@@ -34,8 +34,8 @@ def logged_cards(folder):
     )
     if not files:
         raise ValueError(
-            f"no log of GradHealthCallback below {str(folder)!r}. Expected "
-            "the folder that was given as `log_dir`"
+            f"no GradHealthCallback log below {str(folder)!r}. Pass the folder "
+            "that was given as `log_dir`"
         )
     cards = [card for file in files for card in _cards(file)]
     return "\n\n".join(cards) or f"no diagnosis below {folder}"

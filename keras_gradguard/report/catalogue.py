@@ -1,15 +1,24 @@
 """The rules as a catalogue: a page for each and a table of all."""
 
+import re
 import textwrap
 
 from keras_gradguard.records.text import change_lines
 from keras_gradguard.rules import RULES
 
 WIDTH = 80
+# What a message says of a finding, where there is none to speak of.
+_NOUNS = {
+    "op": "an op",
+    "layer": "a layer",
+    "loss": "a loss",
+    "function": "a function",
+    "source": "this expression",
+}
 
 
 def rule_page(rule):
-    """Returns all that is known of a rule, as a page for the terminal.
+    """Returns the page of a rule for the terminal.
 
     Args:
         rule: A `Rule`.
@@ -28,7 +37,7 @@ def rule_page(rule):
 
 
 def rule_table():
-    """Returns one line for each rule, by code, for the terminal."""
+    """Returns one line per rule, sorted by code, for the terminal."""
     rows = [(rule.code, rule.name, summary(rule)) for rule in _by_code()]
     width = max(len(name) for _, name, _ in rows)
     return "\n".join(
@@ -36,24 +45,38 @@ def rule_table():
     )
 
 
-def markdown_table():
-    """Returns the README's table of codes."""
+def markdown_table(prefix=""):
+    """Returns a table of the rules in Markdown, with an anchor for each code.
+
+    Args:
+        prefix: Beginning of the codes that are listed, e.g. `"GG1"`.
+    """
     lines = ["| code | name | kind | what |", "| --- | --- | --- | --- |"]
     for rule in _by_code():
-        what = summary(rule)
-        lines.append(f"| {rule.code} | {rule.name} | {rule.kind} | {what} |")
+        if rule.code.startswith(prefix):
+            code = f'<a id="{rule.code.lower()}"></a>{rule.code}'
+            cells = (code, rule.name, rule.kind, summary(rule))
+            lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
 def summary(rule):
-    """Returns the rule's message with its first op as the example.
+    """Returns the message of a rule as a sentence about no finding.
+
+    The op is the first that the rule explains; a general noun stands for any
+    other name, without the backticks that mark a name as code.
 
     Args:
         rule: A `Rule`.
     """
-    op = rule.ops[0] if rule.ops else "an op"
-    names = dict.fromkeys(("layer", "loss", "function", "source"), "...")
-    return rule.message.format(op=op, **names)
+
+    def named(match):
+        field = match.group(2)
+        if field == "op" and rule.ops:
+            return match.group(1) + rule.ops[0] + match.group(3)
+        return _NOUNS[field]
+
+    return re.sub(r"(`?)\{(\w+)\}(`?)", named, rule.message)
 
 
 def _by_code():

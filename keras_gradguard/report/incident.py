@@ -211,8 +211,8 @@ def read_incident(folder):
                 content = io.BytesIO(file.read())
     except OSError as error:
         raise ValueError(
-            f"{folder!r} is no folder of an incident, such as "
-            f"logs/{FOLDER}/step_12: it has no readable {_RECORD} and {_ARRAYS}"
+            f"{folder!r} is not an incident folder, such as "
+            f"logs/{FOLDER}/step_12: cannot read {_RECORD} and {_ARRAYS} in it"
         ) from error
     with broken_records(folder):
         record = json.loads(text)
@@ -221,8 +221,9 @@ def read_incident(folder):
         known = record["schema"]
         if known != SCHEMA:
             raise ValueError(
-                f"{folder!r} was written with schema {known}, and this "
-                f"version reads schema {SCHEMA}: use the version that wrote it"
+                f"{folder!r} has schema {known}, but this version of "
+                f"keras_gradguard reads schema {SCHEMA}: use the version that "
+                "wrote it"
             )
         return Incident(
             step=record["step"],
@@ -253,16 +254,16 @@ def broken_records(folder):
     try:
         yield
     except (KeyError, TypeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{folder!r} is broken: {error!r}") from error
+        raise ValueError(f"{folder!r} is damaged: {error!r}") from error
 
 
 def replay_note(folder):
-    """Returns the note that tells how to run an incident once more.
+    """Returns the note that tells how to replay an incident.
 
     Args:
         folder: The folder of the incident.
     """
-    return f"run it again: {_command(folder)}"
+    return f"replay it: {_command(folder)}"
 
 
 def _command(folder):

@@ -53,14 +53,13 @@ def checked_level(scalars, has_histograms=True):
     """
     if scalars in LEVELS or (has_histograms and scalars == HISTOGRAMS):
         return scalars
-    more = ', or "histograms" (the first, and the spread of each gradient)'
+    more = ', or "histograms" ("variables" and a histogram of each gradient)'
     raise ValueError(
-        "`scalars` says how many curves TensorBoard's own pages get: "
-        '"variables" (the norm of each gradient), "layers" (one for each '
-        'layer), "global" (the norm over all, and how many gradients are '
+        "`scalars` selects the curves on TensorBoard's own pages and must be "
+        'one of "variables" (the norm of each gradient), "layers" (one norm '
+        'per layer), "global" (the global norm, and how many gradients are '
         f"missing, zero or not finite){more if has_histograms else ''}. The "
-        "Gradients tab has all norms, whichever it is. Received: "
-        f"scalars={scalars!r}"
+        f"Gradients tab always has all norms. Received: scalars={scalars!r}"
     )
 
 

@@ -88,7 +88,7 @@ def assert_named(text):
     """The backend, the supported one, and three ways to choose it."""
     for words in (
         f"the Keras backend is {NAME}, ",
-        "supports tensorflow only",
+        "supports only tensorflow",
         "before Keras is imported",
         "KERAS_BACKEND=tensorflow in the environment",
         'os.environ["KERAS_BACKEND"] = "tensorflow"',

@@ -372,7 +372,7 @@ def test_integer_targets_and_lists():
         (("mse", None, Y), "Received: y_true with None"),
         (("mse", Y, None), "Received: y_pred with None"),
         (("mse", Y, "text"), "Received: y_pred with dtype"),
-        (("mse", Y, []), "Received: y_pred with nothing in it"),
+        (("mse", Y, []), "Received: y_pred with no values"),
         (("mse", Y[:0], Y[:0]), r"Received: y_true with shape \(0, 3\)"),
     ],
 )

@@ -374,7 +374,9 @@ def test_a_step_traced_before_the_block():
     model = network()
     step, _ = trainer(model, mse, "graph")
     step(X, Y)
-    with pytest.warns(UserWarning, match="called before the block"):
+    with pytest.warns(
+        UserWarning, match="called before the block keeps its earlier trace"
+    ):
         with watch(model):
             step(X, Y)
 

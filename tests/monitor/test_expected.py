@@ -1,4 +1,4 @@
-"""`expect`: patterns of variables, and files of accepted breaks."""
+"""`expect`: patterns of variables, and baseline files."""
 
 import dataclasses
 import importlib.util
@@ -69,7 +69,7 @@ def two_fit(model, **arguments):
 
 
 def accepted(tmp_path, callback):
-    """Stores a report as the README says."""
+    """Stores a report as the documentation says."""
     file = tmp_path / "accepted.json"
     file.write_text(callback.report.to_json())
     return file
@@ -319,7 +319,7 @@ def test_files_that_are_no_report(tmp_path, text, words):
 @pytest.mark.parametrize("expect", [3, [None], b"pooler/", ["a", "pooler("]])
 def test_neither_pattern_nor_file(expect):
     """The error says what may be given."""
-    with pytest.raises(ValueError, match=r"`pathlib.Path`s of files"):
+    with pytest.raises(ValueError, match=r"`pathlib.Path`s of baseline files"):
         GradHealthCallback(expect=expect)
 
 

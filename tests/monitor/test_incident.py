@@ -144,10 +144,10 @@ def test_too_large_is_left_out_and_said(tmp_path, monkeypatch):
     ("target", "text"),
     [
         ("model.py", "FILE.py:FUNCTION"),
-        ("nowhere.py:model", "there is none"),
+        ("nowhere.py:model", "there is no file"),
         ("{}:no_such", "has no function"),
         ("{}:loss", "missing|return a compiled"),
-        ("{}:other", "is not that of the incident"),
+        ("{}:other", "the model does not match the incident"),
     ],
 )
 def test_wrong_model(target, text, tmp_path):
@@ -170,7 +170,7 @@ def other():
 
 def test_no_incident(tmp_path):
     """An empty folder, a broken record and a newer one are told apart."""
-    with pytest.raises(ValueError, match="is no folder of an incident"):
+    with pytest.raises(ValueError, match="is not an incident folder"):
         read_incident(str(tmp_path))
     _, (folder,) = run(tmp_path)
     record = json.loads((folder / "incident.json").read_text())
@@ -178,7 +178,7 @@ def test_no_incident(tmp_path):
     with pytest.raises(ValueError, match="schema 2"):
         read_incident(str(folder))
     (folder / "incident.json").write_text("{}")
-    with pytest.raises(ValueError, match="is broken"):
+    with pytest.raises(ValueError, match="is damaged"):
         read_incident(str(folder))
 
 

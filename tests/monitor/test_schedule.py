@@ -127,7 +127,7 @@ def failing(step):
 @pytest.mark.parametrize(
     ("every", "words"),
     [
-        (lambda step: None, "returned None for step 0"),
+        (lambda step: None, "returned None at step 0"),
         (lambda step: step % 100, "as in `step % 100 == 0`"),
         (lambda step: np.array([True]), "neither True nor False"),
         (lambda step: "yes", "returned 'yes'"),

@@ -202,7 +202,7 @@ def test_not_checked():
         # Older Keras refuses it, once the training has begun.
         pass
     assert "not checked" == seen_alike(callback.report)
-    with pytest.warns(UserWarning, match="has seen no update"):
+    with pytest.warns(UserWarning, match="saw no update"):
         with watch(network()) as health:
             pass
     assert "not checked" == seen_alike(health.report)

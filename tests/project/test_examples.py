@@ -45,7 +45,7 @@ def test_find_the_cut(tmp_path):
     assert "tensorboard --logdir" in output.splitlines()[-1]
     runs = tmp_path / "my logs"
     assert list(runs.glob("broken/gradients/events.out.tfevents.*"))
-    assert list(runs.glob("mended/gradients/events.out.tfevents.*"))
+    assert list(runs.glob("corrected/gradients/events.out.tfevents.*"))
     assert [runs] == list(tmp_path.iterdir())
 
 

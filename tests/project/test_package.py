@@ -30,7 +30,7 @@ def run(code):
 
 
 def test_public_names():
-    """`__all__` is what the README promises, and all of it is there."""
+    """`__all__` is what the documentation promises, and all of it exists."""
     assert NAMES == keras_gradguard.__all__
     for name in NAMES:
         assert name == getattr(keras_gradguard, name).__name__

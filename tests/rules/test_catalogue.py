@@ -287,11 +287,30 @@ def test_tables_list_every_rule_by_code():
     """Both tables are sorted and complete."""
     codes = sorted(rule.code for rule in RULES)
     rows = catalogue.markdown_table().splitlines()[2:]
-    assert [row.split(" | ")[0].strip("| ") for row in rows] == codes
+    anchors = [f'<a id="{code.lower()}"></a>{code}' for code in codes]
+    assert [row.split(" | ")[0].strip("| ") for row in rows] == anchors
     assert [
         row.split()[0] for row in catalogue.rule_table().splitlines()
     ] == codes
     assert all(row.count("|") == 5 for row in rows)
+
+
+def test_a_table_lists_the_codes_of_one_kind():
+    """The page of rules has a table for each hundred."""
+    wanted = [rule.code for rule in RULES if rule.code.startswith("GG3")]
+    rows = catalogue.markdown_table("GG3").splitlines()[2:]
+    assert len(wanted) == len(rows) > 0
+    assert all("</a>GG3" in row for row in rows)
+
+
+@every_rule
+def test_no_template_is_left_in_the_tables(rule):
+    """Each row reads as a sentence: code is a real name, or there is none."""
+    what = catalogue.summary(rule)
+    assert not re.search(r"[{}]|\.\.\.|`(an?|the|this) |``", what), what
+    # A general noun is no code, so nothing in backticks is made up.
+    for name in re.findall(r"`([^`]*)`", what):
+        assert name in rule.message or name in rule.ops
 
 
 @every_rule
