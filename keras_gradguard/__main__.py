@@ -5,6 +5,12 @@ import os
 import sys
 
 from keras_gradguard import rules
+from keras_gradguard.advice.fix import (
+    file_patches,
+    fixed,
+    unified_diff,
+    write_fixed,
+)
 from keras_gradguard.errors import UnsupportedBackendError
 from keras_gradguard.records.reading import read_report
 from keras_gradguard.report import catalogue
@@ -75,6 +81,16 @@ def _parser():
         help="file written from `report.to_json()`, or a `log_dir`",
     )
     stored.set_defaults(command=_report)
+    fix = commands.add_parser(
+        "fix", help="print the checked patches of a stored report as a diff"
+    )
+    fix.add_argument(
+        "path", metavar="PATH", help="file written from `report.to_json()`"
+    )
+    fix.add_argument(
+        "--write", action="store_true", help="apply the patches to the files"
+    )
+    fix.set_defaults(command=_fix)
     table = commands.add_parser("rules", help="list all rules")
     table.set_defaults(command=_rules)
     return parser
@@ -103,6 +119,25 @@ def _report(arguments):
         return logged_cards(arguments.path), 0
     report = read_report(arguments.path)
     return str(report), 0 if report.ok else 1
+
+
+def _fix(arguments):
+    report = read_report(arguments.path)
+    patches = file_patches(report)
+    if not patches:
+        return "no checked patch in this report", 0
+    diffs, code = [], 0
+    for file, found in patches.items():
+        try:
+            old, new = fixed(file, found)
+            if arguments.write:
+                write_fixed(file, new)
+        except ValueError as error:
+            print(f"keras-gradguard: {error}", file=sys.stderr)
+            code = 2
+        else:
+            diffs.append(unified_diff(file, old, new))
+    return "".join(diffs).rstrip("\n"), code
 
 
 def _rules(arguments):

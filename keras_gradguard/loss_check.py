@@ -10,6 +10,8 @@ from keras_gradguard.model.losses import inner_loss
 from keras_gradguard.records.report import Report
 
 if backend.unsupported() is None:
+    from keras_gradguard.advice.patches import Patches
+    from keras_gradguard.advice.trial import LossTrial
     from keras_gradguard.backend.tensorflow.internals.batches import (
         is_composite,
         is_dataset,
@@ -69,11 +71,12 @@ def check_loss(loss, y_true, y_pred):
     y_true = _tensors("y_true", y_true)
     y_pred = _tensors("y_pred", y_pred)
     loss = inner or resolved_loss(loss, y_true, y_pred)
-    with examining(), random_state_kept():
-        found = _findings(backend.loss_evidence(loss, y_true, y_pred), y_pred)
     diagnoses = []
-    for severity, findings in found:
-        diagnoses += diagnoses_of(findings, 0, severity)
+    with examining(), random_state_kept():
+        evidence = backend.loss_evidence(loss, y_true, y_pred)
+        patches = Patches(lambda finding: LossTrial(evidence, finding))
+        for severity, findings in _findings(evidence, y_pred):
+            diagnoses += diagnoses_of(findings, 0, severity, patches=patches)
     return Report(diagnoses=tuple(diagnoses))
 
 
@@ -93,6 +96,11 @@ def _findings(evidence, y_pred):
         cut = explain_loss(evidence)
     if all(gradient is None for gradient in gradients):
         return [("error", cut)]
+    array = recorded.graph.oracle.array
+    if not any(np.any(array(g)) for g in gradients if g is not None):
+        flat = [f for f in explain_loss(evidence) if f.kind == "zero"]
+        if flat:
+            return [("error", flat)]
     predictions = tensors_of(y_pred)
     names = ["y_pred"] * len(predictions)
     nonfinite = nonfinite_findings(recorded, predictions, names)

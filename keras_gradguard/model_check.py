@@ -17,6 +17,9 @@ if backend.unsupported() is None:
         first_batch,
         is_dataset,
     )
+    from keras_gradguard.backend.tensorflow.internals.randomness import (
+        random_state_kept,
+    )
     from keras_gradguard.backend.tensorflow.internals.variables import (
         num_updates,
     )
@@ -93,11 +96,14 @@ def diagnose(model, x, y=None, sample_weight=None):
     if not model.built:
         _build(model, data)
     log = TrainingLog(model, num_updates)
+    log.patches.isolated = random_state_kept
     evidence = backend.step_evidence(model, data)
 
     def step_of(variables):
         paths = log.paths_of(variables)
-        return Step(model, data, tuple(variables), paths, evidence)
+        step = Step(model, data, tuple(variables), paths, evidence)
+        log.patches.step = step
+        return step
 
     applied, error = run_once(model, data, statistics, COLUMNS)
     if error is not None and not applied:

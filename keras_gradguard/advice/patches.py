@@ -2,12 +2,12 @@
 
 import contextlib
 import difflib
-import hashlib
 import time
 
 from keras_gradguard.advice.rewrites import rewrites
 from keras_gradguard.advice.site import Site, edited
 from keras_gradguard.advice.trial import StepTrial
+from keras_gradguard.records.digest import digest_of
 from keras_gradguard.records.report import Help, Patch
 
 # Each trial traces and runs a step.
@@ -18,6 +18,10 @@ MOST_SECONDS = 10.0
 class Patches:
     """Finds the patches for the findings of one training, each once.
 
+    Args:
+        trial: Makes what tries a change for a `Finding`; by default the
+            `StepTrial` of `step`.
+
     Attributes:
         step: The `Step` that was looked at last, `None` before.
         weights: `(variable, value)` pairs that it ran with, if they are not
@@ -25,7 +29,8 @@ class Patches:
         isolated: Returns a context in which the step may run once more.
     """
 
-    def __init__(self):
+    def __init__(self, trial=None):
+        self._trial = trial or self._step_trial
         self.step, self.weights = None, ()
         self.isolated = contextlib.nullcontext
         self._known = {}
@@ -37,16 +42,23 @@ class Patches:
             finding: A `Finding`.
             code: Code of the rule that explains it.
         """
-        step, place = self.step, finding.place
-        can_run = step is not None and step.data is not None
-        if place.line is None or not can_run or step.evidence.seen is not None:
+        place = finding.place
+        trial = None if place.line is None else self._trial(finding)
+        if trial is None:
             return None
         key = (code, place.file, place.line)
         if key not in self._known:
-            trial = StepTrial(step, finding, self.weights)
             with self.isolated():
                 self._known[key] = checked_help(finding, code, trial)
         return self._known[key]
+
+    def _step_trial(self, finding):
+        """A step of a loop that was only seen cannot be run once more."""
+        step = self.step
+        can_run = step is not None and step.data is not None
+        if not can_run or step.evidence.seen is not None:
+            return None
+        return StepTrial(step, finding, self.weights)
 
 
 def checked_help(finding, code, trial):
@@ -87,11 +99,6 @@ def _help(site, rewrite, text, found):
         checked=f"{found}{effect}",
         patch=patch,
     )
-
-
-def digest_of(text):
-    """Returns the SHA-256 of a text, in hexadecimal."""
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def changes_between(old, new):

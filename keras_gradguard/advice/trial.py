@@ -5,10 +5,59 @@ import numpy as np
 
 from keras_gradguard.diagnosis.addends import explain_addends
 from keras_gradguard.diagnosis.cuts import Location
+from keras_gradguard.diagnosis.shares import explain_addends_of_loss
 from keras_gradguard.source.swap import NotSwapped, swapped
 
 _ALL = "all {} variables"
 _SOME = "{} of {} variables"
+
+
+class LossTrial:
+    """Tries changes on a loss alone.
+
+    Args:
+        evidence: What looks at the loss.
+        finding: The `Finding` that a change is to correct.
+    """
+
+    def __init__(self, evidence, finding):
+        self._evidence = evidence
+        self._finding = finding
+
+    def check(self, text):
+        """Tries another text of the file, see `StepTrial.check`."""
+        return _tried(self._finding.place, text, self._verdict)
+
+    def _verdict(self):
+        evidence = self._evidence.renewed()
+        with evidence.state_kept():
+            recorded = evidence.recorded()
+        if recorded.error is not None:
+            return None
+        _, gradients = recorded.applied[0]
+        arrays = [recorded.graph.oracle.array(g) for g in gradients]
+        if any(a is None or not np.all(np.isfinite(a)) for a in arrays):
+            return None
+        if not any(map(np.any, arrays)):
+            return None
+        trace = evidence.traced()
+        if trace.error is not None:
+            return None
+        location = Location.of_prediction(trace)
+        if any(map(location.distance, range(len(location.tensors)))):
+            return None
+        if explain_addends_of_loss(evidence).findings:
+            return None
+        return "the prediction gets a finite gradient on this batch"
+
+
+def _tried(place, text, verdict):
+    names = (("keras", keras),)
+    try:
+        with swapped(place.file, place.line, text, names):
+            return verdict()
+    except (NotSwapped, SyntaxError, ValueError):
+        return None
 
 
 class StepTrial:
@@ -29,6 +78,7 @@ class StepTrial:
         self._finding = finding
         self._weights = weights
         self._hit = set(finding.variables)
+        self._before = None
 
     def check(self, text):
         """Tries another text of the file.
@@ -39,15 +89,12 @@ class StepTrial:
         Returns:
             What was checked, a clause; `None` if the change does not help.
         """
-        place, evidence = self._finding.place, self._step.evidence.renewed()
-        names = (("keras", keras),)
-        try:
-            with swapped(place.file, place.line, text, names):
-                return self._verdict(evidence)
-        except (NotSwapped, SyntaxError, ValueError):
-            return None
+        # Before the code is exchanged: the evidence keeps what it sees.
+        self._before = self._step.evidence.traced()
+        return _tried(self._finding.place, text, self._verdict)
 
-    def _verdict(self, evidence):
+    def _verdict(self):
+        evidence = self._step.evidence.renewed()
         trace = evidence.traced()
         if trace.error is None:
             if not self._is_connected(trace):
@@ -65,8 +112,7 @@ class StepTrial:
         """Whether each variable that was hit is reached, and no other lost."""
         step = self._step
         now = Location(trace, step.model, step.variables, step.paths)
-        before = step.evidence.traced()
-        known = None
+        before, known = self._before, None
         if before.error is None:
             known = Location(before, step.model, step.variables, step.paths)
         for number, path in enumerate(step.paths):
@@ -78,10 +124,12 @@ class StepTrial:
 
     def _is_new_silent(self, trace):
         """Whether no addend of the loss is cut that was not cut before."""
-        place = self._finding.place
-        found = explain_addends(self._step, trace, is_judged=False).findings
-        lines = {f.place.line for f in found if f.place.file != place.file}
-        return place.line not in lines
+        before, known = self._before, 0
+        if before.error is None:
+            known = len(explain_addends(self._step, before, False).findings)
+        now = len(explain_addends(self._step, trace, False).findings)
+        is_addend = "addend" in self._finding.evidence
+        return now < known if is_addend else now <= known
 
     def _is_finite(self, recorded):
         arrays = {}

@@ -223,6 +223,10 @@ class LossEvidence(_Evidence):
         self.loss = loss
         self._given = y_true, y_pred
 
+    def renewed(self):
+        """Returns the evidence of the same loss, with nothing known of it."""
+        return LossEvidence(self.loss, *self._given)
+
     def _seen(self):
         return self._once("seen", lambda: trace_loss(self.loss, *self._given))
 
