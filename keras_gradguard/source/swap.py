@@ -3,6 +3,7 @@
 import contextlib
 import gc
 import os
+import sys
 import tempfile
 import types
 
@@ -54,13 +55,26 @@ def swapped(file, line, text, names=()):
 
 
 def _functions(file):
-    return [
-        found
-        for found in gc.get_objects()
-        if type(found) is types.FunctionType
-        and found.__code__.co_filename == file
-        and found.__code__.co_name != "<module>"
-    ]
+    """The functions of a file, wherever they are held."""
+    known = [*gc.get_objects(), *_defined(file)]
+    found = {
+        id(one): one
+        for one in known
+        if type(one) is types.FunctionType
+        and one.__code__.co_filename == file
+        and one.__code__.co_name != "<module>"
+    }
+    return list(found.values())
+
+
+def _defined(file):
+    """What a module holds: after `gc.freeze` the collector shows nothing."""
+    for module in list(sys.modules.values()):
+        if getattr(module, "__file__", None) == file:
+            for one in list(vars(module).values()):
+                yield one
+                if isinstance(one, type):
+                    yield from list(vars(one).values())
 
 
 def _holds(code, line):
