@@ -8,6 +8,7 @@ _BOUNDED = "values nearer to the edge than {} are moved by as much"
 # 1 / _EPSILON must be finite in the dtype; 1e-7 is Keras' own epsilon.
 _EPSILON = {"float16": "1e-4", "bfloat16": "1e-4"}
 _LOGS = ("log", "log2", "log10")
+_GROWING = ("exp", "expm1", "cosh", "sinh")
 _ROOTS = ("sqrt", "rsqrt")
 _ARCS = ("arccos", "arcsin", "acos", "asin")
 _NORMS = ("norm", "euclidean_norm")
@@ -34,6 +35,8 @@ def _call(site, call):
     if name in _LOGS or name in _ROOTS:
         yield from _shifted(site, first)
         yield from _bounded(site, first)
+    elif name in _GROWING:
+        yield from _bounded_above(site, first)
     elif name in _ARCS:
         yield from _inside(site, first)
     elif name in _NORMS and len(call.args) == 1:
@@ -68,6 +71,17 @@ def _bounded(site, node):
         "bound the argument from below",
         (site.replace(node, text),),
         f"values below {small} give the value at {small}, and no gradient",
+    )
+
+
+def _bounded_above(site, node):
+    # Its exponential is finite: 6.5e4 is the largest float16, 3e38 else.
+    largest = "10.0" if _epsilon(site) == "1e-4" else "80.0"
+    text = f"{site.ops('minimum')}({site.source(node)}, {largest})"
+    yield Rewrite(
+        "bound the argument from above",
+        (site.replace(node, text),),
+        f"values above {largest} give the value there, and no gradient",
     )
 
 

@@ -67,7 +67,7 @@ def checked_help(finding, code, trial):
     Args:
         finding: A `Finding`.
         code: Code of the rule that explains it.
-        trial: Has `check(text)`, see `StepTrial`.
+        trial: Has `check(text, lines)`, see `StepTrial`.
 
     Returns:
         A `Help` with the user's own lines before and after, and a `Patch`.
@@ -79,7 +79,8 @@ def checked_help(finding, code, trial):
         if number >= MOST_TRIALS or time.monotonic() - begin > MOST_SECONDS:
             return None
         text = edited(site.text, rewrite.edits)
-        found = trial.check(text)
+        lines = [line for line, *_ in changes_between(site.text, text)]
+        found = trial.check(text, lines) if lines else None
         if found is not None:
             return _help(site, rewrite, text, found)
     return None

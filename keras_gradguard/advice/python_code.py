@@ -126,8 +126,59 @@ def _as_operation(site, node):
     return None
 
 
+def without_wrapper(site):
+    """The Python function itself in place of one op that runs it."""
+    for call in site.calls("numpy_function", "py_function"):
+        if len(call.args) < 2 or not isinstance(
+            call.args[1], (ast.List, ast.Tuple)
+        ):
+            continue
+        function, given = call.args[:2]
+        name = site.source(function)
+        if isinstance(function, ast.Attribute):
+            known = _RENAMED.get(function.attr, function.attr)
+            is_numpy = _module_of(site, function.value) == "numpy"
+            if not is_numpy or not hasattr(keras.ops, known):
+                continue
+            name = site.ops(known)
+        inside = ", ".join(map(site.source, given.elts))
+        edits = [site.replace(call, f"{name}({inside})")]
+        for node in site.nodes_of_function(name):
+            edits += _tensor_code(site, node)
+        yield Rewrite("call the function on tensors", tuple(edits), _SAME)
+
+
+def call_model(site):
+    """The model as a function in place of `predict`."""
+    for call in site.calls("predict", "predict_on_batch"):
+        if call.args and isinstance(call.func, ast.Attribute):
+            model = site.source(call.func.value)
+            text = f"{model}({site.source(call.args[0])}, training=True)"
+            yield Rewrite(
+                "call the model",
+                (site.replace(call, text),),
+                "layers such as dropout run as in training",
+            )
+
+
+def keep_result(site):
+    """The result of a call under the name that went in."""
+    for call in site.nodes:
+        is_dropped = isinstance(site.parent(call), ast.Expr)
+        if isinstance(call, ast.Call) and is_dropped and call.args:
+            name = call.args[0]
+            if isinstance(name, ast.Name):
+                text = f"{name.id} = {site.source(call)}"
+                yield Rewrite(
+                    "use what the call returns",
+                    (site.replace(call, text),),
+                    "the value is now that of the call",
+                )
+
+
 def _without_if(site, node):
     """An `if` of which each side returns or assigns one value."""
+    yield from _without_else(site, node)
     later = site.next_statement(node)
     sides = [node.body, node.orelse or ([later] if later is not None else [])]
     if any(len(side) != 1 for side in sides):
@@ -153,4 +204,27 @@ def _without_if(site, node):
     last = other if not node.orelse else node
     edit = site.replace(node, text)
     edit = Edit(edit.start, site.replace(last, "").end, text)
+    yield Rewrite("choose with `where` instead of `if`", (edit,), _SAME)
+
+
+def _without_else(site, node):
+    """An `if` that assigns one variable anew."""
+    if node.orelse or len(node.body) != 1:
+        return
+    (one,) = node.body
+    if isinstance(one, ast.Assign) and len(one.targets) == 1:
+        name, value = one.targets[0], site.source(one.value)
+    elif isinstance(one, ast.AugAssign):
+        name = one.target
+        sign = site.text_between(one.target, one.value)
+        sign = sign[len(site.source(name)) : -len(site.source(one.value))]
+        value = f"{site.source(name)} {sign.strip()[:-1]} "
+        value += site.operand(one.value)
+    else:
+        return
+    if not isinstance(name, ast.Name):
+        return
+    chosen = f"{site.ops('where')}({site.source(node.test)}, {value}"
+    text = f"{name.id} = {chosen}, {name.id})"
+    edit = site.replace(node, text)
     yield Rewrite("choose with `where` instead of `if`", (edit,), _SAME)

@@ -7,7 +7,13 @@ that does not fit the code, or does not help, costs a trial and no trust.
 import ast
 
 from keras_gradguard.advice.finite_values import finite
-from keras_gradguard.advice.python_code import leave_numpy, on_tensors
+from keras_gradguard.advice.python_code import (
+    call_model,
+    keep_result,
+    leave_numpy,
+    on_tensors,
+    without_wrapper,
+)
 from keras_gradguard.advice.site import Rewrite, call_name
 
 _SOFT = "the value becomes a soft one, so the loss differs"
@@ -264,6 +270,34 @@ def other_axis(site):
                 )
 
 
+def sigmoid_of_one_unit(site):
+    """A sigmoid in place of a softmax over one unit."""
+    for call in site.calls("softmax"):
+        if call.args:
+            text = f"{site.ops('sigmoid')}({site.source(call.args[0])})"
+            yield Rewrite(
+                "use a sigmoid for one unit",
+                (site.replace(call, text),),
+                "the value is a probability instead of always 1",
+            )
+
+
+def sum_by_segment(site):
+    """A sum of the weights of each bin in place of a weighted count."""
+    for call in site.calls("bincount"):
+        names = ("x", "weights", "minlength")
+        given = dict(zip(names, call.args, strict=False))
+        given |= {k.arg: k.value for k in call.keywords}
+        if set(names) <= given.keys():
+            parts = [given[k] for k in ("weights", "x", "minlength")]
+            text = ", ".join(map(site.source, parts))
+            yield Rewrite(
+                "sum the weights by segment",
+                (site.replace(call, f"{site.ops('segment_sum')}({text})"),),
+                "the value stays the same",
+            )
+
+
 def keep_tensor(site):
     """The tensor itself where its value was made into a constant."""
     names = ("constant", "convert_to_tensor", "Variable", "array", "asarray")
@@ -287,11 +321,14 @@ _PROPOSALS = {
     "GG109": (on_tensors,),
     "GG112": (soften_argmax, keep_float),
     "GG114": (soften_comparisons,),
-    "GG116": (leave_numpy,),
+    "GG116": (without_wrapper, leave_numpy),
+    "GG121": (call_model,),
+    "GG125": (sum_by_segment,),
     "GG119": (keep_tensor, leave_numpy),
     "GG202": (soften_sign,),
     "GG203": (without_clip,),
-    "GG205": (other_axis,),
+    "GG205": (other_axis, sigmoid_of_one_unit),
+    "GG304": (keep_result,),
     "GG223": (finite,),
     "GG224": (finite,),
     "GG225": (finite,),

@@ -136,6 +136,15 @@ class Site:
         end = self._offset(node.end_lineno, node.end_col_offset)
         return Edit(start, end, text)
 
+    def nodes_of_function(self, name):
+        """Returns the nodes of the functions of the file with a name."""
+        return [
+            node
+            for function in ast.walk(self._tree)
+            if isinstance(function, _FUNCTIONS[:2]) and function.name == name
+            for node in ast.walk(function)
+        ]
+
     def text_between(self, first, last):
         """Returns the text from the begin of one node to the end of another."""
         start, end = self.replace(first, "").start, self.replace(last, "").end

@@ -9,7 +9,7 @@ from keras_gradguard.diagnosis.shares import explain_addends_of_loss
 from keras_gradguard.source.swap import NotSwapped, swapped
 
 _ALL = "all {} variables"
-_SOME = "{} of {} variables"
+_SOME = "the {} that it did not reach"
 
 
 class LossTrial:
@@ -24,9 +24,10 @@ class LossTrial:
         self._evidence = evidence
         self._finding = finding
 
-    def check(self, text):
+    def check(self, text, lines):
         """Tries another text of the file, see `StepTrial.check`."""
-        return _tried(self._finding.place, text, self._verdict)
+        file = self._finding.place.file
+        return _tried(file, lines, text, self._verdict)
 
     def _verdict(self):
         evidence = self._evidence.renewed()
@@ -51,10 +52,10 @@ class LossTrial:
         return "the prediction gets a finite gradient on this batch"
 
 
-def _tried(place, text, verdict):
+def _tried(file, lines, text, verdict):
     names = (("keras", keras),)
     try:
-        with swapped(place.file, place.line, text, names):
+        with swapped(file, lines, text, names):
             return verdict()
     except (NotSwapped, SyntaxError, ValueError):
         return None
@@ -80,18 +81,20 @@ class StepTrial:
         self._hit = set(finding.variables)
         self._before = None
 
-    def check(self, text):
+    def check(self, text, lines):
         """Tries another text of the file.
 
         Args:
             text: The text of the finding's file with a change.
+            lines: Numbers of the lines that the change is in.
 
         Returns:
             What was checked, a clause; `None` if the change does not help.
         """
         # Before the code is exchanged: the evidence keeps what it sees.
         self._before = self._step.evidence.traced()
-        return _tried(self._finding.place, text, self._verdict)
+        file = self._finding.place.file
+        return _tried(file, lines, text, self._verdict)
 
     def _verdict(self):
         evidence = self._step.evidence.renewed()

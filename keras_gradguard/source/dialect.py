@@ -62,6 +62,7 @@ TENSORFLOW = {
     "round": "round",
     "rsqrt": "math.rsqrt",
     "scatter_update": "tensor_scatter_nd_update",
+    "segment_sum": "math.unsorted_segment_sum",
     "shape": "shape",
     "sigmoid": "sigmoid",
     "sign": "sign",

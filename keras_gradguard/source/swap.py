@@ -13,8 +13,8 @@ class NotSwapped(Exception):
 
 
 @contextlib.contextmanager
-def swapped(file, line, text, names=()):
-    """Gives the functions that hold a line the code of another text.
+def swapped(file, lines, text, names=()):
+    """Gives the functions that hold some lines the code of another text.
 
     The code of the function objects is exchanged, so that it does not matter
     who holds them: a model, a closure, a decorator. Frames that are running
@@ -22,25 +22,28 @@ def swapped(file, line, text, names=()):
 
     Args:
         file: The file, as the code objects name it.
-        line: A line of it, from 1.
-        text: Its text with a change inside of functions that hold the line.
+        lines: Numbers of lines of it, from 1.
+        text: Its text with a change inside of functions that hold the lines.
         names: `(name, value)` pairs that the other text needs and the
             globals of a function may lack.
 
     Raises:
-        NotSwapped: If no function holds the line, or it is not the same one
-            in the other text.
+        NotSwapped: If no function holds one of the lines, or it is not the
+            same one in the other text.
     """
-    held = [f for f in _functions(file) if _holds(f.__code__, line)]
-    if not held:
-        raise NotSwapped(f"no function holds line {line}")
+    known, held = _functions(file), {}
+    for line in lines:
+        found = [f for f in known if _holds(f.__code__, line)]
+        if not found:
+            raise NotSwapped(f"no function holds line {line}")
+        held |= {id(function): function for function in found}
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as end:
         # AutoGraph and tracebacks read the source where the code says it is.
         path = os.path.join(folder, os.path.basename(file) or "cell.py")
         with open(path, "w", encoding="utf-8") as other:
             other.write(text)
         made = _codes(compile(text, path, "exec", dont_inherit=True))
-        for function in held:
+        for function in held.values():
             code = function.__code__
             new = made.get(_key(code))
             if new is None or new.co_freevars != code.co_freevars:

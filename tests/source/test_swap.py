@@ -76,12 +76,12 @@ def test_code_is_exchanged_and_put_back(old, new, before, within, module):
 
     assert before == value()
     other = TEXT.replace(old, new)
-    with swapped(module.__file__, line_of(old), other):
+    with swapped(module.__file__, [line_of(old)], other):
         assert within == value()
     assert before == value()
     with (
         pytest.raises(ZeroDivisionError),
-        swapped(module.__file__, line_of(old), other),
+        swapped(module.__file__, [line_of(old)], other),
     ):
         raise ZeroDivisionError
     assert before == value()
@@ -91,7 +91,7 @@ def test_names_are_lent(module):
     """A module that the other text needs is there, and gone again."""
     other = TEXT.replace("x + 10", "lent(x)")
     line = line_of("x + 10")
-    with swapped(module.__file__, line, other, (("lent", abs),)):
+    with swapped(module.__file__, [line], other, (("lent", abs),)):
         assert 4 == module.Thing().method(-4)
     assert not hasattr(module, "lent")
 
@@ -100,14 +100,14 @@ def test_what_cannot_be_exchanged(module):
     """A line of no function, and one whose function is gone or other."""
     with (
         pytest.raises(NotSwapped),
-        swapped(module.__file__, line_of("held ="), TEXT),
+        swapped(module.__file__, [line_of("held =")], TEXT),
     ):
         pass
     line = line_of("x * k")
     for other in ("", TEXT.replace("x * k", "x * 2")):
         with (
             pytest.raises(NotSwapped),
-            swapped(module.__file__, line, other),
+            swapped(module.__file__, [line], other),
         ):
             pass
     assert 30 == module.held(10)
