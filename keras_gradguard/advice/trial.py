@@ -6,10 +6,8 @@ import numpy as np
 from keras_gradguard.diagnosis.addends import explain_addends
 from keras_gradguard.diagnosis.cuts import Location
 from keras_gradguard.diagnosis.shares import explain_addends_of_loss
-from keras_gradguard.source.swap import NotSwapped, swapped
-
-_ALL = "all {} variables"
-_SOME = "the {} that it did not reach"
+from keras_gradguard.records.text import counted
+from keras_gradguard.source.swap import swapped
 
 
 class LossTrial:
@@ -49,7 +47,7 @@ class LossTrial:
             return None
         if explain_addends_of_loss(evidence).findings:
             return None
-        return "the prediction gets a finite gradient on this batch"
+        return "the prediction got a finite gradient on this batch"
 
 
 def _tried(file, lines, text, verdict):
@@ -57,7 +55,8 @@ def _tried(file, lines, text, verdict):
     try:
         with swapped(file, lines, text, names):
             return verdict()
-    except (NotSwapped, SyntaxError, ValueError):
+    except Exception:  # noqa: BLE001
+        # Code that was changed may fail in any way: then it is no patch.
         return None
 
 
@@ -109,7 +108,7 @@ class StepTrial:
         recorded = evidence.recorded(self._weights)
         if recorded.error is not None or not self._is_finite(recorded):
             return None
-        return f"{self._count()} get a finite gradient on this batch"
+        return f"{self._count()} got a finite gradient on this batch"
 
     def _is_connected(self, trace):
         """Whether each variable that was hit is reached, and no other lost."""
@@ -155,8 +154,8 @@ class StepTrial:
         return True
 
     def _count(self):
+        """Words for the variables that were hit."""
         total = len(self._step.paths)
         hit = len(self._hit) or total
-        return (
-            (_ALL.format(total)) if hit == total else _SOME.format(hit, total)
-        )
+        which = "all" if hit == total else "the"
+        return f"{which} {counted(hit, 'variable')}"

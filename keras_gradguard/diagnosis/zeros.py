@@ -53,9 +53,11 @@ def zero_cause(stop, places):
     """
     op = stop.op
     if stop.cancels:
-        # A shift of all scores may well cancel; a prediction may not.
+        # A shift of all scores may well cancel; a prediction may not, and
+        # no kernel: its gradient is another one for each input.
         is_parameter = stop.tensor.kind == RESOURCE or is_weight(stop.tensor)
-        return None if is_parameter else "constant_loss"
+        is_shift = is_parameter and not stop.is_kernel
+        return None if is_shift else "constant_loss"
     if op.type in _SUMS:
         return None
     if op.type in _AT_THEIR_MINIMUM and not np.any(op.inputs[0].array()):
@@ -256,6 +258,7 @@ class Stop:
         cancels: Whether several uses of `tensor` have gradients that are
             not zero and add up to zero.
         num_uses: How many uses it has through which a gradient may come.
+        is_kernel: Whether `tensor` is a variable of two axes or more.
     """
 
     op: Op
@@ -263,6 +266,7 @@ class Stop:
     incoming: tuple = ()
     cancels: bool = False
     num_uses: int = 1
+    is_kernel: bool = False
 
 
 def zero_findings(recorded, variables, paths, model, noise=0.0):
@@ -291,7 +295,9 @@ def zero_findings(recorded, variables, paths, model, noise=0.0):
         for number in asked:
             if is_zero(gradients.array(variables[number]), noise):
                 for stop in seen.of(graph.standing_for(variables[number])):
-                    stops.setdefault(stop.op, (stop, call))
+                    known = stops.setdefault(stop.op, (stop, call))
+                    if stop.is_kernel and not known[0].is_kernel:
+                        stops[stop.op] = stop, call
                     hit[stop.op].add(number)
     _trace_back(stops, hit, variables, places)
     _merge(stops, hit, places)
@@ -391,9 +397,12 @@ class _Stops:
             uses = self._uses[tensor]
             passing = [use for use in uses if not use.is_zero]
             if passing:
-                last = max(passing, key=lambda use: use.op.number)
+                op = max((use.op for use in passing), key=_number)
                 number = len(uses)
-                found.append(Stop(last.op, tensor, (), True, number))
+                is_kernel = tensor.kind == RESOURCE and _is_kernel(op)
+                if tensor.kind == RESOURCE and number > 1:
+                    op = _meeting([use.op for use in passing]) or op
+                found.append(Stop(op, tensor, (), True, number, is_kernel))
                 continue
             for use in uses:
                 if use.incoming is not None:
@@ -401,6 +410,25 @@ class _Stops:
                 else:
                     queue += use.op.outputs
         return found
+
+
+def _number(op):
+    return op.number
+
+
+def _is_kernel(read):
+    shapes = [t.shape for t in read.outputs if t.shape is not None]
+    return any(len(shape) > 1 for shape in shapes)
+
+
+def _meeting(ops):
+    """The first op that is computed from what each of some ops has made."""
+    graph = ops[0].graph
+    later = [
+        {t.op for t in graph.descendants(op.outputs)}.difference(ops)
+        for op in ops
+    ]
+    return min(set.intersection(*later), key=_number, default=None)
 
 
 @dataclasses.dataclass(frozen=True)

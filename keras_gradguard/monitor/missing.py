@@ -21,6 +21,11 @@ from keras_gradguard.records.kinds import severity_of
 _MOST_EXPLANATIONS = 20
 
 
+# Keras goes on to ask whether a `loss` argument was forgotten in `compile`.
+_KERAS_TOO = (
+    'this is what Keras means by "Gradients do not exist for variables"; no '
+    "`loss` argument is missing"
+)
 _UNSEEN = (
     "this step ran as it was traced, or too late, to be looked at: enter "
     "`watch` before the first call of the step to have the line"
@@ -108,6 +113,9 @@ class MissingGradients:
         findings, left_out = [], ()
         if missing:
             findings += step.answer(explain_missing, tuple(missing))
+            if not is_refused and findings:
+                notes = (*findings[0].notes, _KERAS_TOO)
+                findings[0] = dataclasses.replace(findings[0], notes=notes)
         is_seen = step.evidence.seen is not None
         if not (self._terms_checked or is_refused or is_seen):
             self._terms_checked = True
