@@ -92,6 +92,7 @@ class TrainingLog:
         self._paths, self._health = {}, {}
         self._losses, self._optimizers = (), ()
         self._global_norm = self._step = self._reading = None
+        self._has_written = False
         self._count = UpdateCount(model, num_updates, optimizers)
         self.paths_of(())
 
@@ -155,6 +156,7 @@ class TrainingLog:
         self._losses = tuple((paths, reach) for reach in several)
         if several:
             known = self._losses_in_row_order()
+            self._begin_events(self.now())
             self.events.losses(self.now(), self.report.variables, known)
 
     def paths_of(self, variables):
@@ -248,7 +250,7 @@ class TrainingLog:
         fresh = [d for d in diagnoses if self._is_new(d)]
         for diagnosis in fresh:
             self._diagnoses[diagnosis.key] = diagnosis
-            self.events.diagnosis(self.now(), diagnosis)
+        self._write_diagnoses(fresh)
         return tuple(fresh)
 
     def raise_to_error(self, kind, note):
@@ -270,9 +272,43 @@ class TrainingLog:
                     diagnosis, severity="error", evidence=evidence
                 )
                 raised.append(self._diagnoses[key])
-        for diagnosis in raised:
-            self.events.diagnosis(self.now(), diagnosis)
+        self._write_diagnoses(raised)
         return raised
+
+    def _write_diagnoses(self, diagnoses):
+        for diagnosis in diagnoses:
+            self.events.diagnosis(self.now(), diagnosis)
+        if diagnoses:
+            self._write_verdict_so_far(self.now())
+
+    def _begin_events(self, step):
+        """The first thing that is written says that there is no verdict."""
+        if not self._has_written:
+            self._write_verdict_so_far(step)
+
+    def _write_verdict_so_far(self, step):
+        if self.events.is_open:
+            # A step may be traced now: then no number of it can be read.
+            so_far = Report(diagnoses=tuple(self._diagnoses.values()))
+            self._write_verdict(step, so_far, has_ended=False)
+
+    def write_verdict(self, is_whole):
+        """Writes the verdict of a training that is over.
+
+        One that has failed before its first step leaves nothing on disk.
+
+        Args:
+            is_whole: Whether it has come to its end.
+        """
+        if self.events.is_open:
+            report = self.report
+            if is_whole or self._has_written or report.num_steps:
+                self._write_verdict(self.now(), report, has_ended=True)
+
+    def _write_verdict(self, step, report, has_ended):
+        self._has_written = True
+        # A model without an optimizer counts no updates.
+        self.events.verdict(step or 0, report, has_ended)
 
     def _is_new(self, diagnosis):
         known = self._diagnoses.get(diagnosis.key)
@@ -366,6 +402,7 @@ class TrainingLog:
             skipped = getattr(self.progress, "num_skipped", None)
             if skipped is not None:
                 numbers["skipped_steps"] = skipped
+            self._begin_events(self._step)
             self.events.record(
                 self._rows, self._step, self._global_norm, numbers
             )
