@@ -174,6 +174,8 @@ class GradHealthCallback(keras.callbacks.Callback):
                 self._begin()
         if self._monitor is None and self._log is not None:
             with barrier.guarded():
+                self._log.write_verdict(is_whole=True)
+            with barrier.guarded():
                 self._log.close()
         if number > 1 and self.on_nonfinite != "warn":
             warnings.warn(
@@ -253,7 +255,7 @@ class GradHealthCallback(keras.callbacks.Callback):
         if self._monitor is None:
             return
         self._monitor.end()
-        self._leave()
+        self._leave(is_whole=True)
         barrier = FaultBarrier(self._note_fault)
         with barrier.guarded():
             report = self._log.report
@@ -271,8 +273,8 @@ class GradHealthCallback(keras.callbacks.Callback):
                     )
                 )
 
-    def _leave(self):
-        """Restores the model and closes the event file."""
+    def _leave(self, is_whole=False):
+        """Restores the model, writes the verdict and closes the event file."""
         if self._monitor is not None:
-            self._monitor.finish()
+            self._monitor.finish(is_whole)
             self._monitor = None

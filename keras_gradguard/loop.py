@@ -213,6 +213,8 @@ class Watch:
             self._hook.begin(self._optimizer)
         elif self._log is not None:
             with barrier.guarded():
+                self._log.write_verdict(is_whole=True)
+            with barrier.guarded():
                 self._log.close()
         return self
 
@@ -278,7 +280,7 @@ class Watch:
         hook, self._hook = self._hook, None
         hook.end_recording()
         monitor.write()
-        monitor.finish()
+        monitor.finish(is_whole=not is_quiet)
         if hook.num_updates or is_quiet or not hook.barrier.is_open:
             return
         why = _TRACED if hook.has_optimizer else _NO_OPTIMIZER

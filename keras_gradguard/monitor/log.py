@@ -95,6 +95,7 @@ class TrainingLog:
         self._paths, self._health = {}, {}
         self._losses, self._optimizers = (), ()
         self._global_norm = self._step = self._reading = None
+        self._has_written = False
         self._count = UpdateCount(model, num_updates, optimizers)
         self.paths_of(())
 
@@ -158,6 +159,7 @@ class TrainingLog:
         self._losses = tuple((paths, reach) for reach in several)
         if several:
             known = self._losses_in_row_order()
+            self._begin_events(self.now())
             self.events.losses(self.now(), self.report.variables, known)
 
     def paths_of(self, variables):
@@ -254,12 +256,11 @@ class TrainingLog:
         is known is extended by the variables that it hits now.
         """
         fresh = [d for d in diagnoses if self._is_new(d)]
-        for diagnosis in diagnoses:
-            if diagnosis not in fresh:
-                diagnosis = self._extended(diagnosis)
-            if diagnosis is not None:
-                self._diagnoses[diagnosis.key] = diagnosis
-                self.events.diagnosis(self.now(), diagnosis)
+        extended = map(self._extended, (d for d in diagnoses if d not in fresh))
+        written = [*fresh, *(d for d in extended if d is not None)]
+        for diagnosis in written:
+            self._diagnoses[diagnosis.key] = diagnosis
+        self._write_diagnoses(written)
         return tuple(fresh)
 
     def _extended(self, diagnosis):
@@ -292,9 +293,43 @@ class TrainingLog:
                     diagnosis, severity="error", evidence=evidence
                 )
                 raised.append(self._diagnoses[key])
-        for diagnosis in raised:
-            self.events.diagnosis(self.now(), diagnosis)
+        self._write_diagnoses(raised)
         return raised
+
+    def _write_diagnoses(self, diagnoses):
+        for diagnosis in diagnoses:
+            self.events.diagnosis(self.now(), diagnosis)
+        if diagnoses:
+            self._write_verdict_so_far(self.now())
+
+    def _begin_events(self, step):
+        """The first thing that is written says that there is no verdict."""
+        if not self._has_written:
+            self._write_verdict_so_far(step)
+
+    def _write_verdict_so_far(self, step):
+        if self.events.is_open:
+            # A step may be traced now: then no number of it can be read.
+            so_far = Report(diagnoses=tuple(self._diagnoses.values()))
+            self._write_verdict(step, so_far, has_ended=False)
+
+    def write_verdict(self, is_whole):
+        """Writes the verdict of a training that is over.
+
+        One that has failed before its first step leaves nothing on disk.
+
+        Args:
+            is_whole: Whether it has come to its end.
+        """
+        if self.events.is_open:
+            report = self.report
+            if is_whole or self._has_written or report.num_steps:
+                self._write_verdict(self.now(), report, has_ended=True)
+
+    def _write_verdict(self, step, report, has_ended):
+        self._has_written = True
+        # A model without an optimizer counts no updates.
+        self.events.verdict(step or 0, report, has_ended)
 
     def _is_new(self, diagnosis):
         known = self._diagnoses.get(diagnosis.key)
@@ -388,6 +423,7 @@ class TrainingLog:
             skipped = getattr(self.progress, "num_skipped", None)
             if skipped is not None:
                 numbers["skipped_steps"] = skipped
+            self._begin_events(self._step)
             self.events.record(
                 self._rows, self._step, self._global_norm, numbers
             )

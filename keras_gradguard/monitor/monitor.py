@@ -136,8 +136,12 @@ class Monitor:
                 found = self._symptoms.zero_so_far()
             self._response.add(found, "note", quiet=True)
 
-    def finish(self):
-        """Leaves the model as it was and closes the event file."""
+    def finish(self, is_whole=False):
+        """Leaves the model as it was, writes the verdict, closes the file.
+
+        Args:
+            is_whole: Whether the training has come to its end.
+        """
         hook, self._hook = self._hook, None
         if hook is not None:
             with self.barrier.guarded():
@@ -145,6 +149,8 @@ class Monitor:
                 self._check_skipped(hook.num_done, hook.num_skipped)
             with self.barrier.guarded():
                 hook.undo(self)
+            with self.barrier.guarded():
+                self._log.write_verdict(is_whole)
             with self.barrier.guarded():
                 self._log.close()
 

@@ -6,6 +6,7 @@ STATUSES = (
 )
 BROKEN, HEALTHY = "broken", "healthy"
 UNDECIDED, NOT_CHECKED = "undecided", "not checked"
+VERDICTS = (BROKEN, HEALTHY, UNDECIDED, NOT_CHECKED)
 
 SCHEMA = 1
 

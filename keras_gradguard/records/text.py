@@ -1,9 +1,11 @@
 """The one renderer for terminals, exceptions and logs."""
 
+import collections
 import pathlib
 import textwrap
 
 from keras_gradguard.records.kinds import (
+    BROKEN,
     HEALTHY,
     NOT_CHECKED,
     SCHEMA,
@@ -117,12 +119,15 @@ def figure(value):
 
 
 def _lost(diagnosis):
-    paths = _without_model(diagnosis)
-    names = ", ".join(paths[:MOST_VARIABLES])
-    if len(paths) > MOST_VARIABLES:
-        names += f", ... (+{len(paths) - MOST_VARIABLES} more)"
+    names = _names(_without_model(diagnosis))
     count = count_lost(diagnosis)
     return f"{count}: {names}" if names else count
+
+
+def _names(paths):
+    names = ", ".join(paths[:MOST_VARIABLES])
+    hidden = len(paths) - MOST_VARIABLES
+    return names + (f", ... (+{hidden} more)" if hidden > 0 else "")
 
 
 def _without_model(diagnosis):
@@ -282,13 +287,8 @@ def render_report(report, width=80):
 
 def _summary(report):
     """The verdict, counts of diagnoses and variables, and when."""
-    severities = [diagnosis.severity for diagnosis in report.diagnoses]
     statuses = [variable.status for variable in report.variables]
-    found = ", ".join(
-        counted(severities.count(word), word)
-        for word in SEVERITIES
-        if word in severities
-    )
+    found = ", ".join(_found(report))
     parts = [report.verdict + (f": {found}" if found else "")]
     if found and report.not_checked is not None:
         parts[0] += ", the rest not checked"
@@ -304,6 +304,73 @@ def _summary(report):
     if report.global_norm is not None:
         parts.append(f"global norm {figure(report.global_norm)}")
     return "; ".join(parts)
+
+
+def _found(report):
+    """How many diagnoses there are of each severity, in words."""
+    severities = [diagnosis.severity for diagnosis in report.diagnoses]
+    return [
+        counted(severities.count(word), word)
+        for word in SEVERITIES
+        if word in severities
+    ]
+
+
+def verdict_title(verdict):
+    """Returns the verdict, in words where there is none yet.
+
+    Args:
+        verdict: The verdict of a `Report`, or `None`.
+    """
+    return "no verdict yet" if verdict is None else verdict
+
+
+def verdict_facts(report, has_ended=True):
+    """Returns what stands below the verdict in TensorBoard.
+
+    Args:
+        report: A `Report`.
+        has_ended: Whether its training is over.
+
+    Returns:
+        A list of texts: what was found, why not all was checked, which
+        variables are not decided and when they will be, which are accepted,
+        and how many steps there were.
+    """
+    facts = []
+    if not has_ended:
+        facts.append("the training has not ended, or was killed")
+    if report.verdict == BROKEN:
+        facts.append(", ".join(_found(report)))
+    if report.not_checked is not None:
+        facts.append(report.not_checked)
+    for item in report.undecided:
+        facts.append(f"{item}: {_names(item.variables)}")
+    for (status, reason), paths in accepted_rows(report).items():
+        number = counted(len(paths), "variable")
+        facts.append(f"{number} {status}, accepted ({reason}): {_names(paths)}")
+    if report.num_steps is not None:
+        steps = counted(report.num_steps, "step")
+        if report.num_skipped:
+            steps += f", {report.num_skipped:,} of them skipped"
+        facts.append(steps)
+    return facts
+
+
+def accepted_rows(report):
+    """Returns the keys of the rows that are accepted.
+
+    Args:
+        report: A `Report`.
+
+    Returns:
+        A dict: by status and reason, the keys of the rows.
+    """
+    rows = collections.defaultdict(list)
+    for row in report.variables:
+        if row.accepted is not None:
+            rows[row.status, row.accepted].append(row.key)
+    return dict(rows)
 
 
 def closing_line(report, norms=None, num_records=0, where="the report"):
@@ -329,12 +396,7 @@ def closing_line(report, norms=None, num_records=0, where="the report"):
     elif report.verdict == NOT_CHECKED:
         facts.append(report.not_checked.removesuffix("."))
     else:
-        severities = [diagnosis.severity for diagnosis in report.diagnoses]
-        facts += [
-            counted(severities.count(word), word)
-            for word in SEVERITIES
-            if word in severities
-        ]
+        facts += _found(report)
     if report.num_skipped:
         facts.append(f"{counted(report.num_skipped, 'step')} skipped")
     line = f"gradguard: {report.verdict}: {', '.join(facts)}"

@@ -11,8 +11,11 @@ from keras_gradguard.records.text import (
     headline,
     place,
     snippet_lines,
+    verdict_title,
 )
 from keras_gradguard.report.scalars import RUN
+
+VERDICT_CARD = f"{RUN}/diagnoses/verdict"
 
 
 def logged_cards(folder):
@@ -22,7 +25,8 @@ def logged_cards(folder):
         folder: Folder that was given as `log_dir`, or one above it.
 
     Returns:
-        A text: each card in Markdown, below its run and step.
+        A text: each card in Markdown, below its run and step; the last
+        verdict of each file behind its diagnoses.
 
     Raises:
         ValueError: If nothing was logged there.
@@ -45,11 +49,30 @@ def _cards(file):
     # Slow to import, and a stored report does not need it.
     from tensorboard.backend.event_processing import event_file_loader
 
+    verdict = None
     for event in event_file_loader.EventFileLoader(str(file)).Load():
         for value in event.summary.value:
-            if value.tag.startswith(f"{RUN}/diagnoses/"):
-                text = value.tensor.string_val[0].decode()
-                yield f"{file.parent}, step {event.step}:\n\n{text}"
+            if not value.tag.startswith(f"{RUN}/diagnoses/"):
+                continue
+            text = value.tensor.string_val[0].decode()
+            card = f"{file.parent}, step {event.step}:\n\n{text}"
+            if value.tag == VERDICT_CARD:
+                verdict = card
+            else:
+                yield card
+    if verdict is not None:
+        yield verdict
+
+
+def render_verdict(known):
+    """Returns a verdict as Markdown.
+
+    Args:
+        known: What `layout.verdict_record` returns.
+    """
+    facts = [f"- {_prose(fact)}" for fact in known["facts"]]
+    title = f"### Verdict: {verdict_title(known['verdict'])}"
+    return "\n\n".join(filter(None, [title, "\n".join(facts)]))
 
 
 # Emphasis, code and links; an underscore inside a word is none of them.

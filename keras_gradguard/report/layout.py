@@ -12,8 +12,13 @@ import json
 import numpy as np
 from tensorboard.compat.proto import summary_pb2, types_pb2
 
+from keras_gradguard.records.kinds import BROKEN
 from keras_gradguard.records.report import finite
-from keras_gradguard.records.text import path_from_here
+from keras_gradguard.records.text import (
+    accepted_rows,
+    path_from_here,
+    verdict_facts,
+)
 
 VERSION = 1
 
@@ -100,9 +105,14 @@ SCHEMA, RECORD = "gradguard/schema/", "gradguard/record/"
 WINDOW = "gradguard/window"
 # What follows is a name of the training: TensorBoard keeps one value of a tag
 # and step, and the next training may begin at the step where one has ended.
-DIAGNOSES, LOSSES, INCIDENTS = (
-    f"gradguard/{kind}/" for kind in ("diagnoses", "losses", "incidents")
+DIAGNOSES, LOSSES, INCIDENTS, VERDICT = (
+    f"gradguard/{kind}/"
+    for kind in ("diagnoses", "losses", "incidents", "verdict")
 )
+# What is written of a verdict is no longer than this.
+MOST_FACTS = 20
+MOST_LETTERS = 2000
+MOST_ACCEPTED = 200
 
 
 def add_record(summary, schema, record):
@@ -211,3 +221,42 @@ def losses_record(schema, losses):
         "variables": list(schema.keys),
         "terms": [loss.to_dict() for loss in losses],
     }
+
+
+def verdict_record(report, has_ended):
+    """Returns the verdict of a report as JSON-ready values of a bounded size.
+
+    While a training runs it may be broken already; every other verdict takes
+    its end.
+
+    Args:
+        report: The `Report`.
+        has_ended: Whether its training is over.
+
+    Returns:
+        A dict: `verdict` (or `None`), `has_ended`, `facts` (texts, see
+        `verdict_facts`) and `accepted` (keys of rows by their status).
+    """
+    known = report.verdict
+    facts = [_one_line(fact) for fact in verdict_facts(report, has_ended)]
+    if len(facts) > MOST_FACTS:
+        hidden = len(facts) - MOST_FACTS + 1
+        facts[MOST_FACTS - 1 :] = [f"(+{hidden} more)"]
+    accepted = collections.defaultdict(list)
+    for (status, _), keys in accepted_rows(report).items():
+        accepted[status] += [key for key in keys if key == _one_line(key)]
+    return {
+        "verdict": known if has_ended or known == BROKEN else None,
+        "has_ended": has_ended,
+        "facts": facts,
+        "accepted": {s: keys[:MOST_ACCEPTED] for s, keys in accepted.items()},
+    }
+
+
+def _one_line(text):
+    """A text without line breaks and control characters, not too long."""
+    text = " ".join(text.split())
+    text = "".join(c if c.isprintable() else "\ufffd" for c in text)
+    if len(text) > MOST_LETTERS:
+        text = text[: MOST_LETTERS - 1] + "\u2026"
+    return text

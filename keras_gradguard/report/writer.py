@@ -1,4 +1,4 @@
-"""Writes records, diagnoses and incidents for TensorBoard."""
+"""Writes records, diagnoses, incidents and the verdict for TensorBoard."""
 
 import os
 import secrets
@@ -9,13 +9,18 @@ from tensorboard.compat.proto import event_pb2
 from tensorboard.plugins.text import metadata as text_metadata
 
 from keras_gradguard.records.norms import MISSING, UNMEASURED
-from keras_gradguard.report.cards import render_markdown
+from keras_gradguard.report.cards import (
+    VERDICT_CARD,
+    render_markdown,
+    render_verdict,
+)
 from keras_gradguard.report.event_file import EventFile
 from keras_gradguard.report.layout import (
     DIAGNOSES,
     INCIDENTS,
     LOSSES,
     SCHEMA,
+    VERDICT,
     VERSION,
     Schema,
     add_record,
@@ -25,6 +30,7 @@ from keras_gradguard.report.layout import (
     losses_record,
     mark_for_tab,
     vector_tags,
+    verdict_record,
 )
 from keras_gradguard.report.scalars import (
     HISTOGRAMS,
@@ -116,6 +122,18 @@ class EventOutput:
             incident: JSON-ready dict, see `incident_summary`.
         """
         self._write("write_incident", step, incident)
+
+    def verdict(self, step, report, has_ended):
+        """Writes the verdict; the last one counts.
+
+        Args:
+            step: The step.
+            report: The `Report`.
+            has_ended: Whether the training is over.
+        """
+        if self.is_open:
+            known = verdict_record(report, has_ended)
+            self._write("write_verdict", step, known)
 
     def flush(self):
         """Puts everything on disk."""
@@ -286,11 +304,7 @@ class SummaryWriter:
         self._begin(step)
         self._write_pending()
         event = event_pb2.Event(step=step)
-        value = add_text(
-            event.summary, self._tag(diagnosis), render_markdown(diagnosis)
-        )
-        metadata = text_metadata.create_summary_metadata(None, None)
-        value.metadata.CopyFrom(metadata)
+        _add_card(event, self._tag(diagnosis), render_markdown(diagnosis))
         self._diagnoses[diagnosis.key] = diagnosis_record(diagnosis)
         self._write(event, self._add_diagnoses(event))
 
@@ -331,6 +345,18 @@ class SummaryWriter:
         event = event_pb2.Event(step=step)
         known = {"items": self._incidents}
         self._write(event, self._training.add(event, INCIDENTS, known))
+
+    def write_verdict(self, step, known):
+        """Writes the verdict: a card of the Text tab, and all for our tab.
+
+        Args:
+            step: Training step.
+            known: What `layout.verdict_record` returns.
+        """
+        self._begin(step)
+        event = event_pb2.Event(step=step)
+        _add_card(event, VERDICT_CARD, render_verdict(known))
+        self._write(event, self._training.add(event, VERDICT, known))
 
     def flush(self):
         """Puts everything that was written on disk."""
@@ -395,6 +421,12 @@ class SummaryWriter:
             self._known |= new
         self._file.write(event)
         self._file.flush()
+
+
+def _add_card(event, tag, text):
+    value = add_text(event.summary, tag, text)
+    metadata = text_metadata.create_summary_metadata(None, None)
+    value.metadata.CopyFrom(metadata)
 
 
 def _copied(event):

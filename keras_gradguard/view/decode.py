@@ -12,9 +12,17 @@ import math
 
 from tensorboard.data import provider
 
+from keras_gradguard.records.kinds import BROKEN, STATUSES, VERDICTS
 from keras_gradguard.records.norms import MISSING, UNMEASURED
 from keras_gradguard.records.reading import diagnosis_of
-from keras_gradguard.report.layout import PLUGIN, VERSION, whole
+from keras_gradguard.report.layout import (
+    MOST_ACCEPTED,
+    MOST_FACTS,
+    MOST_LETTERS,
+    PLUGIN,
+    VERSION,
+    whole,
+)
 
 # JSON as the page reads it holds each whole number below this one.
 _LARGEST = 2**53
@@ -225,6 +233,17 @@ class Decoder:
             content = self._content(point)
             return Signed(*_signature(content), [_losses(content)])
 
+    def verdict(self, tag, point):
+        """Returns what `layout.verdict_record` did, as the one of `Signed`.
+
+        Args:
+            tag: The tag.
+            point: A `TensorDatum`.
+        """
+        with self._decoding(tag):
+            content = self._content(point)
+            return Signed(*_signature(content), [_verdict(content)])
+
     def _signed(self, tag, point, decode):
         with self._decoding(tag):
             content = self._content(point)
@@ -364,6 +383,17 @@ def _losses(values):
     return known
 
 
+def _verdict(values):
+    known = _fields(values, _VERDICT)
+    verdict, has_ended = known["verdict"], known["has_ended"]
+    if verdict not in (VERDICTS if has_ended else (None, BROKEN)):
+        when = "has ended" if has_ended else "has not ended"
+        raise ValueError(
+            f"its `verdict` is {verdict!r} where the training {when}"
+        )
+    return known
+
+
 def _variable(values):
     known = _fields(values, _VARIABLE)
     # A row has a key where its path does not tell it from all others.
@@ -392,6 +422,12 @@ def _is_list(value):
     return isinstance(value, list)
 
 
+def _is_line(value):
+    return (
+        _is_text(value) and len(value) <= MOST_LETTERS and value.isprintable()
+    )
+
+
 def _is_whole(value):
     is_number = isinstance(value, int) and not isinstance(value, bool)
     return is_number and abs(value) < _LARGEST
@@ -411,8 +447,17 @@ def _maybe(fits):
     return lambda value: value is None or fits(value)
 
 
-def _list_of(fits):
-    return lambda value: _is_list(value) and all(map(fits, value))
+def _list_of(fits, most=math.inf):
+    return lambda value: (
+        _is_list(value) and len(value) <= most and all(map(fits, value))
+    )
+
+
+def _are_accepted(value):
+    fits = _list_of(_is_line, MOST_ACCEPTED)
+    return isinstance(value, dict) and all(
+        status in STATUSES and fits(keys) for status, keys in value.items()
+    )
 
 
 _VARIABLE = {
@@ -443,6 +488,12 @@ _LOSSES = {
     "step": _maybe(_is_whole),
     "variables": _list_of(_is_text),
     "terms": _is_list,
+}
+_VERDICT = {
+    "verdict": _maybe(_is_line),
+    "has_ended": _is_truth,
+    "facts": _list_of(_is_line, MOST_FACTS),
+    "accepted": _are_accepted,
 }
 _TERM = {
     "name": _is_text,

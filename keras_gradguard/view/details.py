@@ -1,8 +1,9 @@
-"""The diagnoses, losses and incidents of a run.
+"""The verdict, diagnoses, losses and incidents of a run.
 
 A training that begins where another one was before makes void what that one
 has written from there on: the code has been changed, and the run is made
-anew. One that goes on behind it leaves it as it is.
+anew. One that goes on behind it leaves it as it is. The verdict is that of the
+last training.
 """
 
 from keras_gradguard.records.text import (
@@ -11,8 +12,14 @@ from keras_gradguard.records.text import (
     facts,
     headline,
     place,
+    verdict_title,
 )
-from keras_gradguard.report.layout import DIAGNOSES, INCIDENTS, LOSSES
+from keras_gradguard.report.layout import (
+    DIAGNOSES,
+    INCIDENTS,
+    LOSSES,
+    VERDICT,
+)
 from keras_gradguard.view.decode import Decoder
 
 
@@ -41,7 +48,7 @@ def card_of(diagnosis):
 
 
 class Details:
-    """Diagnoses, incidents and losses of a run.
+    """Verdict, diagnoses, incidents and losses of a run.
 
     Args:
         store: A `Store`.
@@ -49,7 +56,11 @@ class Details:
         tags: Names of the tags that it has.
 
     Attributes:
-        diagnoses: The `Diagnosis`es of all trainings.
+        verdict: What `layout.verdict_record` returned of the last training,
+            with the `title` and the first step where there were others
+            before; `None` where it has none, as of an earlier version.
+        cards: What `card_of` returns of all trainings, and `is_earlier`:
+            whether it is of another one than the last.
         incidents: What `incident_summary` returned, of all.
         losses: What `layout.losses_record` returned of the last, or `None`.
 
@@ -63,6 +74,7 @@ class Details:
             DIAGNOSES: decoder.diagnoses,
             INCIDENTS: decoder.incidents,
             LOSSES: decoder.losses,
+            VERDICT: decoder.verdict,
         }
         points = store.last(
             run, [t for t in tags if t.startswith(tuple(decoders))]
@@ -76,17 +88,43 @@ class Details:
         self._begins = [
             (one.started, one.begin) for ones in signed.values() for one in ones
         ]
-        self.diagnoses = self._valid(signed[DIAGNOSES], lambda item: item.step)
+        self._last = max(self._begins, default=(0, 0))
+        self.verdict = self._verdict(signed[VERDICT])
+        self.cards = [
+            {**card_of(item), "is_earlier": started < self._last[0]}
+            for started, item in self._valid(
+                signed[DIAGNOSES], lambda item: item.step
+            )
+        ]
         self.incidents, losses = (
-            self._valid(signed[kind], lambda item: item["step"])
+            [
+                item
+                for _, item in self._valid(
+                    signed[kind], lambda item: item["step"]
+                )
+            ]
             for kind in (INCIDENTS, LOSSES)
         )
         self.losses = losses[-1] if losses else None
 
+    def _verdict(self, signed):
+        """Returns the verdict of the last training, or `None`."""
+        started, begin = self._last
+        found = [one for one in signed if one.started == started]
+        if not found:
+            return None
+        (known,) = found[-1].items
+        facts = known["facts"]
+        # What was before it, and not made anew, is still shown.
+        if any(first < begin for _, first in self._begins):
+            facts = [*facts, f"the last training, from step {begin} on"]
+        title = verdict_title(known["verdict"])
+        return {**known, "title": title, "facts": facts}
+
     def _valid(self, signed, step_of):
-        """Returns the items that no later training has made void, in order."""
+        """Returns what no later training has made void, and its start."""
         return [
-            item
+            (one.started, item)
             for one in sorted(signed, key=lambda one: (one.started, one.begin))
             for item in one.items
             if self._holds(one, step_of(item))

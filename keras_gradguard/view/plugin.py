@@ -13,7 +13,7 @@ from tensorboard.util import tb_logging
 
 from keras_gradguard.report.layout import PLUGIN, RECORD, VERSION
 from keras_gradguard.view.decode import Decoder, ReadError, Store
-from keras_gradguard.view.details import Details, card_of
+from keras_gradguard.view.details import Details
 from keras_gradguard.view.timeline import timeline_of
 
 FOLDER = pathlib.Path(__file__).parent / "static"
@@ -129,12 +129,13 @@ class GradGuardPlugin(base_plugin.TBPlugin):
         }
 
     def _details(self, request):
-        """Diagnoses, losses and incidents of one run."""
+        """Verdict, diagnoses, losses and incidents of one run."""
         store, run, series = self._one_run(request)
         told = Details(store, run, series)
         return {
             "run": run,
-            "diagnoses": [card_of(item) for item in told.diagnoses],
+            "verdict": told.verdict,
+            "diagnoses": told.cards,
             "losses": told.losses,
             "incidents": told.incidents,
         }
@@ -187,7 +188,8 @@ def _counts(store, run, series):
     records = [known for tag, known in series.items() if tag.startswith(RECORD)]
     return {
         "last_step": max((known.max_step for known in records), default=None),
-        "num_diagnoses": len(told.diagnoses),
+        "verdict": told.verdict and told.verdict["title"],
+        "num_diagnoses": len(told.cards),
         "num_losses": len(told.losses["terms"]) if told.losses else 0,
         "num_incidents": len(told.incidents),
     }

@@ -119,7 +119,7 @@ def test_report_of_what_was_not_checked(tmp_path, capsys):
 
 
 def test_report_of_a_log_folder(tmp_path, capsys):
-    """The cards of each run, with the run's name."""
+    """The cards of each run and its verdict, with the run's name."""
     for run, loss in (("one", rounded), ("two", "mse")):
         fit(classifier(loss), log_dir=tmp_path / run)
     assert main(["report", str(tmp_path)]) == 0
@@ -127,8 +127,12 @@ def test_report_of_a_log_folder(tmp_path, capsys):
     assert said.startswith(f"{tmp_path / 'one' / 'gradients'}, step 0:")
     assert said.count("explain GG105") == 1
     assert "error[GG105]" in said
+    verdicts = [s for s in said.splitlines() if s.startswith("### Verdict")]
+    assert ["### Verdict: broken", "### Verdict: healthy"] == verdicts
     assert main(["report", str(tmp_path / "two")]) == 0
-    assert capsys.readouterr().out == f"no diagnosis below {tmp_path / 'two'}\n"
+    run = tmp_path / "two" / "gradients"
+    said = capsys.readouterr().out
+    assert said == f"{run}, step 1:\n\n### Verdict: healthy\n\n- 1 step\n"
     empty = tmp_path / "empty"
     empty.mkdir()
     assert main(["report", str(empty)]) == 2

@@ -25,9 +25,13 @@ X = np.random.default_rng(0).normal(size=(32, 4)).astype("float32")
 
 
 def scalars(folder):
-    """Returns the scalars of the last event of the only file, by tag."""
+    """Returns the scalars of the last record of the only file, by tag."""
     (path,) = (folder / "gradients").iterdir()
-    *_, event = EventFileLoader(str(path)).Load()
+    *_, event = (
+        event
+        for event in EventFileLoader(str(path)).Load()
+        if any("global_norm" in value.tag for value in event.summary.value)
+    )
     return {
         v.tag: v.tensor.float_val[0]
         for v in event.summary.value

@@ -2,11 +2,13 @@
 
 import math
 import shutil
+import subprocess
+import tarfile
 
 import pytest
 
 from tests.view.board import Board
-from tests.view.tab import Tab, browser
+from tests.view.tab import Tab, browser, needed
 
 
 @pytest.fixture(scope="session")
@@ -68,3 +70,20 @@ def tab(driver, board):
     made = Tab(driver, board)
     yield made
     assert [] == made.complaints()
+
+
+@pytest.fixture(scope="session")
+def axe(tmp_path_factory):
+    """The source of axe-core."""
+    npm = shutil.which("npm")
+    if npm is None:
+        needed("npm")
+    folder = tmp_path_factory.mktemp("axe")
+    done = subprocess.run(
+        [npm, "pack", "axe-core"], cwd=folder, capture_output=True, text=True
+    )
+    if done.returncode:
+        needed("axe-core, which npm could not fetch,")
+    with tarfile.open(next(folder.glob("*.tgz"))) as archive:
+        source = archive.extractfile("package/axe.min.js")
+        return source.read().decode()

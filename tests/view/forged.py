@@ -41,12 +41,20 @@ LOSSES = {
     "variables": ["a/k", "a/b"],
     "terms": [TERM, {**TERM, "name": "other", "norms": ["nan", None]}],
 }
+VERDICT = {
+    **TRAINING,
+    "verdict": "undecided",
+    "has_ended": True,
+    "facts": ["1 variable got exactly zero: a/k", "3 steps"],
+    "accepted": {"missing": ["a/b"]},
+}
 # What is sound, by the beginning of its tag.
 SOUND = {
     tab.SCHEMA: json.loads(SCHEMA.text),
     tab.DIAGNOSES: {**TRAINING, "items": [DIAGNOSIS.to_dict()]},
     tab.LOSSES: LOSSES,
     tab.INCIDENTS: {**TRAINING, "items": [INCIDENT]},
+    tab.VERDICT: VERDICT,
 }
 ROUTES = {tab.SCHEMA: "norms"}  # of the other kinds it is "details"
 DEEP = b"[" * 50_000 + b"]" * 50_000
@@ -202,6 +210,22 @@ def _of_text(kind, route, tensor, **known):
     return Forged((route,), points, **known)
 
 
+def _verdicts():
+    wrong = {
+        "unknown word": {"verdict": "fine"},
+        "none at the end": {"verdict": None},
+        "healthy before the end": {"has_ended": False, "verdict": "healthy"},
+        "a megabyte": {"facts": ["x" * 10**6]},
+        "control character": {"facts": ["a\x1b[2Jb"]},
+        "turned text": {"facts": ["a\u202eb"]},
+        "many facts": {"facts": ["x"] * 10**4},
+        "many rows": {"accepted": {"missing": ["a/k"] * 10**4}},
+    }
+    for name, fields in wrong.items():
+        tensor = text({**VERDICT, **fields})
+        yield f"verdict {name}", _of_text(tab.VERDICT, "details", tensor)
+
+
 def nested(number):
     """Returns lists in lists."""
     found = []
@@ -260,6 +284,6 @@ def _windows():
 
 CASES = {
     name.replace("/", " "): case
-    for make in (_metadata, _texts, _records, _windows)
+    for make in (_metadata, _texts, _verdicts, _records, _windows)
     for name, case in make()
 }

@@ -183,3 +183,23 @@ class Tab:
             if entry["level"] == "SEVERE"
             and "/font-roboto/" not in entry["message"]
         ]
+
+
+def grave_faults(tab, axe):
+    """Returns what a checker of accessibility calls serious.
+
+    Args:
+        tab: A `Tab`.
+        axe: The source of axe-core.
+    """
+    tab.run(axe)
+    number, found = tab.driver.execute_async_script(
+        """
+        const done = arguments[0];
+        axe.run(document).then(({passes, violations}) => done([
+          passes.length, violations.map(({id, impact, nodes}) =>
+            [impact, id, nodes[0].html])]));
+        """
+    )
+    assert number > 20
+    return [fault for fault in found if fault[0] in ("serious", "critical")]

@@ -1,13 +1,9 @@
 """The tab by keyboard, as a table, and for a screen reader."""
 
-import shutil
-import subprocess
-import tarfile
-
 import pytest
 
 from tests.view.conftest import once
-from tests.view.tab import needed
+from tests.view.tab import grave_faults
 from tests.view.training import BAD_RUN, CUT_RUN
 
 pytestmark = once
@@ -87,23 +83,6 @@ def test_table(tab):
     assert ["kernel", "bias"] == names[-2:]
 
 
-@pytest.fixture(scope="module")
-def axe(tmp_path_factory):
-    """The source of axe-core."""
-    npm = shutil.which("npm")
-    if npm is None:
-        needed("npm")
-    folder = tmp_path_factory.mktemp("axe")
-    done = subprocess.run(
-        [npm, "pack", "axe-core"], cwd=folder, capture_output=True, text=True
-    )
-    if done.returncode:
-        needed("axe-core, which npm could not fetch,")
-    with tarfile.open(next(folder.glob("*.tgz"))) as archive:
-        source = archive.extractfile("package/axe.min.js")
-        return source.read().decode()
-
-
 @pytest.mark.parametrize("query", ["", "?darkMode=true"], ids=["light", "dark"])
 @pytest.mark.parametrize("shape", ["heatmap", "table"])
 def test_axe(shape, query, axe, tab):
@@ -114,15 +93,4 @@ def test_axe(shape, query, axe, tab):
     tab.open(query, ready, shape=shape, filter="/(/", **state)
     tab.until("return document.querySelectorAll('.card').length === 4")
     tab.until("return !document.querySelector('#filter-fault').hidden")
-    tab.run(axe)
-    found = tab.driver.execute_async_script(
-        """
-        const done = arguments[0];
-        axe.run(document).then(({passes, violations}) => done([
-          passes.length, violations.map(({id, impact, nodes}) =>
-            [impact, id, nodes[0].html])]));
-        """
-    )
-    assert found[0] > 20
-    grave = [fault for fault in found[1] if fault[0] in ("serious", "critical")]
-    assert [] == grave
+    assert [] == grave_faults(tab, axe)

@@ -39,7 +39,7 @@ def test_sound_run_is_shown(damaged):
     # The records of two of the others can be read.
     assert 3 == len(damaged.all("canvas.map"))
     heads = [element.text for element in damaged.all(".run h2")]
-    sound = [head for head in heads if "no broken gradient found" in head]
+    sound = [head for head in heads if "no diagnosis" in head]
     assert 1 == len(sound) and sound[0].startswith(GOOD)
     faults = [element.text for element in damaged.all(".run .alert")]
     assert len(GRAVE) == len(faults)
@@ -56,7 +56,7 @@ def test_half_a_run_is_shown(damaged):
     assert 1 == len(damaged.all("canvas.map"))
     assert "holds a broken record" in damaged.text(".run .alert")
     # Nobody knows whether there is one.
-    assert "no broken gradient" not in damaged.text(".run h2")
+    assert "no diagnosis" not in damaged.text(".run h2")
     assert ["cannot be read"] == badges(damaged, HALF)
     assert [] == damaged.complaints()
 

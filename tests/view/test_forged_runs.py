@@ -7,7 +7,14 @@ import types
 import numpy as np
 import pytest
 
-from keras_gradguard.report.layout import DIAGNOSES, INCIDENTS, LOSSES, SCHEMA
+from keras_gradguard.records.kinds import VERDICTS
+from keras_gradguard.report.layout import (
+    DIAGNOSES,
+    INCIDENTS,
+    LOSSES,
+    SCHEMA,
+    VERDICT,
+)
 from keras_gradguard.view.decode import Decoder, ReadError, Store
 from keras_gradguard.view.details import card_of
 from tests.view.board import Board
@@ -187,6 +194,20 @@ FIELDS = {
 }
 
 
+FIELDS[VERDICT] = {
+    ("started",): NUMBER,
+    ("begin",): NUMBER,
+    ("verdict",): [*TEXT, "fine", "Healthy", "healthy ", "x" * 10**6],
+    ("has_ended",): [None, 1, 0, "true", "", [], {}, False],
+    ("facts",): [*TEXTS, ["x" * 10**6], ["a\nb"], ["a\x00b"], ["x"] * 999],
+    ("accepted",): [
+        *(None, 3, "x", [], ["a"], {"fine": ["a"]}, {"zero": "a"}),
+        *({"zero": [3]}, {"zero": {"a": 1}}, {"zero": ["a\x1bb"]}),
+        {"zero": ["a"] * 999},
+    ],
+}
+
+
 def decoded(kind, content):
     """Returns what a tag of a kind says, as the page gets it."""
     decoder = Decoder("bad")
@@ -196,8 +217,12 @@ def decoded(kind, content):
         return decoder.variables("tag", point)
     if kind == DIAGNOSES:
         return [card_of(d) for d in decoder.diagnoses("tag", point).items]
-    read = decoder.losses if kind == LOSSES else decoder.incidents
-    return read("tag", point).items
+    read = {
+        LOSSES: decoder.losses,
+        INCIDENTS: decoder.incidents,
+        VERDICT: decoder.verdict,
+    }
+    return read[kind]("tag", point).items
 
 
 @pytest.mark.parametrize("kind", FIELDS)
@@ -215,7 +240,27 @@ def test_each_field(kind):
                 assert not decoded(kind, content), (where, value)
 
 
-@pytest.mark.parametrize("kind", FIELDS)
+@pytest.mark.parametrize("name", [n for n in SOUND[VERDICT] if n != "version"])
+def test_no_field_of_a_verdict_may_be_missing(name):
+    content = {k: v for k, v in SOUND[VERDICT].items() if k != name}
+    with pytest.raises(ReadError, match=name):
+        decoded(VERDICT, content)
+
+
+@pytest.mark.parametrize("word", [*VERDICTS, None])
+@pytest.mark.parametrize("has_ended", [True, False])
+def test_words_of_a_verdict(word, has_ended):
+    """Before the end a training may be broken, and nothing else."""
+    content = {**SOUND[VERDICT], "verdict": word, "has_ended": has_ended}
+    if word in (VERDICTS if has_ended else ("broken", None)):
+        (known,) = decoded(VERDICT, content)
+        assert (word, has_ended) == (known["verdict"], known["has_ended"])
+    else:
+        with pytest.raises(ReadError, match="`verdict`"):
+            decoded(VERDICT, content)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in FIELDS if kind != VERDICT])
 def test_fields_that_may_be_missing(kind):
     """What is left out is as the page expects it, or an error."""
     items = {SCHEMA: "variables", LOSSES: "terms"}.get(kind, "items")

@@ -27,6 +27,7 @@ export function card(known, isOpen, toggle) {
     known.step === null ? null : `step ${known.step}`,
     known.epoch === null ? null : `epoch ${known.epoch}`,
     known.certainty === "suspected" ? "suspected, not proved" : null,
+    known.is_earlier ? "of an earlier training" : null,
   ].filter((text) => text !== null).join(", ");
   return element("article", {
     class: `card ${known.severity}`, "data-code": known.code,

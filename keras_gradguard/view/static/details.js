@@ -65,7 +65,7 @@ export class Details {
     const parts = [
       element("h3", {}, "Diagnoses"),
       ...(cards.length ? cards
-        : [element("p", {class: "note"}, "No broken gradient was found.")]),
+        : [element("p", {class: "note"}, "None.")]),
     ];
     if (incidents.length) {
       parts.push(element("h3", {}, "Steps that were kept"),

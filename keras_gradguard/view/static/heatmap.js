@@ -19,6 +19,7 @@ const DRAG = 5;
  * @property {Set<string>} marked Ids of rows that the open card names.
  * @property {string[]} pins Keys of pinned variables.
  * @property {(string|null)[]} signs What to mark each row with.
+ * @property {boolean[]} accepted Whether that is no break.
  * @property {boolean} isWhole Whether all rows are to fit in `height` pixels.
  * @property {string[][]} codes Codes of the diagnoses that name each row.
  */

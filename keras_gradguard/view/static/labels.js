@@ -58,8 +58,10 @@ export class Labels {
     }
     if (place === cursor.row) classes.push("current");
     const sign = picture.signs[place];
+    const isAccepted = picture.accepted[place];
     const badge = sign && element(
-      "span", {class: `badge ${sign}`}, NAMES[sign]);
+      "span", {class: `badge ${isAccepted ? "accepted" : sign}`},
+      isAccepted ? `${NAMES[sign]}, accepted` : NAMES[sign]);
     const codes = picture.codes[place].flatMap(
       (code) => [" ", element("span", {class: "badge code"}, code)]);
     const fold = element("span", {class: "fold", "aria-hidden": "true"},

@@ -139,6 +139,7 @@ export class Page {
     this.runs.update(this.all);
     const panel = this.panels.get(run);
     panel?.fail([...faults]);
+    if (details) panel?.tell(details);
     this.openNewest(run, known);
     this.takeFilter();
     // What is around decides how many rows have room.
@@ -243,14 +244,13 @@ export class Page {
   resize() {
     const {clientHeight, clientWidth} = this.list;
     const number = Math.max(1, this.shown.length);
-    const size = [clientHeight, clientWidth, number].join();
+    const arounds = this.shown.map((run) => this.panels.get(run).around);
+    const size = [clientHeight, clientWidth, ...arounds].join();
     if (size === this.size) return;
     this.size = size;
-    const each = Math.max(LEAST, clientHeight / number - AROUND);
-    this.list.style.setProperty("--height", `${Math.floor(each)}px`);
     for (const panel of this.panels.values()) {
-      panel.height = each - 2; // its border
-      panel.draw();
+      const height = clientHeight / number - AROUND - panel.around;
+      panel.giveRoom(Math.max(LEAST, Math.floor(height)));
     }
     if (!this.all) return;
     this.pins.update(

@@ -4,6 +4,7 @@ import {alert, element} from "./element.js";
 import {Heatmap} from "./heatmap.js";
 import {cellsOf, isNamed, rowsOf, signOf} from "./rows.js";
 import {Grid} from "./table.js";
+import {verdictBadge, verdictFacts} from "./verdict.js";
 
 /** Shows the table of a run as the state wants it. */
 export class Panel {
@@ -27,17 +28,40 @@ export class Panel {
     });
     this.grid = new Grid(run, (row) => this.choose(row));
     this.told = element("span", {class: "told"}, "reading …");
+    this.verdict = element("span");
+    this.facts = element("div");
     this.faults = element("div");
     this.body = element("div", {class: "body"});
     this.root = element("section", {class: "run", "aria-label": `Run ${run}`},
-      element("h2", {}, element("span", {class: "run-name"}, run), this.told),
-      this.faults, this.body);
+      element("h2", {}, element("span", {class: "run-name"}, run),
+        this.verdict, this.told),
+      this.facts, this.faults, this.body);
   }
 
   /** Says what went wrong; the run stays as it was. */
   fail(texts) {
     this.faults.replaceChildren(...texts.map(alert));
     if (texts.length && this.table === null) this.told.textContent = "";
+  }
+
+  /** Says what the verdict is, and why; nothing where none was written. */
+  tell({verdict}) {
+    const parts = verdict === null
+      ? [[], []] : [[verdictBadge(verdict.title)], [verdictFacts(verdict)]];
+    this.verdict.replaceChildren(...parts[0]);
+    this.facts.replaceChildren(...parts[1].filter((part) => part !== null));
+  }
+
+  /** Pixels that it needs beside its rows, more or less of them by run. */
+  get around() {
+    return this.facts.offsetHeight;
+  }
+
+  /** Draws its rows on so many pixels. */
+  giveRoom(height) {
+    this.root.style.setProperty("--height", `${height}px`);
+    this.height = height - 2; // its border
+    this.draw();
   }
 
   /** Takes new data in. */
@@ -64,14 +88,13 @@ export class Panel {
       `${number} ${name}${number === 1 ? "" : "s"}`;
     this.told.textContent = [
       counted(variables.length, "variable"), counted(numRecords, "record"),
-      ...(this.details?.diagnoses.length === 0
-        ? ["no broken gradient found"] : []),
+      ...(this.details?.diagnoses.length === 0 ? ["no diagnosis"] : []),
     ].join(", ");
     if (!columns.length) {
       this.body.replaceChildren(element("p", {class: "note"}, variables.length
         ? "No record between these steps."
-        : "No step was recorded: the training ended before its first update. "
-          + "The diagnosis says why."));
+        : "No step was recorded." +
+          (this.diagnoses.length ? " The diagnosis says why." : "")));
       return;
     }
     const picture = this.picture();
@@ -95,17 +118,34 @@ export class Panel {
     const rows = rowsOf(variables, this.state, this.filter.finds);
     const rawNorms = cellsOf(rows, norms, columns.length);
     const rawUpdates = cellsOf(rows, updates, columns.length);
-    const cells = values === "norms" ? rawNorms : rawUpdates;
-    const signs = rows.map((_, place) => signOf(cells.subarray(
-      place * columns.length, (place + 1) * columns.length)));
+    const [cells, single] = values === "norms"
+      ? [rawNorms, norms] : [rawUpdates, updates];
+    const signIn = (table, place) => signOf(table.subarray(
+      place * columns.length, (place + 1) * columns.length));
+    const signs = rows.map((_, place) => signIn(cells, place));
+    const accepted = rows.map(({members}, place) => signs[place] !== null &&
+      members.every((number) => this.isAccepted(
+        variables[number].key, signIn(single, number))));
     const open = this.openNames();
     return {
       rows, columns, rawNorms, rawUpdates, values, pins,
       height: this.height, isWhole: this.state.height === "all",
-      signs, codes: this.codes(rows, signs),
+      signs, accepted, codes: this.codes(rows, signs),
       marked: new Set(
         rows.filter((row) => isNamed(row, open)).map(({id}) => id)),
     };
+  }
+
+  /** Whether a variable has no sign, or one that the verdict accepts. */
+  isAccepted(key, sign) {
+    if (sign === null) return true;
+    const status = sign === "nan" || sign === "inf" ? "nonfinite" : sign;
+    return Boolean(this.accepted[status]?.includes(key));
+  }
+
+  /** Keys of the rows that are no break, by their status. */
+  get accepted() {
+    return this.details?.verdict?.accepted ?? {};
   }
 
   /** A cut may hit all rows: its code is where it shows, if it does. */

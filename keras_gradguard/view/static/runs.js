@@ -1,6 +1,7 @@
 /** The list of runs, a check box each. */
 
 import {element} from "./element.js";
+import {verdictBadge} from "./verdict.js";
 
 const FIRST = 4;
 
@@ -38,7 +39,7 @@ export class Runs {
     this.runs = runs;
   }
 
-  box({error, num_diagnoses: number, run}, names) {
+  box({error, num_diagnoses: number, run, verdict}, names) {
     const input = element("input", {
       type: "checkbox", value: run, checked: names.includes(run),
       on: {change: () => this.toggle(run)},
@@ -47,7 +48,8 @@ export class Runs {
     if (error !== null) told = "cannot be read";
     else if (!number) told = null;
     return element("label", {}, input, element("span", {class: "run-name"},
-      `${run} `, told && element("span", {class: "badge code"}, told)));
+      `${run} `, verdict && verdictBadge(verdict), " ",
+      told && element("span", {class: "badge code"}, told)));
   }
 
   toggle(run) {

@@ -81,7 +81,9 @@ export class Grid {
   }
 
   row(place, start, end) {
-    const {codes, columns, marked, pins, rows, values} = this.picture;
+    const {
+      accepted, codes, columns, marked, pins, rows, values,
+    } = this.picture;
     const row = rows[place];
     const {rawNorms, rawUpdates} = this.picture;
     const cells = values === "norms" ? rawNorms : rawUpdates;
@@ -99,8 +101,9 @@ export class Grid {
       "aria-expanded": isLayer ? String(row.isOpen) : null,
       "aria-pressed": isLayer ? null : String(isPinned),
     });
-    const badges = codes[place].flatMap(
-      (code) => [" ", element("span", {class: "badge code"}, code)]);
+    const told = [...codes[place], ...(accepted[place] ? ["accepted"] : [])];
+    const badges = told.flatMap(
+      (text) => [" ", element("span", {class: "badge code"}, text)]);
     const classes = [`level${row.level}`];
     if (marked.has(row.id)) classes.push("marked");
     return element("tr", {class: classes.join(" ")},
