@@ -9,6 +9,7 @@ from keras_gradguard.records.text import (
     explain_command,
     facts,
     headline,
+    help_text,
     place,
     snippet_lines,
     verdict_title,
@@ -100,7 +101,7 @@ def render_markdown(diagnosis):
         else:
             parts.append(f"**{label}:** {_prose(text)}")
     for item in diagnosis.help:
-        parts.append(f"**help:** {_prose(item.text)}")
+        parts.append(f"**help:** {_prose(help_text(item))}")
         if change := change_lines(item):
             parts.append(_block(change))
     parts.append(f"**more:** {_code(explain_command(diagnosis))}")

@@ -73,11 +73,12 @@ function variables(paths) {
       ...paths.map((path) => element("li", {}, path))));
 }
 
-function help({text}, lines) {
+function help({text, checked}, lines) {
   const code = lines.map((line) => element(
     "span", {class: line.startsWith("-") ? "before" : "after"}, `${line}\n`));
   return [
-    element("p", {class: "help"}, element("b", {}, "help: "), text),
+    element("p", {class: "help"}, element("b", {}, "help: "),
+      checked ? `${text} (checked: ${checked})` : text),
     lines.length ? element(
       "pre", {class: "change", tabindex: 0, "aria-label": "Change of code"},
       ...code) : null,
