@@ -5,7 +5,7 @@ import io
 import os
 import tokenize
 
-from keras_gradguard.records.digest import digest_of
+from keras_gradguard.records.report import digest_of
 
 
 def file_patches(report):

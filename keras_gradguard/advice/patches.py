@@ -7,8 +7,7 @@ import time
 from keras_gradguard.advice.rewrites import rewrites
 from keras_gradguard.advice.site import Site, edited
 from keras_gradguard.advice.trial import StepTrial
-from keras_gradguard.records.digest import digest_of
-from keras_gradguard.records.report import Help, Patch
+from keras_gradguard.records.report import Help, Patch, digest_of
 
 # Each trial traces and runs a step.
 MOST_TRIALS = 6

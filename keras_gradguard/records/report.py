@@ -5,6 +5,7 @@ these records and drops no field of them.
 """
 
 import dataclasses
+import hashlib
 import html
 import json
 import math
@@ -22,6 +23,11 @@ from keras_gradguard.records.kinds import (
     UNDECIDED,
 )
 from keras_gradguard.records.text import render, render_report
+
+
+def digest_of(text):
+    """Returns the SHA-256 of a text, in hexadecimal."""
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 @dataclasses.dataclass(frozen=True)

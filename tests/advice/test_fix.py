@@ -8,9 +8,14 @@ import pytest
 
 from keras_gradguard.__main__ import main
 from keras_gradguard.advice.patches import changes_between
-from keras_gradguard.records.digest import digest_of
 from keras_gradguard.records.reading import read_report
-from keras_gradguard.records.report import Diagnosis, Help, Patch, Report
+from keras_gradguard.records.report import (
+    Diagnosis,
+    Help,
+    Patch,
+    Report,
+    digest_of,
+)
 
 OLD = "import numpy as np\n\n\ndef loss(y, p):\n    return np.abs(y - p)\n"
 NEW = OLD.replace("np.abs", "ops.abs")

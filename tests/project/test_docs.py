@@ -263,6 +263,7 @@ def test_commands_of_a_page(page):
     start = "python -m keras_gradguard "
     for line in "\n".join(blocks(page, "")).splitlines():
         if line.startswith(start):
+            line, _, _ = line.partition(" > ")
             _parser().parse_args(shlex.split(line.removeprefix(start)))
     for names in re.findall(r'"\.\[(.+?)\]"', read(page)):
         assert set(names.split(",")) <= extras()
