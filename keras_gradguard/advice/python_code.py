@@ -29,6 +29,18 @@ def leave_numpy(site):
             yield Rewrite("use operations on tensors", tuple(edits), _SAME)
 
 
+def keep_tensor(site):
+    """The tensor itself where its value was made into a constant."""
+    names = ("constant", "convert_to_tensor", "Variable", "array", "asarray")
+    for call in site.calls(*names):
+        if call.args:
+            edits = list(_without_call(site, call))
+            for node in site.nodes:
+                if node is not call:
+                    edits += _tensor_code(site, node)
+            yield Rewrite("use the tensor itself", tuple(edits), _SAME)
+
+
 def _tensor_code(site, node):
     """The edits that make one node an operation on tensors."""
     if not isinstance(node, ast.Call):

@@ -10,6 +10,7 @@ from keras_gradguard.advice.finite_values import finite
 from keras_gradguard.advice.python_code import (
     call_model,
     keep_result,
+    keep_tensor,
     leave_numpy,
     on_tensors,
     without_wrapper,
@@ -41,48 +42,69 @@ def rewrites(site, code):
 
 def soften_comparisons(site):
     """A sigmoid of the difference in place of a comparison."""
-    edits = [e for e in map(_softened(site), site.nodes) if e is not None]
+    edits = _softened(site, site.nodes)
     for edit in edits:
         yield Rewrite("use a sigmoid instead of the comparison", (edit,), _SOFT)
+    text = "use sigmoids instead of the comparisons"
     if len(edits) > 1:
-        text = "use sigmoids instead of the comparisons"
-        yield Rewrite(text, tuple(edits), _SOFT)
+        yield Rewrite(text, edits, _SOFT)
+    everywhere = _softened(site, site.around)
+    if len(everywhere) > len(edits):
+        yield Rewrite(text, everywhere, _SOFT)
 
 
-def _softened(site):
-    def soften(node):
-        sides = _sides(node)
-        if sides is None:
-            return None
-        larger, smaller, is_equal = sides
-        gap = f"{site.operand(larger)} - {site.operand(smaller)}"
-        soft = f"{site.ops('sigmoid')}(10.0 * ({gap}))"
-        if is_equal is not None:
-            soft = f"{site.ops('exp')}(-10.0 * {site.ops('square')}({gap}))"
-            soft = soft if is_equal else f"(1.0 - {soft})"
-        holder = site.parent(node)
-        if isinstance(holder, ast.Call) and holder.args:
-            name, first = call_name(holder), holder.args[0]
-            if name == "cast" and first is node:
-                return site.replace(holder, soft)
-            if name == "where" and first is node and len(holder.args) == 3:
-                one, other = map(site.operand, holder.args[1:])
-                mixed = f"({other} + {soft} * ({one} - {other}))"
-                return site.replace(holder, mixed)
-            if name == "count_nonzero" and first is node:
-                total = site.ops("sum")
-                rest = [site.source(k) for k in holder.args[1:]]
-                rest += [
-                    f"{k.arg}={site.source(k.value)}"
-                    for k in holder.keywords
-                    if k.arg != "dtype"
-                ]
-                return site.replace(
-                    holder, f"{total}({', '.join([soft, *rest])})"
-                )
-        return site.replace(node, soft)
+def _softened(site, nodes):
+    """The edits that make each comparison and what combines them soft."""
+    return tuple(
+        site.replace(*_with_holder(site, node, soft))
+        for node in nodes
+        if (soft := _soft(site, node)) is not None
+    )
 
-    return soften
+
+def _soft(site, node):
+    """The text of a comparison between 0 and 1, `None` for all else."""
+    if isinstance(node, ast.Call) and node.args:
+        values = [_soft(site, one) or site.operand(one) for one in node.args]
+        name = call_name(node)
+        if name == "logical_not":
+            return f"(1.0 - {values[0]})"
+        if name in ("logical_and", "logical_or") and len(values) == 2:
+            one, other = values
+            if name == "logical_and":
+                return f"({one} * {other})"
+            return f"({one} + {other} - {one} * {other})"
+    sides = _sides(node)
+    if sides is None:
+        return None
+    larger, smaller, is_equal = sides
+    gap = f"{site.operand(larger)} - {site.operand(smaller)}"
+    if is_equal is None:
+        return f"{site.ops('sigmoid')}(10.0 * ({gap}))"
+    soft = f"{site.ops('exp')}(-10.0 * {site.ops('square')}({gap}))"
+    return soft if is_equal else f"(1.0 - {soft})"
+
+
+def _with_holder(site, node, soft):
+    """`(node, text)`, of the call around a comparison where it goes as well."""
+    holder = site.parent(node)
+    if not (isinstance(holder, ast.Call) and node in holder.args[:1]):
+        return node, soft
+    name = call_name(holder)
+    if name == "cast":
+        return holder, soft
+    if name == "where" and len(holder.args) == 3:
+        one, other = map(site.operand, holder.args[1:])
+        return holder, f"({other} + {soft} * ({one} - {other}))"
+    if name == "count_nonzero":
+        rest = [site.source(one) for one in holder.args[1:]]
+        rest += [
+            f"{k.arg}={site.source(k.value)}"
+            for k in holder.keywords
+            if k.arg != "dtype"
+        ]
+        return holder, f"{site.ops('sum')}({', '.join([soft, *rest])})"
+    return node, soft
 
 
 def _sides(node):
@@ -105,15 +127,26 @@ def _sides(node):
 
 
 def match_by_probability(site):
-    """The probability of the label in place of `argmax(a) == argmax(b)`."""
-    for node in site.nodes:
+    """The probability of the label in place of a match of two classes."""
+    for node in site.around:
         sides = _sides(node)
         if sides is None or sides[2] is not True:
             continue
-        picked = [s if _is_argmax(s) else None for s in sides[:2]]
-        if not all(picked):
+        both = [_resolved(site, side) for side in sides[:2]]
+        found = [one for one in both if _is_argmax(one)]
+        if len(found) == 2:
+            # A loss takes the labels first and the prediction second.
+            found.sort(key=lambda one: _is_of(site.parameters[1:2], one))
+            if not _is_of(site.parameters[1:2], found[1]):
+                continue
+            (labels, axis), (scores, _) = (_scores(site, one) for one in found)
+        elif found:
+            scores, axis = _scores(site, found[0])
+            labels = sides[0] if both[1] is found[0] else sides[1]
+            whole = f'{site.ops("cast")}({site.source(labels)}, "int32")'
+            labels = f"{site.ops('one_hot')}({whole}, {scores}.shape[-1])"
+        else:
             continue
-        (labels, axis), (scores, _) = (_scores(site, one) for one in picked)
         share = f"{site.ops('softmax')}({scores}, axis={axis})"
         text = f"{site.ops('sum')}({labels} * {share}, axis={axis})"
         holder = site.parent(node)
@@ -124,6 +157,23 @@ def match_by_probability(site):
             (site.replace(node, text),),
             _SOFT,
         )
+
+
+def _is_of(names, node):
+    return any(getattr(n, "id", None) in names for n in ast.walk(node))
+
+
+def _resolved(site, node):
+    """What a node is, behind casts and a name that is assigned once."""
+    for _ in range(4):
+        if isinstance(node, ast.Call) and call_name(node) == "cast":
+            node = node.args[0]
+        elif isinstance(node, ast.Name):
+            made = site.assigned(node.id)
+            if len(made) != 1:
+                return node
+            node = made[0]
+    return node
 
 
 def _is_argmax(node):
@@ -298,18 +348,6 @@ def sum_by_segment(site):
             )
 
 
-def keep_tensor(site):
-    """The tensor itself where its value was made into a constant."""
-    names = ("constant", "convert_to_tensor", "Variable", "array", "asarray")
-    for call in site.calls(*names):
-        if call.args:
-            yield Rewrite(
-                "use the tensor itself",
-                (site.replace(call, site.operand(call.args[0])),),
-                "the value stays the same",
-            )
-
-
 _PROPOSALS = {
     "GG101": (leave_numpy,),
     "GG102": (match_by_probability, soften_comparisons),
@@ -324,7 +362,7 @@ _PROPOSALS = {
     "GG116": (without_wrapper, leave_numpy),
     "GG121": (call_model,),
     "GG125": (sum_by_segment,),
-    "GG119": (keep_tensor, leave_numpy),
+    "GG119": (keep_tensor,),
     "GG202": (soften_sign,),
     "GG203": (without_clip,),
     "GG205": (other_axis, sigmoid_of_one_unit),

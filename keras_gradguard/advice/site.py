@@ -73,6 +73,14 @@ class Site:
         ]
         return max(found, key=lambda n: n.lineno, default=None)
 
+    @property
+    def parameters(self):
+        """Names of the function's positional parameters, without `self`."""
+        if self.function is None:
+            return []
+        names = [one.arg for one in self.function.args.args]
+        return names[1:] if names[:1] == ["self"] else names
+
     @functools.cached_property
     def nodes(self):
         """The nodes on the line, the outer ones first."""
@@ -135,6 +143,15 @@ class Site:
         start = self._offset(node.lineno, node.col_offset)
         end = self._offset(node.end_lineno, node.end_col_offset)
         return Edit(start, end, text)
+
+    def assigned(self, name):
+        """Returns what the function assigns to a name, a list of nodes."""
+        return [
+            node.value
+            for node in self.around
+            if isinstance(node, ast.Assign)
+            and any(getattr(t, "id", None) == name for t in node.targets)
+        ]
 
     def nodes_of_function(self, name):
         """Returns the nodes of the functions of the file with a name."""

@@ -9,6 +9,9 @@ from keras_gradguard.diagnosis.shares import explain_addends_of_loss
 from keras_gradguard.records.text import counted
 from keras_gradguard.source.swap import swapped
 
+# A gradient that is finite because 1 / 0 has become 1 / 1e-7 trains nothing.
+_LARGEST = 1e4
+
 
 class LossTrial:
     """Tries changes on a loss alone.
@@ -35,7 +38,7 @@ class LossTrial:
             return None
         _, gradients = recorded.applied[0]
         arrays = [recorded.graph.oracle.array(g) for g in gradients]
-        if any(a is None or not np.all(np.isfinite(a)) for a in arrays):
+        if any(a is None or not np.all(np.abs(a) < _LARGEST) for a in arrays):
             return None
         if not any(map(np.any, arrays)):
             return None
@@ -147,7 +150,7 @@ class StepTrial:
             if array is None:
                 if path in self._hit:
                     return False
-            elif not np.all(np.isfinite(array)):
+            elif not np.all(np.abs(array) < _LARGEST):
                 return False
             elif path in self._hit and not np.any(array):
                 return False
