@@ -68,7 +68,9 @@ def _diagnosis(rule, finding, num_variables, severity, step, epoch):
         severity=severity,
         message=rule.message.format(**words),
         why=rule.why,
-        help=rule.advice(finding, Dialect.at(place).spell),
+        help=rule.advice(
+            dataclasses.replace(finding, step=step), Dialect.at(place).spell
+        ),
         file=place.file,
         line=place.line,
         function=place.function,

@@ -23,28 +23,30 @@ RULE = Rule(
     kind="disconnected",
     ops=("Cast", "Round", "Rint", "Floor", "Ceil"),
     matches=_matches,
-    message="a prediction is used as a row number",
+    message="a prediction is used as a row index",
     why=(
-        "`tf.gather` and `Embedding` take whole numbers and give the rows "
-        "there; a small change of the prediction picks the same rows."
+        "`gather` and `Embedding` take integer indices: a small change of the "
+        "prediction selects the same rows."
     ),
     help=(
         Remedy(
-            text="weigh all rows by how near they are",
-            before="row = tf.gather(TABLE, tf.cast(y_pred[:, 0], tf.int32))",
+            text="weight all rows by their distance to the value",
+            before='row = tf.gather(TABLE, ops.cast(level, "int32"))',
             after=(
-                "distance = y_pred[:, :1] - tf.range(4.0)\n"
-                "share = tf.nn.softmax(-tf.square(distance))\n"
-                "row = tf.matmul(share, TABLE)"
+                "rows = ops.arange(ops.shape(TABLE)[0])\n"
+                "rows = ops.cast(rows, level.dtype)\n"
+                "share = ops.softmax(-ops.square(level[..., None] - rows))\n"
+                "row = ops.matmul(share, TABLE)"
             ),
         ),
         Remedy(
-            text="or go straight from each row to the next one",
-            before="row = tf.gather(TABLE, tf.cast(y_pred[:, 0], tf.int32))",
+            text="interpolate between the two nearest rows",
+            before='row = tf.gather(TABLE, ops.cast(level, "int32"))',
             after=(
-                "low = tf.floor(tf.clip_by_value(y_pred[:, 0], 0.0, 2.0))\n"
-                "share = (y_pred[:, 0] - low)[:, tf.newaxis]\n"
-                "at = tf.cast(low, tf.int32)\n"
+                "last = ops.cast(ops.shape(TABLE)[0] - 2, level.dtype)\n"
+                "low = ops.maximum(ops.minimum(ops.floor(level), last), 0.0)\n"
+                "share = (level - low)[..., None]\n"
+                'at = ops.cast(low, "int32")\n'
                 "row = (1.0 - share) * tf.gather(TABLE, at)\n"
                 "row += share * tf.gather(TABLE, at + 1)"
             ),

@@ -27,16 +27,21 @@ RULE = Rule(
     name="unexplained-zero",
     kind="zero",
     matches=lambda finding: True,
-    message="the gradient becomes zero, why is not known",
+    message="the gradient becomes zero for an unknown reason",
     why=(
-        "No rule of the catalogue knows what happens here. The line, the op "
-        "and the path are what the figures of the step show."
+        "No rule of the catalogue covers this case. The line, the op and the "
+        "path are what the numbers of the step show."
     ),
     help=(
         Remedy(
-            text="keep the value, and pass the gradient straight by the op",
-            before="value = op(scores)",
-            after="value = scores + tf.stop_gradient(op(scores) - scores)",
+            text="check the gradient function if it is your own",
+            before="return ops.zeros_like(upstream)",
+            after="return upstream",
+            when=lambda finding: finding.op == "IdentityN",
+        ),
+        Remedy(
+            text="look at the values that go into the op, and report the case",
+            when=lambda finding: finding.op != "IdentityN",
         ),
     ),
     bad=_BAD,

@@ -29,11 +29,11 @@ RULE = Rule(
     name="untracked-variable",
     kind="unused",
     matches=lambda finding: finding.cause == "untracked_variable",
-    message="no optimizer gets this variable",
+    message="Keras does not track this variable, so it is not trained",
     why=(
-        "Keras 3 trains the weights of layers, which `add_weight` makes. It "
-        "does not track a `tf.Variable`, nor what a closure or an object "
-        "beside the layers holds."
+        "Keras 3 trains the weights that layers create with `add_weight`. It "
+        "does not track a `tf.Variable`, nor a variable that a closure or "
+        "another object holds."
     ),
     help=(
         Remedy(
@@ -46,11 +46,9 @@ RULE = Rule(
             ),
         ),
         Remedy(
-            text="or say that it is not trained",
-            before="self.codebook = tf.Variable(tf.ones((8, 3)))",
-            after=(
-                "self.codebook = tf.Variable(tf.ones((8, 3)), trainable=False)"
-            ),
+            text="mark it as not trainable",
+            before="tf.Variable(tf.ones((8, 3)))",
+            after="tf.Variable(tf.ones((8, 3)), trainable=False)",
         ),
     ),
     bad=_BAD,
