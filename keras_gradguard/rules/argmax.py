@@ -35,7 +35,8 @@ RULE = Rule(
             after=(
                 "share = ops.softmax(y_pred)\n"
                 "classes = ops.arange(ops.shape(share)[-1])\n"
-                "index = ops.sum(share * ops.cast(classes, share.dtype), axis=-1)"
+                "classes = ops.cast(classes, share.dtype)\n"
+                "index = ops.sum(share * classes, axis=-1)"
             ),
             when=both(op("ArgMax"), no(before("OneHot", "Equal", "NotEqual"))),
         ),
@@ -55,7 +56,8 @@ RULE = Rule(
             after=(
                 "share = ops.softmax(-y_pred)\n"
                 "classes = ops.arange(ops.shape(share)[-1])\n"
-                "index = ops.sum(share * ops.cast(classes, share.dtype), axis=-1)"
+                "classes = ops.cast(classes, share.dtype)\n"
+                "index = ops.sum(share * classes, axis=-1)"
             ),
             when=op("ArgMin"),
         ),

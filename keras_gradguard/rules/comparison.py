@@ -32,13 +32,13 @@ RULE = Rule(
     ),
     help=(
         Remedy(
-            text="use a sigmoid as a soft threshold (hard ones are for metrics)",
+            text="use a sigmoid as a soft threshold; a hard one is for metrics",
             before='hard = ops.cast(y_pred > 0.5, "float32")',
             after="hard = ops.sigmoid(10.0 * (y_pred - 0.5))",
             when=both(in_loss, op("Greater", "GreaterEqual")),
         ),
         Remedy(
-            text="use a sigmoid as a soft threshold (hard ones are for metrics)",
+            text="use a sigmoid as a soft threshold; a hard one is for metrics",
             before='low = ops.cast(y_pred < 0.5, "float32")',
             after="low = ops.sigmoid(10.0 * (0.5 - y_pred))",
             when=both(in_loss, op("Less", "LessEqual")),

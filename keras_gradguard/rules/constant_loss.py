@@ -23,7 +23,7 @@ RULE = Rule(
     name="constant-loss",
     kind="zero",
     matches=lambda finding: finding.cause == "constant_loss",
-    message="the loss does not depend on the value of the prediction",
+    message="the prediction cancels out of the loss",
     why=(
         "The prediction is used in several places whose gradients cancel, as "
         "in `a - a` or in the sum of a softmax, which is always 1."

@@ -34,7 +34,7 @@ RULE = Rule(
         "FloorMod",
         "TruncateMod",
     ),
-    message="`{op}` divides by zero or a number near zero",
+    message="`{op}` divides by zero or nearly zero",
     why=(
         "A division by 0 gives Inf or NaN, and so does its derivative. A tiny "
         "divisor can make the result too large for its dtype."

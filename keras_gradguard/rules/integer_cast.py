@@ -12,7 +12,7 @@ RULE = Rule(
     name="integer-cast",
     kind="disconnected",
     ops=("Cast", "QuantizeV2"),
-    message="`{op}` to an integer or a Boolean has no gradient",
+    message="`{op}` to integer or Boolean has no gradient",
     why=(
         "Only floating-point and complex tensors carry a gradient; casting "
         "the result back to float32 does not restore it."

@@ -32,7 +32,7 @@ RULE = Rule(
     name="lost-in-half-precision",
     kind="underflow",
     matches=lambda finding: finding.cause == "float16",
-    message="small gradients underflow to zero in float16",
+    message="small gradients underflow in float16",
     why=(
         "float16 has no numbers between 0 and 6e-8. On the same batch a larger "
         "loss scale brought these gradients back."

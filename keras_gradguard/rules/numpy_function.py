@@ -8,7 +8,7 @@ RULE = Rule(
     name="numpy-function",
     kind="disconnected",
     ops=("PyFunc", "PyFuncStateless", "EagerPyFunc"),
-    message="`{op}` runs Python code without a gradient",
+    message="`{op}` runs Python without a gradient",
     why=(
         "`tf.numpy_function` never has a gradient. `tf.py_function` has one "
         "only where TensorFlow ops compute the result inside, not NumPy or "

@@ -16,7 +16,7 @@ RULE = Rule(
     kind="disconnected",
     ops=("Cast", "OneHot", "Round", "Rint", "Floor", "Ceil"),
     matches=_matches,
-    message="a one-hot vector of a prediction has no gradient",
+    message="`one_hot` of a prediction has no gradient",
     why=(
         "`one_hot` takes class indices, and the zeros and ones that it returns "
         "do not change with a small change of the prediction."

@@ -40,7 +40,7 @@ RULE = Rule(
     name="optimizer-of-other-variables",
     kind="not_applied",
     matches=lambda finding: finding.cause == "other_variables",
-    message="the optimizer updates the variables of another model",
+    message="the optimizer updates another model",
     why=(
         "Without a list of variables `optimizer.apply` updates those that the "
         "optimizer was built with. A copy of a model has its own variables."

@@ -34,7 +34,7 @@ RULE = Rule(
     name="outside-the-tape",
     kind="disconnected",
     matches=lambda finding: finding.cause == "outside_tape",
-    message="part of the step runs outside of the gradient tape",
+    message="part of the step is not on the gradient tape",
     why=(
         "`tf.GradientTape` records only what runs inside its `with` block "
         "(and outside of `stop_recording`). Everything else is a constant."

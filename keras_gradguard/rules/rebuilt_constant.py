@@ -8,7 +8,7 @@ RULE = Rule(
     name="rebuilt-constant",
     kind="untraceable",
     matches=lambda finding: finding.cause == "rebuilt_constant",
-    message="a new tensor is built from the values of another one",
+    message="a tensor is rebuilt from plain values",
     why=(
         "`tf.constant`, `tf.Variable` and `np.array` copy the numbers only: "
         "the copy has no connection to the variables behind them."

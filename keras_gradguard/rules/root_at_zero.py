@@ -36,7 +36,7 @@ RULE = Rule(
     name="root-at-zero",
     kind="nonfinite",
     ops=("Sqrt", "Rsqrt", "EuclideanNorm"),
-    message="the derivative of `{op}` is infinite at zero",
+    message="`{op}` has an infinite derivative at zero",
     why=(
         "The derivative of a square root is infinite at 0, and 0 times "
         "infinity is NaN. `norm` and `std` take a square root too."

@@ -16,7 +16,7 @@ RULE = Rule(
     kind="zero",
     ops=("Sigmoid", "Tanh", "Softmax"),
     matches=lambda finding: finding.cause == "saturated_activation",
-    message="the activation is saturated: its gradient is zero",
+    message="the activation is saturated: zero gradient",
     why=(
         "A sigmoid or tanh is flat far from zero, and a softmax is flat once "
         "one score is far above the others: the derivative underflows to 0."

@@ -18,7 +18,7 @@ RULE = Rule(
     kind="zero",
     ops=("ClipByValue", "Minimum", "Maximum", "Relu6"),
     matches=lambda finding: finding.cause == "saturated_clip",
-    message="all values are outside the clip range: zero gradient",
+    message="all values are outside the clip: zero gradient",
     why=(
         "Outside its range, a clip, a minimum or a maximum returns a constant "
         "bound, so its derivative is zero there."

@@ -7,7 +7,7 @@ RULE = Rule(
     name="straight-through",
     kind="discontinuous",
     matches=lambda finding: finding.cause == "straight_through",
-    message="a straight-through estimator replaces the gradient",
+    message="a straight-through estimator sets the gradient",
     why=(
         "The value is piecewise constant, and its gradient is that of a smooth "
         "stand-in. The model trains, but the gradient is not the derivative "

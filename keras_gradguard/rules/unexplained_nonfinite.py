@@ -17,7 +17,7 @@ RULE = Rule(
     name="unexplained-nonfinite",
     kind="nonfinite",
     matches=lambda finding: True,
-    message="NaN or Inf begins here for an unknown reason",
+    message="NaN or Inf begins here; reason unknown",
     why=(
         "No rule of the catalogue covers this case. The line, the op and the "
         "rows are what the numbers of the step show."

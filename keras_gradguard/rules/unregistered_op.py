@@ -27,7 +27,7 @@ RULE = Rule(
         "MatrixLogarithm",
     ),
     matches=lambda finding: True,
-    message="TensorFlow has no gradient for `{op}`",
+    message="`{op}` has no registered gradient",
     why=(
         "The op runs forward, but it has no registered gradient function, so "
         "TensorFlow raises LookupError and no variable is trained."

@@ -29,7 +29,7 @@ RULE = Rule(
     name="untracked-variable",
     kind="unused",
     matches=lambda finding: finding.cause == "untracked_variable",
-    message="Keras does not track this variable, so it is not trained",
+    message="Keras does not track or train this variable",
     why=(
         "Keras 3 trains the weights that layers create with `add_weight`. It "
         "does not track a `tf.Variable`, nor a variable that a closure or "

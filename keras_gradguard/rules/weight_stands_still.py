@@ -34,7 +34,7 @@ RULE = Rule(
     name="weight-stands-still",
     kind="not_applied",
     matches=lambda finding: True,
-    message="the weight receives a gradient but is not updated",
+    message="the weight has a gradient but is not updated",
     why=(
         "An update smaller than the last digit of the weight is rounded away: "
         "bfloat16 has 2 to 3 digits, float16 has 3 to 4 and float32 has 7."

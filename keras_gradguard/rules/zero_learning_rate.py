@@ -35,7 +35,7 @@ RULE = Rule(
     name="zero-learning-rate",
     kind="not_applied",
     matches=lambda finding: finding.cause == "learning_rate",
-    message="the learning rate is 0, so no weight is updated",
+    message="the learning rate is 0: no weight is updated",
     why=(
         "The optimizer multiplies each update by the learning rate. A decay "
         "to zero is normal; training on after its end has no effect."
