@@ -206,7 +206,6 @@ class Symptoms:
                     place=declared(sign.paths[0]),
                     variables=sign.paths,
                     evidence=sign.evidence,
-                    from_start=self._num_records <= self._patience,
                 )
             )
         return findings

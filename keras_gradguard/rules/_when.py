@@ -2,6 +2,8 @@
 
 import re
 
+from keras_gradguard.source.syntax import call_at
+
 
 def in_loss(finding):
     """Returns whether the op runs in no layer."""
@@ -85,6 +87,15 @@ def lines(pattern):
     return lambda finding: bool(
         re.search(pattern, "\n".join(finding.place.snippet))
     )
+
+
+def call(pattern):
+    """Makes the condition that the call on the line has some text.
+
+    Args:
+        pattern: A regular expression; the call may go on for several lines.
+    """
+    return lambda finding: bool(re.search(pattern, call_at(finding.place)))
 
 
 def optimizer(*names):

@@ -1,7 +1,7 @@
 """GG312: a constraint that undoes each update."""
 
 from keras_gradguard.rules._rule import Remedy, Rule
-from keras_gradguard.rules._when import lines, no
+from keras_gradguard.rules._when import call, no
 
 _BAD = """\
 import keras
@@ -44,17 +44,17 @@ RULE = Rule(
             text="normalise along an axis with more than one element",
             before="kernel_constraint=keras.constraints.UnitNorm()",
             after="kernel_constraint=keras.constraints.UnitNorm(axis=1)",
-            when=lines("UnitNorm"),
+            when=call("UnitNorm"),
         ),
         Remedy(
             text="bound the weight instead of rounding it",
             before="return keras.ops.round(4.0 * w) / 4.0",
             after="return keras.ops.clip(w, -1.0, 1.0)",
-            when=no(lines("UnitNorm")),
+            when=no(call("UnitNorm")),
         ),
         Remedy(
             text="keep the exact weight, and round it where it is used",
-            when=no(lines("UnitNorm")),
+            when=no(call("UnitNorm")),
         ),
     ),
     bad=_BAD,

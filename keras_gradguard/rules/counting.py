@@ -32,11 +32,6 @@ def _matches(finding):
     )
 
 
-_is_threshold = either(
-    calls("count_nonzero", "count_nonzero_v2"), before("Where")
-)
-
-
 RULE = Rule(
     code="GG114",
     name="counting",
@@ -78,10 +73,16 @@ RULE = Rule(
             ),
         ),
         Remedy(
-            text="sum a sigmoid instead of counting values over a threshold",
-            before="count = ops.count_nonzero(y_pred > 0.5)",
+            text="sum a smooth indicator of values other than zero",
+            before="count = ops.count_nonzero(y_pred)",
+            after="count = ops.sum(1.0 - ops.exp(-ops.square(y_pred)))",
+            when=calls("count_nonzero", "count_nonzero_v2"),
+        ),
+        Remedy(
+            text="sum a sigmoid instead of counting rows over a threshold",
+            before="count = ops.shape(tf.where(y_pred > 0.5))[0]",
             after="count = ops.sum(ops.sigmoid(10.0 * (y_pred - 0.5)))",
-            when=_is_threshold,
+            when=before("Where"),
         ),
         Remedy(
             text="add up a sigmoid for each bin edge",

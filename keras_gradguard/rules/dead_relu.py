@@ -1,7 +1,7 @@
 """GG201: a ReLU that no value gets through."""
 
 from keras_gradguard.rules._rule import Remedy, Rule
-from keras_gradguard.rules._when import both, is_started, lines, no
+from keras_gradguard.rules._when import both, call, is_started, no
 
 _BAD = """\
 import keras
@@ -38,8 +38,8 @@ RULE = Rule(
     help=(
         Remedy(
             text="lower the learning rate: the units were active at first",
-            before="optimizer = keras.optimizers.SGD(1000.0)",
-            after="optimizer = keras.optimizers.SGD(0.01)",
+            before="optimizer = keras.optimizers.Adam(1.0)",
+            after="optimizer = keras.optimizers.Adam(0.001)",
             when=is_started,
         ),
         Remedy(
@@ -55,7 +55,7 @@ RULE = Rule(
             text="initialise the biases to zero",
             before="bias_initializer=keras.initializers.Constant(-10.0)",
             after='bias_initializer="zeros"',
-            when=both(no(is_started), lines("bias_initializer")),
+            when=both(no(is_started), call("bias_initializer")),
         ),
         Remedy(
             text="use an activation with a gradient for negative inputs",

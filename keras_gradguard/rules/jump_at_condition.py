@@ -16,7 +16,7 @@ RULE = Rule(
     ),
     help=(
         Remedy(
-            text="use a soft threshold: this term has no gradient",
+            text="use a sigmoid as a soft threshold",
             before='hard = ops.cast(y_pred > 0.5, "float32")',
             after="hard = ops.sigmoid(10.0 * (y_pred - 0.5))",
             when=before("Cast"),

@@ -49,7 +49,10 @@ RULE = Rule(
         Remedy(
             text="give each model its own optimizer",
             before='second.compile(optimizer, loss="mse")',
-            after='second.compile(keras.optimizers.SGD(0.01), loss="mse")',
+            after=(
+                'second.compile(keras.optimizers.SGD(0.01), loss="mse")\n'
+                "second.optimizer.build(second.trainable_variables)"
+            ),
         ),
         Remedy(
             text="pass the variables to apply, so that Keras checks them",

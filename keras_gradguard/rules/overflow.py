@@ -95,7 +95,7 @@ RULE = Rule(
         ),
         Remedy(
             text="lower the learning rate",
-            before="optimizer = keras.optimizers.SGD(1000.0)",
+            before="optimizer = keras.optimizers.SGD(10.0)",
             after="optimizer = keras.optimizers.SGD(0.001)",
             when=both(_may_diverge, no(is_half), no(_is_exp)),
         ),

@@ -54,7 +54,9 @@ RULE = Rule(
         ),
         Remedy(
             text="use the expected value, which has a gradient",
-            before="drawn = tf.random.stateless_poisson(shape, seed, rate)",
+            before=(
+                "drawn = tf.random.stateless_poisson(shape, seed, rate, rate.dtype)"
+            ),
             after="drawn = rate",
             when=op("StatelessRandomPoisson", "RandomPoisson"),
         ),

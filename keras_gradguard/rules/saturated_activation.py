@@ -29,32 +29,35 @@ RULE = Rule(
             when=both(in_loss, after("RealDiv", "Mul")),
         ),
         Remedy(
-            text="give the logits to the loss, with from_logits=True",
+            text="use the cross-entropy of the logits (from_logits=True)",
             before=(
-                "keras.losses.binary_crossentropy(y_true, ops.sigmoid(y_pred))"
+                "share = ops.sigmoid(y_pred)\n"
+                "return ops.mean(ops.square(y_true - share))"
             ),
             after=(
-                "keras.losses.binary_crossentropy("
-                "y_true, y_pred, from_logits=True)"
+                "return keras.losses.binary_crossentropy(\n"
+                "    y_true, y_pred, from_logits=True\n"
+                ")"
             ),
             when=both(in_loss, op("Sigmoid")),
         ),
         Remedy(
-            text="give the logits to the loss, with from_logits=True",
+            text="use the cross-entropy of the logits (from_logits=True)",
             before=(
-                "keras.losses.categorical_crossentropy("
-                "y_true, ops.softmax(y_pred))"
+                "share = ops.softmax(y_pred)\n"
+                "return ops.mean(ops.square(y_true - share))"
             ),
             after=(
-                "keras.losses.categorical_crossentropy("
-                "y_true, y_pred, from_logits=True)"
+                "return keras.losses.categorical_crossentropy(\n"
+                "    y_true, y_pred, from_logits=True\n"
+                ")"
             ),
             when=both(in_loss, op("Softmax")),
         ),
         Remedy(
             text="lower the learning rate: it was not saturated at first",
-            before="optimizer = keras.optimizers.SGD(1000.0)",
-            after="optimizer = keras.optimizers.SGD(0.01)",
+            before="optimizer = keras.optimizers.Adam(100.0)",
+            after="optimizer = keras.optimizers.Adam(0.001)",
             when=both(in_layer, is_started),
         ),
         Remedy(

@@ -1,6 +1,7 @@
 """GG210: a proved zero for which no other rule has words."""
 
 from keras_gradguard.rules._rule import Remedy, Rule
+from keras_gradguard.rules._when import no
 
 _BAD = """\
 import tensorflow as tf
@@ -22,6 +23,12 @@ def loss(y_true, y_pred):
 EPOCHS = 8
 """
 
+
+def _is_own(finding):
+    # A function of the user's with a custom gradient, not an op of TensorFlow.
+    return finding.op is not None and not finding.op[0].isupper()
+
+
 RULE = Rule(
     code="GG210",
     name="unexplained-zero",
@@ -37,11 +44,11 @@ RULE = Rule(
             text="check the gradient function if it is your own",
             before="return ops.zeros_like(upstream)",
             after="return upstream",
-            when=lambda finding: finding.op == "IdentityN",
+            when=_is_own,
         ),
         Remedy(
             text="look at the values that go into the op, and report the case",
-            when=lambda finding: finding.op != "IdentityN",
+            when=no(_is_own),
         ),
     ),
     bad=_BAD,

@@ -43,14 +43,18 @@ RULE = Rule(
         Remedy(
             text="read it in call, not in build",
             before=(
-                'self.scores = self.add_weight(shape=n, name="scores")\n'
+                "def build(self, input_shape):\n"
+                "    n = input_shape[-1:]\n"
+                '    self.scores = self.add_weight(shape=n, name="scores")\n'
                 "    self.share = ops.softmax(self.scores)\n"
                 "\n"
                 "def call(self, inputs):\n"
                 "    return inputs * self.share"
             ),
             after=(
-                'self.scores = self.add_weight(shape=n, name="scores")\n'
+                "def build(self, input_shape):\n"
+                "    n = input_shape[-1:]\n"
+                '    self.scores = self.add_weight(shape=n, name="scores")\n'
                 "\n"
                 "def call(self, inputs):\n"
                 "    return inputs * ops.softmax(self.scores)"

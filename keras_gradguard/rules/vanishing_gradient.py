@@ -1,7 +1,7 @@
 """GG231: a gradient that all but disappears on its way."""
 
 from keras_gradguard.rules._rule import Remedy, Rule
-from keras_gradguard.rules._when import lines
+from keras_gradguard.rules._when import call
 
 _BAD = """\
 import keras
@@ -41,13 +41,13 @@ RULE = Rule(
             text="use ReLU with He initialisation instead of sigmoid or tanh",
             before='activation="sigmoid"',
             after='activation="relu", kernel_initializer="he_normal"',
-            when=lines("sigmoid|tanh"),
+            when=call("sigmoid|tanh"),
         ),
         Remedy(
             text="use He initialisation with ReLU",
             before="kernel_initializer=keras.initializers.RandomNormal()",
             after='kernel_initializer="he_normal"',
-            when=lines("initializer.*relu|relu.*initializer"),
+            when=call(r"(?s)initializer.*relu|relu.*initializer"),
         ),
         Remedy(
             text="add a residual connection and normalisation",

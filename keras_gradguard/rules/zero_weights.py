@@ -1,7 +1,7 @@
 """GG208: weights that are all zero and stay so."""
 
 from keras_gradguard.rules._rule import Remedy, Rule
-from keras_gradguard.rules._when import lines, no
+from keras_gradguard.rules._when import call, no
 
 _BAD = """\
 import keras
@@ -52,13 +52,13 @@ RULE = Rule(
             text="initialise at random",
             before='kernel_initializer="zeros"',
             after='kernel_initializer="glorot_uniform"',
-            when=lines("kernel_initializer"),
+            when=call("kernel_initializer"),
         ),
         Remedy(
             text="initialise only one of the two factors to zero",
             before='shape=(n, 2), initializer="zeros", name="down"',
             after='shape=(n, 2), initializer="glorot_uniform", name="down"',
-            when=no(lines("kernel_initializer")),
+            when=no(call("kernel_initializer")),
         ),
     ),
     bad=_BAD,

@@ -64,7 +64,7 @@ _SHARES = "y_pred = ops.softmax(y_pred)\nlabels = ops.argmax(y_true, axis=-1)\n"
 _STEEP = (
     "x = keras.layers.Dense(8, activation='{}', name='hidden')(x)\n"
     "x = keras.layers.Dense(3, name='head')(x)\n"
-    "optimizer = keras.optimizers.SGD({})"
+    "optimizer = keras.optimizers.Adam({})"
 )
 _HALF = "y_pred = ops.cast(y_pred, 'float16')\n"
 _SAME = "y_true = 0.0 * y_pred + 0.5\n"
@@ -87,7 +87,8 @@ def _square_root(start, end="far", half=False):
         f"scores = gap = ops.cast(y_pred - y_pred[:1], '{kind}')\n"
         "square = ops.sum(ops.square(gap), axis=-1, keepdims=True)\n"
         f"{start}\n"
-        f"return ops.mean(ops.cast({end}, 'float32') * y_true[:, 0])"
+        f"rest = ops.cast({end}, 'float32') * (y_true[:, 0] + 1.0)\n"
+        "return ops.mean(rest) + ops.mean(ops.square(y_true - y_pred))"
     )
 
 
@@ -238,7 +239,7 @@ PAGES = {
     ),
     ("GG110", 2): _loss(
         "rows = [function(row) for row in y_pred]\n"
-        "return ops.mean(ops.stack(rows))",
+        "return ops.mean(ops.convert_to_tensor(rows))",
         "def function(row):\n    return ops.sum(ops.square(row))\n\n",
     ),
     ("GG111", 0): _loss(
@@ -248,6 +249,10 @@ PAGES = {
     ("GG111", 1): _loss(
         "rank = ops.argsort(ops.argsort(y_pred))\n"
         'return ops.mean(ops.square(y_true - ops.cast(rank, "float32")))'
+    ),
+    ("GG111", 2): _loss(
+        "order = ops.argsort(y_pred)\n"
+        'return ops.mean(ops.square(y_true - ops.cast(order, "float32")))'
     ),
     ("GG112", 0): _loss(
         'label = ops.one_hot(ops.cast(y_pred[:, 0], "int32"), 3)\n'
@@ -264,22 +269,30 @@ PAGES = {
     ),
     ("GG113", 2): _loss(
         "found = tf.where(y_pred > 0.5)\n"
-        "return ops.sum(1.0 - tf.gather_nd(y_true, found))"
+        "return tf.reduce_sum(1.0 - tf.gather_nd(y_true, found))"
+    ),
+    ("GG114", 0): _loss(
+        "counts = tf.histogram_fixed_width(y_pred, [0.0, 1.0], 5)\n"
+        'return ops.mean(ops.square(ops.cast(counts, "float32") - 3.0))'
     ),
     ("GG114", 1): _loss(
-        "count = ops.count_nonzero(y_pred > 0.5)\n"
+        "count = ops.count_nonzero(y_pred)\n"
         'return ops.square(ops.cast(count, "float32") - 9.0)'
     ),
     ("GG114", 2): _loss(
+        "count = ops.shape(tf.where(y_pred > 0.5))[0]\n"
+        'return ops.square(ops.cast(count, "float32") - 9.0)'
+    ),
+    ("GG114", 3): _loss(
         "edges = ops.linspace(-1.0, 1.0, 5)\n"
         "bins = ops.searchsorted(edges, y_pred[:, 0])\n"
         'return ops.mean(ops.square(ops.cast(bins, "float32") - 9.0))'
     ),
-    ("GG114", 3): _loss(
-        "labels = ops.argmax(y_true, axis=-1)\n"
-        "classes = ops.cast(2.0 * ops.sigmoid(y_pred[:, 0]), 'int32')\n"
+    ("GG114", 4): _loss(
+        "labels = tf.argmax(y_true, axis=-1)\n"
+        "classes = 2.0 * tf.sigmoid(y_pred[:, 0])\n"
         "table = tf.math.confusion_matrix(labels, classes, 3)\n"
-        'return -ops.cast(table[0, 0], "float32")'
+        "return -tf.cast(table[0, 0], tf.float32)"
     ),
     ("GG115", 0): _loss(
         "drawn = ops.one_hot(keras.random.categorical(y_pred, 1)[:, 0], 3)\n"
@@ -295,7 +308,7 @@ PAGES = {
     ),
     ("GG115", 3): _loss(
         "shape, seed, rate = ops.shape(y_pred), [1, 2], ops.exp(y_pred)\n"
-        "drawn = tf.random.stateless_poisson(shape, seed, rate)\n"
+        "drawn = tf.random.stateless_poisson(shape, seed, rate, rate.dtype)\n"
         + _MEAN_OF.format("drawn")
     ),
     ("GG116", 0, 1): _loss(
@@ -355,14 +368,14 @@ PAGES = {
         "corners = ops.sigmoid(ops.concatenate([y_pred, y_pred[:, :1]], -1))\n"
         "scores = y_pred[:, 0]\n"
         "kept = tf.image.non_max_suppression(corners, scores, 5)\n"
-        'error = ops.mean(ops.cast(kept, "float32"))\nreturn error'
+        'error = tf.reduce_mean(tf.cast(kept, "float32"))\nreturn error'
     ),
     ("GG124", 1): _loss(
         "scores = y_pred[:, None]\nlengths = [16]\n"
         "labels, label_lengths = tf.constant([[0, 1]]), tf.constant([2])\n"
         "decoded, _ = tf.nn.ctc_greedy_decoder(scores, lengths)\n"
         "guess = tf.sparse.to_dense(decoded[0])\n"
-        'error = ops.mean(ops.cast(guess, "float32"))\nreturn error'
+        'error = tf.reduce_mean(tf.cast(guess, "float32"))\nreturn error'
     ),
     ("GG125", 0): _loss(
         "bins = ops.cast(ops.argmax(y_true, axis=-1), 'int32')\n"
@@ -371,9 +384,11 @@ PAGES = {
         "return ops.mean(ops.square(total - 1.0))"
     ),
     ("GG201", 0): _network(
-        _STEEP.format("relu", "1000.0"),
-        compiled="optimizer, loss='mse'",
-        epochs=12,
+        _STEEP.format("relu", "1.0"),
+        "def inputs(x):\n    return abs(x)\n\n\n"
+        "def targets(y):\n    return 0.0 * y - 5.0\n",
+        "optimizer, loss='mse'",
+        epochs=30,
     ),
     ("GG201", 1): _network(
         _STEEP.format("relu", "0.05"),
@@ -414,22 +429,21 @@ PAGES = {
         "x = keras.layers.Dense(\n"
         "    8, activation=\"relu6\", name='hidden',\n"
         "    bias_initializer=keras.initializers.Constant(20.0)\n"
-        ")(x)\nx = keras.layers.Dense(3, name='head')(x)"
+        ")(x)\nx = keras.layers.Dense(3, name='head')(x)",
+        compiled="keras.optimizers.SGD(1e-4), loss='mse'",
     ),
     ("GG204", 1): _loss(
-        "y_pred = 1e6 * y_pred\n"
-        "return keras.losses.binary_crossentropy(y_true, ops.sigmoid(y_pred))",
+        "y_pred = y_pred + 200.0\nshare = ops.sigmoid(y_pred)\n"
+        + _MEAN_OF.format("share"),
         "EPOCHS = 8\n",
     ),
     ("GG204", 2): _loss(
-        "y_pred = 1e6 * y_pred\n"
-        "return ops.mean(\n"
-        "    keras.losses.categorical_crossentropy(y_true, ops.softmax(y_pred))"
-        "\n)",
+        "y_pred = y_pred + ops.convert_to_tensor([200.0, 0.0, 0.0])\n"
+        "share = ops.softmax(y_pred)\n" + _MEAN_OF.format("share"),
         "EPOCHS = 8\n",
     ),
     ("GG204", 3): _network(
-        _STEEP.format("tanh", "1000.0"),
+        _STEEP.format("tanh", "100.0"),
         compiled="optimizer, loss='mse'",
         epochs=12,
     ),
@@ -466,7 +480,7 @@ PAGES = {
     ),
     ("GG221", 0): _network(
         "x = keras.layers.Dense(3, name='head')(x)",
-        "def targets(y):\n    y = y.copy()\n    y[2, 0] = np.nan\n    return y\n",
+        "def targets(y):\n    y[2, 0] = np.nan\n    return y\n",
         epochs=1,
     )
     + _FIT.format("model.fit(x, y)"),
@@ -474,7 +488,7 @@ PAGES = {
         "x = keras.layers.Reshape((2, 2, 1))(x)\n"
         "x = keras.layers.Flatten()(x)\n"
         "x = keras.layers.Dense(3, name='head')(x)",
-        "def inputs(x):\n    x = x.copy()\n    x[3, 1] = np.nan\n    return x\n",
+        "def inputs(x):\n    x[3, 1] = np.nan\n    return x\n",
         epochs=1,
     )
     + _FIT.format("model.fit(x, y)"),
@@ -551,9 +565,9 @@ PAGES = {
     ),
     ("GG225", 5): _network(
         "x = keras.layers.Dense(3, name='head')(x)\n"
-        "optimizer = keras.optimizers.SGD(1000.0)",
+        "optimizer = keras.optimizers.SGD(10.0)",
         compiled="optimizer, loss='mse'",
-        epochs=16,
+        epochs=30,
     ),
     ("GG225", 6): _network(
         "x = keras.layers.Dense(3, name='head')(x)",
@@ -603,7 +617,7 @@ PAGES = {
         + _MEAN_OF.format("angle")
     ),
     ("GG229", 7): _loss(
-        "up, right = ops.relu(y_pred), 0.0 * y_pred\n"
+        "up, right = ops.relu(y_pred), ops.relu(y_pred[:, ::-1])\n"
         "angle = ops.arctan2(up, right)\n" + _MEAN_OF.format("angle")
     ),
     ("GG229", 8): _loss(
@@ -648,7 +662,8 @@ PAGES = {
         "x = keras.layers.Reshape((4, 1))(x)\n"
         "x = keras.layers.SimpleRNN(4, activation=None, name='recurrent')(x)\n"
         "x = keras.layers.Dense(3, name='head')(x)\n"
-        "optimizer = keras.optimizers.SGD(0.01)",
+        "rate = 1e-8\n"
+        "optimizer = keras.optimizers.SGD(rate)",
         "def inputs(x):\n    return 30.0 * x\n\n\n"
         "def targets(y):\n    return 1e6 * y\n",
         "optimizer, loss='mse'",
@@ -661,7 +676,8 @@ PAGES = {
     + _FIT.format("model.fit(x, y)"),
     ("GG241", 0): _loss(
         'hard = ops.cast(y_pred > 0.5, "float32")\n'
-        "return ops.mean(ops.square(y_true - y_pred) + hard, axis=-1)"
+        "error = (1.0 + hard) * ops.square(y_true - y_pred)\n"
+        "return ops.mean(error, axis=-1)"
     ),
     ("GG241", 2): _loss(
         "one, other = y_pred, -2.0 - y_pred\n"
@@ -673,6 +689,18 @@ PAGES = {
         "hard = soft + ops.stop_gradient(ops.round(soft) - soft)\n"
         + _MEAN_OF.format("hard"),
         "CHECK = True\n\n",
+    ),
+    ("GG302", 0): (
+        "import keras\n\n\n"
+        "def model():\n"
+        "    inputs = keras.Input((4,))\n"
+        '    head = keras.layers.Dense(3, name="head")(inputs)\n'
+        '    spare = keras.layers.Dense(3, name="spare")(inputs)\n'
+        '    outputs = {"head": head, "spare": spare}\n'
+        "    network = keras.Model(inputs, outputs)\n"
+        '    network.compile("adam", loss={"head": "mse"})\n'
+        "    return network\n\n\n"
+        'def targets(y):\n    return {"head": y, "spare": y}\n'
     ),
     ("GG305", 1): (
         "import keras\nfrom keras import ops\n\n\n"

@@ -4,16 +4,12 @@ The rule must choose the remedy for the program, and the program must train
 once the printed change is made to it.
 """
 
-import ast
-import inspect
 import re
 import textwrap
 
-import keras
 import pytest
-import tensorflow as tf
 
-from keras_gradguard.rules import RULES, find
+from keras_gradguard.rules import RULES
 from keras_gradguard.source.dialect import TENSORFLOW
 from tests.fitting import skip_on_keras_3_5
 from tests.rules.remedy_pages import PAGES
