@@ -53,7 +53,7 @@ RULE = Rule(
         Remedy(
             text="clip the norm of all gradients together",
             before="optimizer = keras.optimizers.SGD(rate)",
-            after="optimizer = keras.optimizers.SGD(rate, global_clipnorm=1.0)",
+            after="optimizer = keras.optimizers.SGD(0.01, global_clipnorm=1.0)",
             when=both(optimizer("SGD"), _is_recurrent),
         ),
         Remedy(

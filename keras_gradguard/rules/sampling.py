@@ -55,7 +55,9 @@ RULE = Rule(
         Remedy(
             text="use the expected value, which has a gradient",
             before=(
-                "drawn = tf.random.stateless_poisson(shape, seed, rate, rate.dtype)"
+                "drawn = tf.random.stateless_poisson(\n"
+                "    shape, seed, rate, rate.dtype\n"
+                ")"
             ),
             after="drawn = rate",
             when=op("StatelessRandomPoisson", "RandomPoisson"),

@@ -308,8 +308,8 @@ PAGES = {
     ),
     ("GG115", 3): _loss(
         "shape, seed, rate = ops.shape(y_pred), [1, 2], ops.exp(y_pred)\n"
-        "drawn = tf.random.stateless_poisson(shape, seed, rate, rate.dtype)\n"
-        + _MEAN_OF.format("drawn")
+        "drawn = tf.random.stateless_poisson(\n"
+        "    shape, seed, rate, rate.dtype\n)\n" + _MEAN_OF.format("drawn")
     ),
     ("GG116", 0, 1): _loss(
         "gap = y_true - y_pred\n"
@@ -391,10 +391,11 @@ PAGES = {
         epochs=30,
     ),
     ("GG201", 1): _network(
-        _STEEP.format("relu", "0.05"),
-        "def inputs(x):\n    return 300.0 + 100.0 * x\n",
+        _STEEP.format("relu", "0.01").replace("Adam", "SGD"),
+        "def inputs(x):\n    return 300.0 + 100.0 * x\n\n\n"
+        "def targets(y):\n    return 0.0 * y - 5.0\n",
         "optimizer, loss='mse'",
-        epochs=12,
+        epochs=20,
     )
     + _FIT.format("model.fit(x, y)"),
     ("GG201", 2): _network(
