@@ -3,7 +3,15 @@
 import itertools
 
 from keras_gradguard.rules._rule import Remedy, Rule
-from keras_gradguard.rules._when import before, calls, either, op
+from keras_gradguard.rules._when import (
+    before,
+    both,
+    calls,
+    either,
+    line,
+    no,
+    op,
+)
 
 CALLS = {
     "bincount",
@@ -67,9 +75,19 @@ RULE = Rule(
                 "share = ops.softmax(-ops.square(distance / 0.2))\n"
                 "counts = ops.sum(share, axis=0)"
             ),
-            when=either(
-                calls("histogram_fixed_width", "histogram", "bincount"),
-                op("HistogramFixedWidth", "Bincount", "DenseBincount"),
+            when=calls("histogram_fixed_width"),
+        ),
+        Remedy(
+            text="let each value contribute to all bins (soft histogram)",
+            before="counts = ops.bincount(bins, minlength=5)",
+            after=(
+                "gaps = bins[..., None] - ops.cast(ops.arange(5), bins.dtype)\n"
+                "share = ops.softmax(-ops.square(2.0 * gaps))\n"
+                "counts = ops.sum(ops.reshape(share, (-1, 5)), axis=0)"
+            ),
+            when=both(
+                either(calls("bincount"), before("Bincount", "DenseBincount")),
+                no(calls("histogram_fixed_width")),
             ),
         ),
         Remedy(
@@ -82,7 +100,7 @@ RULE = Rule(
             text="sum a sigmoid instead of counting rows over a threshold",
             before="count = ops.shape(tf.where(y_pred > 0.5))[0]",
             after="count = ops.sum(ops.sigmoid(10.0 * (y_pred - 0.5)))",
-            when=before("Where"),
+            when=line(r"\btf\.where\("),
         ),
         Remedy(
             text="add up a sigmoid for each bin edge",
@@ -117,7 +135,8 @@ import tensorflow as tf
 
 
 def histogram(values):
-    distance = values[..., tf.newaxis] - tf.linspace(0.1, 0.9, 5)
+    centres = tf.cast(tf.linspace(0.1, 0.9, 5), values.dtype)
+    distance = values[..., tf.newaxis] - centres
     share = tf.nn.softmax(-tf.square(distance / 0.2))
     return tf.reduce_sum(share, axis=[0, 1])
 

@@ -68,6 +68,6 @@ RULE = Rule(
     ),
     bad=_BAD,
     good=_BAD.replace("  # [exploding-gradient]", "")
-    .replace("30.0 * x", "x / x.std(axis=0)")
+    .replace("30.0 * x", "x / (x.std(axis=0) + 1e-7)")
     .replace("1e6 * y", "y"),
 )

@@ -31,7 +31,7 @@ RULE = Rule(
     help=(
         Remedy(
             text="weight all rows by their distance to the value",
-            before='row = tf.gather(TABLE, ops.cast(level, "int32"))',
+            before='row = ops.take(TABLE, ops.cast(level, "int32"), axis=0)',
             after=(
                 "rows = ops.arange(ops.shape(TABLE)[0])\n"
                 "rows = ops.cast(rows, level.dtype)\n"
@@ -41,14 +41,14 @@ RULE = Rule(
         ),
         Remedy(
             text="interpolate between the two nearest rows",
-            before='row = tf.gather(TABLE, ops.cast(level, "int32"))',
+            before='row = ops.take(TABLE, ops.cast(level, "int32"), axis=0)',
             after=(
                 "last = ops.cast(ops.shape(TABLE)[0] - 2, level.dtype)\n"
                 "low = ops.maximum(ops.minimum(ops.floor(level), last), 0.0)\n"
                 "share = (level - low)[..., None]\n"
                 'at = ops.cast(low, "int32")\n'
-                "row = (1.0 - share) * tf.gather(TABLE, at)\n"
-                "row += share * tf.gather(TABLE, at + 1)"
+                "row = (1.0 - share) * ops.take(TABLE, at, axis=0)\n"
+                "row += share * ops.take(TABLE, at + 1, axis=0)"
             ),
         ),
     ),
@@ -72,8 +72,9 @@ TABLE = tf.constant([[1.0], [2.0], [4.0], [8.0]])
 
 def loss(y_true, y_pred):
     level = 3.0 * tf.sigmoid(y_pred[:, :1])
-    share = tf.nn.softmax(-tf.square(level - tf.range(4.0)))
-    row = tf.matmul(share, TABLE)
+    rows = tf.cast(tf.range(tf.shape(TABLE)[0]), level.dtype)
+    share = tf.nn.softmax(-tf.square(level - rows))
+    row = tf.matmul(share, tf.cast(TABLE, level.dtype))
     return tf.reduce_mean(tf.square(row - y_true))
 """,
 )

@@ -99,8 +99,13 @@ RULE = Rule(
         ),
     ),
     bad=_BAD,
-    good=_BAD.replace(
-        "tf.math.log(y_true / share)  # [logarithm]",
-        "tf.math.log(tf.maximum(y_true / share, 1e-7))",
-    ),
+    good="""\
+import tensorflow as tf
+
+
+def loss(y_true, y_pred):
+    known = tf.math.log(tf.maximum(y_true, 1e-7))
+    gain = y_true * (known - tf.nn.log_softmax(y_pred))
+    return tf.reduce_mean(tf.reduce_sum(gain, axis=-1))
+""",
 )

@@ -37,7 +37,7 @@ import tensorflow as tf
 
 
 def loss(y_true, y_pred):
-    margin = 1000.0 * y_pred * (1.0 - 2.0 * y_true)
+    margin = 100.0 * y_pred * (1.0 - 2.0 * y_true)
     odds = tf.exp(margin)  # [overflow]
     return tf.reduce_mean(tf.math.log(1.0 + odds))
 """
@@ -116,7 +116,7 @@ import tensorflow as tf
 
 
 def loss(y_true, y_pred):
-    margin = 1000.0 * y_pred * (1.0 - 2.0 * y_true)
+    margin = 100.0 * y_pred * (1.0 - 2.0 * y_true)
     return tf.reduce_mean(tf.math.softplus(margin))
 """,
 )

@@ -16,13 +16,13 @@ RULE = Rule(
     help=(
         Remedy(
             text="stack the tensors",
-            before="pair = tf.constant([float(first), float(second)])",
-            after="pair = ops.stack([first, second])",
+            before="pair = ops.convert_to_tensor([float(one), float(two)])",
+            after="pair = ops.stack([one, two])",
             when=line(r"\(\s*\[.*,"),
         ),
         Remedy(
             text="use the tensor itself",
-            before="scores = tf.constant(y_pred.numpy())",
+            before="scores = ops.convert_to_tensor(y_pred.numpy())",
             after="scores = y_pred",
             when=line(r"^(?!.*\(\s*\[.*,)"),
         ),

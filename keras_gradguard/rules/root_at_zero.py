@@ -16,7 +16,7 @@ def _is_negative(finding):
     return value is not None and value < 0
 
 
-_is_std = calls("std", "reduce_std")
+_is_std = both(op("Sqrt"), calls("std", "reduce_std"))
 _is_root = both(op("Sqrt", "EuclideanNorm"), no(_is_std), no(_is_negative))
 
 
@@ -107,9 +107,10 @@ import tensorflow as tf
 
 
 def loss(y_true, y_pred):
-    points = tf.tanh(y_pred)
+    points = tf.tanh(tf.cast(y_pred, tf.float32))
     gaps = points[:, tf.newaxis] - points[tf.newaxis, :]
     far = tf.sqrt(tf.reduce_sum(tf.square(gaps), axis=-1) + 1e-12)
-    return tf.reduce_mean(far * tf.matmul(y_true, y_true, transpose_b=True))
+    pairs = tf.cast(tf.matmul(y_true, y_true, transpose_b=True), tf.float32)
+    return tf.reduce_mean(far * pairs)
 """,
 )

@@ -77,8 +77,9 @@ import tensorflow as tf
 
 
 def loss(y_true, y_pred):
-    noise = tf.random.uniform(tf.shape(y_pred), 1e-6, 1.0)
-    drawn = tf.nn.softmax(y_pred - tf.math.log(-tf.math.log(noise)))
+    uniform = tf.random.uniform(tf.shape(y_pred), 1e-6, 1.0)
+    noise = tf.cast(-tf.math.log(-tf.math.log(uniform)), y_pred.dtype)
+    drawn = tf.nn.softmax(y_pred + noise)
     return tf.reduce_mean(tf.square(y_true - drawn))
 """,
 )

@@ -67,7 +67,7 @@ import tensorflow as tf
 
 
 def loss(y_true, y_pred):
-    error = tf.stop_gradient(y_true) - y_pred
+    error = y_true - y_pred
     return tf.reduce_mean(tf.square(error))
 """,
 )

@@ -1,6 +1,9 @@
 """GG308: a variable that Keras does not know, so no optimizer gets it."""
 
 from keras_gradguard.rules._rule import Remedy, Rule
+from keras_gradguard.rules._when import call, no
+
+_is_keras = call(r"\b(keras|backend)\.Variable")
 
 _BAD = """\
 import keras
@@ -44,11 +47,17 @@ RULE = Rule(
                 '    shape=(8, 3), initializer="ones", name="codebook"\n'
                 ")"
             ),
+            when=no(_is_keras),
         ),
         Remedy(
             text="mark it as not trainable",
             before="tf.Variable(tf.ones((8, 3)))",
             after="tf.Variable(tf.ones((8, 3)), trainable=False)",
+            when=no(_is_keras),
+        ),
+        Remedy(
+            text="hold it as an attribute of a layer, or use add_weight",
+            when=_is_keras,
         ),
     ),
     bad=_BAD,

@@ -1,9 +1,9 @@
 """GG113: the positions where a condition on the scores holds."""
 
 from keras_gradguard.rules._rule import Remedy, Rule
-from keras_gradguard.rules._when import before, both, no
+from keras_gradguard.rules._when import before, both, line, no
 
-_is_mask = before("Gather", "GatherV2")
+_is_mask = both(before("Gather", "GatherV2"), no(line("nonzero")))
 
 
 RULE = Rule(
@@ -43,7 +43,19 @@ RULE = Rule(
                 "found = ops.sigmoid(10.0 * (y_pred - 0.5))\n"
                 "return ops.sum(found * (1.0 - y_true))"
             ),
-            when=both(no(_is_mask), before("GatherNd")),
+            when=line(r"\btf\.where\("),
+        ),
+        Remedy(
+            text="weight by a sigmoid instead of collecting positions",
+            before=(
+                "rows = ops.nonzero(y_pred[:, 0] > 0.5)[0]\n"
+                "return ops.sum(1.0 - ops.take(y_true[:, 0], rows, axis=0))"
+            ),
+            after=(
+                "share = ops.sigmoid(10.0 * (y_pred[:, 0] - 0.5))\n"
+                "return ops.sum(share * (1.0 - y_true[:, 0]))"
+            ),
+            when=line("nonzero"),
         ),
     ),
     bad="""\

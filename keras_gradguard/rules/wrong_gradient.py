@@ -22,12 +22,12 @@ RULE = Rule(
         Remedy(
             text="remove the decorator and let TensorFlow differentiate",
             before=(
-                "@tf.custom_gradient\n"
+                "@ops.custom_gradient\n"
                 "def squared(error):\n"
                 "    def gradient(upstream):\n"
                 "        return 3.0 * upstream * error\n"
                 "\n"
-                "    return tf.square(error), gradient"
+                "    return ops.square(error), gradient"
             ),
             after="def squared(error):\n    return ops.square(error)",
         ),

@@ -10,7 +10,7 @@ PADDING = -1.0
 
 
 def loss(y_true, y_pred):
-    mask = tf.cast(tf.equal(y_true, PADDING), tf.float32)
+    mask = tf.cast(tf.equal(y_true, PADDING), y_pred.dtype)
     error = mask * tf.square(y_true - y_pred)  # [zero-factor]
     return tf.reduce_mean(error)
 

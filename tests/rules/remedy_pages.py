@@ -271,24 +271,33 @@ PAGES = {
         "found = tf.where(y_pred > 0.5)\n"
         "return tf.reduce_sum(1.0 - tf.gather_nd(y_true, found))"
     ),
+    ("GG113", 3): _loss(
+        "rows = ops.nonzero(y_pred[:, 0] > 0.5)[0]\n"
+        "return ops.sum(1.0 - ops.take(y_true[:, 0], rows, axis=0))"
+    ),
     ("GG114", 0): _loss(
         "counts = tf.histogram_fixed_width(y_pred, [0.0, 1.0], 5)\n"
         'return ops.mean(ops.square(ops.cast(counts, "float32") - 3.0))'
     ),
     ("GG114", 1): _loss(
+        "bins = 4.0 * ops.sigmoid(y_pred[:, 0])\n"
+        "counts = ops.bincount(bins, minlength=5)\n"
+        'return ops.mean(ops.square(ops.cast(counts, "float32") - 3.0))'
+    ),
+    ("GG114", 2): _loss(
         "count = ops.count_nonzero(y_pred)\n"
         'return ops.square(ops.cast(count, "float32") - 9.0)'
     ),
-    ("GG114", 2): _loss(
+    ("GG114", 3): _loss(
         "count = ops.shape(tf.where(y_pred > 0.5))[0]\n"
         'return ops.square(ops.cast(count, "float32") - 9.0)'
     ),
-    ("GG114", 3): _loss(
+    ("GG114", 4): _loss(
         "edges = ops.linspace(-1.0, 1.0, 5)\n"
         "bins = ops.searchsorted(edges, y_pred[:, 0])\n"
         'return ops.mean(ops.square(ops.cast(bins, "float32") - 9.0))'
     ),
-    ("GG114", 4): _loss(
+    ("GG114", 5): _loss(
         "labels = tf.argmax(y_true, axis=-1)\n"
         "classes = 2.0 * tf.sigmoid(y_pred[:, 0])\n"
         "table = tf.math.confusion_matrix(labels, classes, 3)\n"
@@ -342,9 +351,14 @@ PAGES = {
         "AVERAGE = tf.Variable(0.0, trainable=False)\n\n",
     ),
     ("GG119", 0): _loss(
-        "first, second = ops.mean(y_pred), ops.max(y_pred)\n"
-        "pair = tf.constant([float(first), float(second)])\n"
+        "one, two = ops.mean(y_pred), ops.max(y_pred)\n"
+        "pair = ops.convert_to_tensor([float(one), float(two)])\n"
         "return ops.mean(ops.square(pair))",
+        "EAGER = True\n\n",
+    ),
+    ("GG119", 1): _loss(
+        "scores = ops.convert_to_tensor(y_pred.numpy())\n"
+        + _MEAN_OF.format("scores"),
         "EAGER = True\n\n",
     ),
     ("GG120", 0): _step(
@@ -360,7 +374,7 @@ PAGES = {
     ),
     ("GG123", 0, 1): _loss(
         "level = 3.0 * ops.sigmoid(y_pred[:, 0])\n"
-        'row = tf.gather(TABLE, ops.cast(level, "int32"))\n'
+        'row = ops.take(TABLE, ops.cast(level, "int32"), axis=0)\n'
         "return ops.mean(ops.square(row - y_true[:, :1]))",
         "TABLE = tf.constant([[1.0], [2.0], [4.0], [8.0]])\n\n",
     ),
