@@ -1,4 +1,4 @@
-"""GG252: a function that changes nothing but the gradient."""
+"""GG252: an identity with a gradient of its own."""
 
 from keras_gradguard.rules._rule import Remedy, Rule
 

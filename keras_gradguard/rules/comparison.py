@@ -24,7 +24,7 @@ RULE = Rule(
         "InTopK",
         "InTopKV2",
     ),
-    message="`{op}` is Boolean and has no gradient",
+    message="`{op}` returns a Boolean: no gradient",
     why=(
         "A comparison is piecewise constant: its derivative is zero or "
         "undefined everywhere, and casting the result to float32 does not "

@@ -1,4 +1,4 @@
-"""GG122: a hand-written gradient that returns nothing."""
+"""GG122: a custom gradient function that returns `None`."""
 
 from keras_gradguard.rules._rule import Remedy, Rule
 

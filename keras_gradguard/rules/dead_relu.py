@@ -1,4 +1,4 @@
-"""GG201: a ReLU that no value gets through."""
+"""GG201: a ReLU whose inputs are all negative."""
 
 from keras_gradguard.rules._rule import Remedy, Rule
 from keras_gradguard.rules._when import both, call, is_started, no

@@ -1,4 +1,4 @@
-"""GG232: a gradient that grows with every step."""
+"""GG232: a gradient that is very large and still growing."""
 
 from keras_gradguard.rules._rule import Remedy, Rule
 from keras_gradguard.rules._when import both, optimizer
@@ -39,7 +39,7 @@ RULE = Rule(
     name="exploding-gradient",
     kind="exploding",
     matches=lambda finding: finding.cause == "exploding",
-    message="the gradient grows with every record",
+    message="the gradient is very large and still growing",
     why=(
         "Large inputs, weights or targets make a large gradient. With plain "
         "SGD the update is as large, and the next gradient larger still."

@@ -1,4 +1,4 @@
-"""GG262: a loss scale that does not hold."""
+"""GG262: a loss scale that is halved too often."""
 
 from keras_gradguard.rules._rule import Remedy, Rule
 

@@ -1,4 +1,4 @@
-"""GG123: a prediction made a whole number that picks rows of a table."""
+"""GG123: a prediction cast to an integer that selects rows."""
 
 from keras_gradguard.rules._rule import Remedy, Rule
 

@@ -1,4 +1,4 @@
-"""GG303: a loss that never looks at the prediction."""
+"""GG303: a loss that does not use the prediction."""
 
 from keras_gradguard.rules._rule import Remedy, Rule
 

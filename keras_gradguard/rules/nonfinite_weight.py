@@ -1,4 +1,4 @@
-"""GG222: a weight that was spoiled before this step."""
+"""GG222: a weight that was NaN or Inf before this step."""
 
 from keras_gradguard.rules._rule import Remedy, Rule
 

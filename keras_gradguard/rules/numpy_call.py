@@ -1,4 +1,4 @@
-"""GG101: a NumPy function where a TensorFlow one is meant."""
+"""GG101: a NumPy function called on a tensor."""
 
 from keras_gradguard.rules._rule import Remedy, Rule
 

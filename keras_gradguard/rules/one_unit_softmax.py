@@ -1,4 +1,4 @@
-"""GG205: a softmax with nothing to choose from."""
+"""GG205: a softmax over a single value."""
 
 from keras_gradguard.rules._rule import Remedy, Rule
 from keras_gradguard.rules._when import both, in_layer, in_loss, no

@@ -1,4 +1,4 @@
-"""GG302: an output that no loss looks at."""
+"""GG302: an output without a loss."""
 
 from keras_gradguard.rules._rule import Remedy, Rule
 

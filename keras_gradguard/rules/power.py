@@ -1,4 +1,4 @@
-"""GG228: a power whose base does not suit its exponent."""
+"""GG228: a power of a negative or zero base."""
 
 from keras_gradguard.rules._rule import Remedy, Rule
 from keras_gradguard.rules._when import first_value

@@ -1,4 +1,4 @@
-"""GG108: a tensor read out as a plain Python value."""
+"""GG108: a tensor converted to a Python number."""
 
 from keras_gradguard.rules._rule import Remedy, Rule
 from keras_gradguard.rules._when import line

@@ -1,4 +1,4 @@
-"""GG119: a new tensor made from the values of an old one."""
+"""GG119: a tensor rebuilt from the values of another one."""
 
 from keras_gradguard.rules._rule import Remedy, Rule
 from keras_gradguard.rules._when import line

@@ -1,4 +1,4 @@
-"""GG226: a square root at the point where it is steepest."""
+"""GG226: a square root of zero or less."""
 
 from keras_gradguard.rules._rule import Remedy, Rule
 from keras_gradguard.rules._when import (

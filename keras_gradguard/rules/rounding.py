@@ -1,4 +1,4 @@
-"""GG105: a value rounded to whole numbers."""
+"""GG105: a rounded value."""
 
 from keras_gradguard.rules._rule import Remedy, Rule
 from keras_gradguard.rules._when import op

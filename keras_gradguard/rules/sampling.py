@@ -1,4 +1,4 @@
-"""GG115: a random draw that the scores only steer."""
+"""GG115: a discrete random draw."""
 
 from keras_gradguard.rules._rule import Remedy, Rule
 from keras_gradguard.rules._when import op

@@ -1,4 +1,4 @@
-"""GG204: a sigmoid, tanh or softmax at its flat end."""
+"""GG204: a saturated sigmoid, tanh or softmax."""
 
 from keras_gradguard.rules._rule import Remedy, Rule
 from keras_gradguard.rules._when import (

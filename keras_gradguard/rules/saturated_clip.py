@@ -1,4 +1,4 @@
-"""GG203: a clip that cuts off the whole batch."""
+"""GG203: a clip that every value is outside of."""
 
 from keras_gradguard.rules._rule import Remedy, Rule
 from keras_gradguard.rules._when import both, calls, either, no, op

@@ -1,4 +1,4 @@
-"""GG106: a gradient stopped on purpose, in the wrong place."""
+"""GG106: a gradient stopped in the wrong place."""
 
 from keras_gradguard.rules._rule import Remedy, Rule
 from keras_gradguard.rules._when import (

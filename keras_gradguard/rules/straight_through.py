@@ -1,4 +1,4 @@
-"""GG242: values in steps that are given a gradient on purpose."""
+"""GG242: a straight-through estimator."""
 
 from keras_gradguard.rules._rule import Remedy, Rule
 

@@ -1,4 +1,4 @@
-"""GG117: numbers that went through text."""
+"""GG117: numbers converted to text and back."""
 
 from keras_gradguard.rules._rule import Remedy, Rule
 from keras_gradguard.rules._when import before

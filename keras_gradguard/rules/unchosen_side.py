@@ -1,4 +1,4 @@
-"""GG227: an infinite slope on the side that is not chosen."""
+"""GG227: an infinite derivative on the side not selected."""
 
 from keras_gradguard.rules._rule import Remedy, Rule
 from keras_gradguard.rules._when import no, op

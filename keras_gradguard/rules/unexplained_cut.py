@@ -1,4 +1,4 @@
-"""GG190: a proved cut for which no other rule has words."""
+"""GG190: a proved cut that no other rule explains."""
 
 from keras_gradguard.rules._rule import Remedy, Rule
 

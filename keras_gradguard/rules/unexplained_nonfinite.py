@@ -1,4 +1,4 @@
-"""GG230: a NaN or Inf for which no other rule has words."""
+"""GG230: a NaN or Inf that no other rule explains."""
 
 from keras_gradguard.rules._rule import Remedy, Rule
 from keras_gradguard.rules._when import no, op

@@ -1,4 +1,4 @@
-"""GG210: a proved zero for which no other rule has words."""
+"""GG210: a proved zero that no other rule explains."""
 
 from keras_gradguard.rules._rule import Remedy, Rule
 from keras_gradguard.rules._when import no

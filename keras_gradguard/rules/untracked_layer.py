@@ -1,4 +1,4 @@
-"""GG309: a layer that the model calls and does not know."""
+"""GG309: a layer that the model calls and does not track."""
 
 from keras_gradguard.rules._rule import Remedy, Rule
 

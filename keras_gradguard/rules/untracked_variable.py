@@ -1,4 +1,4 @@
-"""GG308: a variable that Keras does not know, so no optimizer gets it."""
+"""GG308: a variable that Keras does not track."""
 
 from keras_gradguard.rules._rule import Remedy, Rule
 from keras_gradguard.rules._when import call, no

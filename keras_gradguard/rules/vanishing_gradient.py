@@ -1,4 +1,4 @@
-"""GG231: a gradient that all but disappears on its way."""
+"""GG231: a gradient that almost vanishes on its way back."""
 
 from keras_gradguard.rules._rule import Remedy, Rule
 from keras_gradguard.rules._when import call

@@ -1,4 +1,4 @@
-"""GG315: an update that leaves the weight as it was."""
+"""GG315: a weight that its gradient does not change."""
 
 from keras_gradguard.rules._rule import Remedy, Rule
 

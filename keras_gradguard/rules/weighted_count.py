@@ -1,4 +1,4 @@
-"""GG125: weights that are added up by a count, which passes no gradient."""
+"""GG125: weights that are added up by a count."""
 
 from keras_gradguard.rules._rule import Remedy, Rule
 

@@ -1,4 +1,4 @@
-"""GG124: an op that makes indices, labels or counts of numbers."""
+"""GG124: an op that returns indices, labels or counts."""
 
 from keras_gradguard.rules._rule import Remedy, Rule
 

@@ -1,4 +1,4 @@
-"""GG251: a gradient that is not the slope of its values."""
+"""GG251: a gradient that is not the derivative."""
 
 from keras_gradguard.rules._rule import Remedy, Rule
 

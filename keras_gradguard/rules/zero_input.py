@@ -1,4 +1,4 @@
-"""GG211: a layer that gets nothing but zeros."""
+"""GG211: a layer whose input is all zeros."""
 
 from keras_gradguard.rules._rule import Remedy, Rule
 

@@ -1,4 +1,4 @@
-"""GG208: weights that are all zero and stay so."""
+"""GG208: weights that are all zero and stay zero."""
 
 from keras_gradguard.rules._rule import Remedy, Rule
 from keras_gradguard.rules._when import call, no
