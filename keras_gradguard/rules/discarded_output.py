@@ -4,7 +4,8 @@ from keras_gradguard.rules._rule import Remedy, Rule
 
 
 def _is_pooler(finding):
-    return any("pooler" in path for path in finding.variables)
+    names = ("pooler", "pooled_dense")
+    return any(name in path for path in finding.variables for name in names)
 
 
 _BAD = """\

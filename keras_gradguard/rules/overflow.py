@@ -7,8 +7,8 @@ _is_exp = op("Exp", "Expm1", "Cosh", "Sinh")
 
 
 def _may_diverge(finding):
-    # The first step has made no update yet.
-    return finding.step != 0
+    # The first step has made no update yet; a loss alone makes none.
+    return bool(finding.step)
 
 
 def _from(finding, *types):

@@ -5,8 +5,8 @@ from keras_gradguard.rules._when import both, calls, either, no, op
 
 
 def _is_crossentropy(finding):
-    names = (finding.loss or "", *finding.calls)
-    return any("crossentropy" in name for name in names)
+    # The clip is one that Keras makes of the probabilities.
+    return any("crossentropy" in name for name in finding.calls)
 
 
 _is_clip = either(op("ClipByValue"), calls("clip", "clip_by_value"))
@@ -28,7 +28,11 @@ RULE = Rule(
             text="the predictions are logits: say so with from_logits=True",
             before="keras.losses.BinaryCrossentropy()",
             after="keras.losses.BinaryCrossentropy(from_logits=True)",
-            when=_is_crossentropy,
+            when=calls("binary_crossentropy"),
+        ),
+        Remedy(
+            text="if the predictions are logits, use from_logits=True",
+            when=both(_is_crossentropy, no(calls("binary_crossentropy"))),
         ),
         Remedy(
             text="map the value into the range with a sigmoid",

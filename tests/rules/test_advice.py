@@ -101,6 +101,8 @@ FIELDS = {
         ("confusion_matrix",),
         ("bincount",),
         ("clip",),
+        ("binary_crossentropy", "clip"),
+        ("categorical_crossentropy", "clip"),
         ("update_state",),
         ("std",),
     ],
