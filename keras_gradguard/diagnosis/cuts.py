@@ -9,11 +9,11 @@ from keras_gradguard.diagnosis.outside_tape import (
     outside_findings,
     read_findings,
 )
-from keras_gradguard.diagnosis.places import Places
+from keras_gradguard.diagnosis.places import Places, inputs_of
 from keras_gradguard.diagnosis.unused import unused_findings
 from keras_gradguard.graph.flow import Flow, cut_key
 from keras_gradguard.records.finding import Finding
-from keras_gradguard.source.frames import library_calls, op_place
+from keras_gradguard.source.frames import op_place
 
 _PLUMBING = frozenset(
     ("Identity", "PartitionedCall", "StatefulPartitionedCall")
@@ -161,9 +161,8 @@ class Location:
             variables=tuple(self.paths[number] for number in hit),
             path=tuple(t for t in types if t not in _PLUMBING) or tuple(types),
             chain=_chain(cut),
-            input_dtypes=tuple(t.dtype for t in op.inputs),
             output_dtype=cut.path[-1].tensor.dtype,
-            calls=library_calls(op.frames),
+            **inputs_of(op),
             cause=cause,
             error=cut.edge.error,
             notes=(*notes, *_also(place, further)),

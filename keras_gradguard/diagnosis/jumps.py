@@ -213,7 +213,9 @@ def jumps_of(subject, name, with_python=True):
         place = op_place(op)
         first = subject.base.bools[key]
         known = {"true_share": float(np.mean(first))} if first.size > 1 else {}
-        findings.append(_finding(place, op.type, name, found.height, known))
+        finding = _finding(place, op.type, name, found.height, known)
+        chain = (op.type, *(user.type for user in op.outputs[0].consumers()))
+        findings.append(dataclasses.replace(finding, chain=chain))
     return findings + (_python_jumps(ways, name) if has_python else [])
 
 

@@ -5,7 +5,7 @@ import dataclasses
 
 import numpy as np
 
-from keras_gradguard.diagnosis.places import Places
+from keras_gradguard.diagnosis.places import Places, inputs_of
 from keras_gradguard.graph.backward import Gradients
 from keras_gradguard.graph.ops import (
     DATA,
@@ -336,6 +336,7 @@ class _Search:
                 "layer": op.layer,
                 "loss": self._places.loss_of(op),
                 "path": self._places.path(self._targets, op),
+                **inputs_of(op),
             }
         return Finding(
             kind="nonfinite",

@@ -7,7 +7,7 @@ import keras
 
 from keras_gradguard.graph.backward import Gradients
 from keras_gradguard.graph.ops import is_finite, is_zero
-from keras_gradguard.model.optimizers import optimizers_of
+from keras_gradguard.model.optimizers import optimizers_of, schedule_of
 from keras_gradguard.records.finding import Finding, Place
 from keras_gradguard.source.declared import Declarations
 
@@ -27,7 +27,12 @@ def still_findings(step, paths, declared):
         A list of `Finding`s, one per cause and layer.
     """
     named = dict(zip(step.paths, step.variables, strict=True))
-    rates = [r for held in optimizers_of(step.model) for r in _rates(held)]
+    optimizers = optimizers_of(step.model)
+    rates = [r for held in optimizers for r in _rates(held)]
+    evidence = {"learning_rate": max(rates)} if rates else {}
+    schedules = [name for held in optimizers if (name := schedule_of(held))]
+    if schedules:
+        evidence["schedule"] = schedules[0]
     groups = collections.defaultdict(list)
     for path in paths:
         layer = path.rpartition("/")[0] or None
@@ -48,11 +53,20 @@ def still_findings(step, paths, declared):
             layer=layer,
             place=Place() if layer is None else declared(members[0]),
             variables=tuple(members),
-            evidence={"learning_rate": max(rates)} if rates else {},
+            evidence=dict(evidence),
             certainty="suspected" if cause == "constraint" else "proved",
+            variable_dtypes=_dtypes(named[path] for path in members),
         )
         for (cause, layer), members in groups.items()
     ]
+
+
+def _dtypes(variables):
+    return tuple(
+        dict.fromkeys(
+            keras.backend.standardize_dtype(v.dtype) for v in variables
+        )
+    )
 
 
 def _rates(optimizer):

@@ -4,10 +4,31 @@ import numpy as np
 
 from keras_gradguard.records.finding import Place
 from keras_gradguard.source.declared import Declarations
-from keras_gradguard.source.frames import op_place
+from keras_gradguard.source.frames import library_calls, op_place
 
 _PLUMBING = frozenset(("Identity", "ReadVariableOp"))
+# What they return is their input.
+_COPIES = frozenset(("Cast", "Identity", "Reshape"))
 _BY_NAME = "the line was found by the name of the layer or op"
+
+
+def inputs_of(op):
+    """Returns what went into an op, as fields of a `Finding`.
+
+    Args:
+        op: An `Op`.
+    """
+    return {
+        "input_dtypes": tuple(tensor.dtype for tensor in op.inputs),
+        "input_ops": tuple(_maker(tensor).type for tensor in op.inputs),
+        "calls": library_calls(op.frames),
+    }
+
+
+def _maker(tensor):
+    while tensor.op.type in _COPIES and tensor.op.inputs:
+        tensor = tensor.op.inputs[0]
+    return tensor.op
 
 
 class Places:

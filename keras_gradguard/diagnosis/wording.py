@@ -42,7 +42,10 @@ def diagnoses_of(
         merged[key] = (rule, finding)
     found = []
     for rule, finding in merged.values():
-        advice = rule.advice(finding, Dialect.at(finding.place).spell)
+        advice = rule.advice(
+            dataclasses.replace(finding, step=step),
+            Dialect.at(finding.place).spell,
+        )
         patch = None
         if patches is not None and severity != "note":
             patch = patches.about(finding, rule.code)

@@ -5,7 +5,7 @@ import dataclasses
 
 import numpy as np
 
-from keras_gradguard.diagnosis.places import Places
+from keras_gradguard.diagnosis.places import Places, inputs_of
 from keras_gradguard.graph.backward import Gradients
 from keras_gradguard.graph.ops import RESOURCE, Op, Tensor, is_zero
 from keras_gradguard.model.losses import is_in_compiled_loss
@@ -323,6 +323,7 @@ def zero_findings(recorded, variables, paths, model, noise=0.0):
             path=places.path(call.targets, op),
             variables=tuple(paths[number] for number in sorted(hit[op])),
             evidence={"incoming": float(max(largest))} if largest else {},
+            **inputs_of(op),
         )
         findings.append(finding)
     return sorted(findings, key=lambda f: -len(f.variables))

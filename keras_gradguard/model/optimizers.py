@@ -41,6 +41,17 @@ def updating(optimizer):
     return getattr(optimizer, "inner_optimizer", optimizer)
 
 
+def schedule_of(optimizer):
+    """Returns the class name of a learning rate schedule, or `None`.
+
+    Args:
+        optimizer: The one that a model was compiled with.
+    """
+    rate = getattr(updating(optimizer), "_learning_rate", None)
+    kind = keras.optimizers.schedules.LearningRateSchedule
+    return type(rate).__name__ if isinstance(rate, kind) else None
+
+
 def build_optimizer(optimizer, variables):
     """Builds an optimizer as its first `apply` would.
 

@@ -18,7 +18,7 @@ from keras_gradguard.measure.rows import (
     optimizer_numbers,
     unique_paths,
 )
-from keras_gradguard.model.optimizers import optimizers_of
+from keras_gradguard.model.optimizers import optimizers_of, updating
 from keras_gradguard.monitor.verdict import RowVerdicts
 from keras_gradguard.records.norms import MISSING, UNMEASURED
 from keras_gradguard.records.report import Report
@@ -227,8 +227,9 @@ class TrainingLog:
             severity: See `add`.
             step: See `add`.
         """
+        optimizer = self._optimizer()
         found = diagnoses_of(
-            findings,
+            [dataclasses.replace(f, optimizer=optimizer) for f in findings],
             len(self._model.trainable_variables),
             severity,
             step=self.now() if step is None else step,
@@ -236,6 +237,14 @@ class TrainingLog:
             patches=self.patches,
         )
         return tuple(map(self._in_model_order, found))
+
+    def _optimizer(self):
+        """The class name of the one optimizer, `None` of several or none."""
+        names = {
+            type(updating(optimizer)).__name__
+            for optimizer in optimizers_of(self._model)
+        }
+        return names.pop() if len(names) == 1 else None
 
     def _in_model_order(self, diagnosis):
         order = self._rows.order

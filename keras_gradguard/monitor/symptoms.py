@@ -187,7 +187,15 @@ class Symptoms:
         self._asked |= set(zero)
         found = explain_zeros(self._step(batch), zero, noise or 0.0)
         self._told |= {path for f in found for path in f.variables}
-        return found
+        return [
+            dataclasses.replace(f, from_start=self._from_start(f.variables))
+            for f in found
+        ]
+
+    def _from_start(self, paths):
+        """Whether some gradients have been zero since the first record."""
+        counts = [self._trends.num_zero(path) for path in paths]
+        return all(num_zero == num_seen for num_zero, num_seen in counts)
 
     def _fading(self):
         findings, declared = [], self._declared()

@@ -47,6 +47,7 @@ class Finding:
         input_dtypes: Names of the dtypes that go into the guilty op.
         output_dtype: Name of the dtype of what comes out of it and goes on to
             the loss; `None` where nothing does.
+        input_ops: Types of the ops that make what goes into the guilty op.
         calls: Names of the library functions between the user's line and
             the op, the outermost first, e.g. `("confusion_matrix", "cast")`.
         cause: Fixed word for a cut that is not an op: `"state"`,
@@ -56,6 +57,11 @@ class Finding:
         notes: Further facts, one sentence each.
         evidence: Figures behind the finding.
         certainty: `"proved"` or `"suspected"`.
+        from_start: Whether it has been so since the first record of the
+            training; `None` where that is not known.
+        step: Training step, or `None`.
+        optimizer: Class name of the optimizer, e.g. `"SGD"`, or `None`.
+        variable_dtypes: Names of the dtypes of `variables`, each once.
     """
 
     kind: str
@@ -69,6 +75,7 @@ class Finding:
     chain: tuple[str, ...] = ()
     input_dtypes: tuple[str, ...] = ()
     output_dtype: str | None = None
+    input_ops: tuple[str, ...] = ()
     calls: tuple[str, ...] = ()
     cause: str | None = None
     exception: str | None = None
@@ -76,3 +83,7 @@ class Finding:
     notes: tuple[str, ...] = ()
     evidence: dict = dataclasses.field(default_factory=dict)
     certainty: str = "proved"
+    from_start: bool | None = None
+    step: int | None = None
+    optimizer: str | None = None
+    variable_dtypes: tuple[str, ...] = ()

@@ -1,30 +1,69 @@
 """GG104: an index of the largest score instead of the scores."""
 
 from keras_gradguard.rules._rule import Remedy, Rule
+from keras_gradguard.rules._when import before, both, in_layer, in_loss, no, op
 
 RULE = Rule(
     code="GG104",
     name="argmax",
     kind="disconnected",
     ops=("ArgMax", "ArgMin", "MaxPoolWithArgmax"),
-    message="`{op}` returns an index, not a score",
+    message="`{op}` returns an index without a gradient",
     why=(
-        "An index jumps from class to class: a small change of the scores "
-        "does not move it, so there is no gradient to pass on."
+        "An index is piecewise constant: a small change of the scores does "
+        "not change it, so its derivative is zero or undefined."
     ),
     help=(
         Remedy(
-            text="compare the scores with the labels; argmax is for metrics",
-            before="labels = tf.argmax(y_pred, axis=-1)",
-            after='model.compile(loss="sparse_categorical_crossentropy")',
+            text="use the softmax instead of the one-hot vector",
+            before="code = ops.one_hot(ops.argmax(x, axis=-1), 8)",
+            after="code = ops.softmax(x)",
+            when=both(op("ArgMax"), before("OneHot")),
         ),
         Remedy(
-            text="or use the expected index under a softmax",
-            before="index = tf.argmax(y_pred, axis=-1)",
+            text="use the cross-entropy of the scores; argmax is for metrics",
+            before="miss = ops.not_equal(ops.argmax(y_pred, axis=-1), labels)",
             after=(
-                "index = tf.reduce_sum(tf.nn.softmax(y_pred) * "
-                "tf.range(3.0), axis=-1)"
+                "miss = keras.losses.sparse_categorical_crossentropy("
+                "labels, y_pred)"
             ),
+            when=both(op("ArgMax"), in_loss, before("Equal", "NotEqual")),
+        ),
+        Remedy(
+            text="use the expected index under a softmax",
+            before="index = ops.argmax(y_pred, axis=-1)",
+            after=(
+                "share = ops.softmax(y_pred)\n"
+                "classes = ops.arange(ops.shape(share)[-1])\n"
+                "classes = ops.cast(classes, share.dtype)\n"
+                "index = ops.sum(share * classes, axis=-1)"
+            ),
+            when=both(op("ArgMax"), no(before("OneHot", "Equal", "NotEqual"))),
+        ),
+        Remedy(
+            text="sample a soft one-hot vector (Gumbel-softmax)",
+            before="code = ops.one_hot(ops.argmax(x, axis=-1), 8)",
+            after=(
+                "uniform = keras.random.uniform(ops.shape(x), 1e-6, 1.0)\n"
+                "noise = ops.cast(-ops.log(-ops.log(uniform)), x.dtype)\n"
+                "code = ops.softmax(x + noise)"
+            ),
+            when=both(op("ArgMax"), in_layer, before("OneHot")),
+        ),
+        Remedy(
+            text="use the expected index under a softmax of the negatives",
+            before="index = ops.argmin(y_pred, axis=-1)",
+            after=(
+                "share = ops.softmax(-y_pred)\n"
+                "classes = ops.arange(ops.shape(share)[-1])\n"
+                "classes = ops.cast(classes, share.dtype)\n"
+                "index = ops.sum(share * classes, axis=-1)"
+            ),
+            when=op("ArgMin"),
+        ),
+        Remedy(
+            text="use the pooled values; their indices have no gradient",
+            when=op("MaxPoolWithArgmax"),
         ),
     ),
     bad="""\
@@ -41,7 +80,8 @@ import tensorflow as tf
 
 def loss(y_true, y_pred):
     scores = tf.nn.softmax(y_pred)
-    label = tf.reduce_sum(scores * tf.range(3.0), axis=-1)
+    classes = tf.cast(tf.range(tf.shape(scores)[-1]), scores.dtype)
+    label = tf.reduce_sum(scores * classes, axis=-1)
     return tf.reduce_mean(tf.square(label - y_true[:, 0]))
 """,
 )

@@ -1,4 +1,4 @@
-"""GG252: a function that changes nothing but the gradient."""
+"""GG252: an identity with a gradient of its own."""
 
 from keras_gradguard.rules._rule import Remedy, Rule
 
@@ -7,15 +7,15 @@ RULE = Rule(
     name="changed-identity",
     kind="wrong",
     matches=lambda finding: finding.cause == "identity",
-    message="values pass unchanged, their gradient does not",
+    message="an identity with a gradient other than 1",
     why=(
-        "A custom gradient around an identity has no other purpose than to "
-        "turn or scale the gradient, as in a gradient reversal layer. It is "
-        "not the slope of the loss."
+        "A custom gradient around an identity scales or reverses the gradient "
+        "on purpose, as a gradient reversal layer does. It is not the "
+        "derivative of the loss."
     ),
     help=(
         Remedy(
-            text="nothing is to be done if that is meant; if not, pass it on",
+            text="nothing to do if intended; otherwise return the gradient",
             before="return -0.1 * upstream",
             after="return upstream",
         ),

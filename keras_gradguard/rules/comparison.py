@@ -1,6 +1,7 @@
 """GG102: a condition on the scores instead of the scores."""
 
 from keras_gradguard.rules._rule import Remedy, Rule
+from keras_gradguard.rules._when import both, in_layer, in_loss, op
 
 RULE = Rule(
     code="GG102",
@@ -23,21 +24,64 @@ RULE = Rule(
         "InTopK",
         "InTopKV2",
     ),
-    message="`{op}` turns numbers into true and false",
+    message="`{op}` returns a Boolean: no gradient",
     why=(
-        "True and false cannot change by a little, so there is no gradient; "
-        "a cast back to float32 does not restore one."
+        "A comparison is piecewise constant: its derivative is zero or "
+        "undefined everywhere, and casting the result to float32 does not "
+        "bring it back."
     ),
     help=(
         Remedy(
-            text="keep the score soft in the loss; thresholds are for metrics",
-            before="hard = tf.cast(y_pred > 0.5, tf.float32)",
-            after="soft = tf.sigmoid(10.0 * (y_pred - 0.5))",
+            text="use a sigmoid as a soft threshold; a hard one is for metrics",
+            before='hard = ops.cast(y_pred > 0.5, "float32")',
+            after="hard = ops.sigmoid(10.0 * (y_pred - 0.5))",
+            when=both(in_loss, op("Greater", "GreaterEqual")),
         ),
         Remedy(
-            text="to choose between two values, let both carry the gradient",
-            before="error = tf.cast(error > 1.0, tf.float32)",
-            after="error = tf.where(error > 1.0, error, tf.square(error))",
+            text="use a sigmoid as a soft threshold; a hard one is for metrics",
+            before='low = ops.cast(y_pred < 0.5, "float32")',
+            after="low = ops.sigmoid(10.0 * (0.5 - y_pred))",
+            when=both(in_loss, op("Less", "LessEqual")),
+        ),
+        Remedy(
+            text="use a sigmoid as a soft gate",
+            before='gate = ops.cast(x > 0.0, "float32")',
+            after="gate = ops.sigmoid(10.0 * x)",
+            when=both(in_layer, op("Greater", "GreaterEqual")),
+        ),
+        Remedy(
+            text="keep the hard gate, with the gradient of a sigmoid",
+            before='gate = ops.cast(x > 0.0, "float32")',
+            after=(
+                "soft = ops.sigmoid(x)\n"
+                'hard = ops.cast(x > 0.0, "float32")\n'
+                "gate = soft + ops.stop_gradient(hard - soft)"
+            ),
+            when=both(in_layer, op("Greater", "GreaterEqual")),
+        ),
+        Remedy(
+            text="measure how close the values are instead of equality",
+            before='hit = ops.cast(ops.equal(y_true, y_pred), "float32")',
+            after="hit = ops.exp(-ops.square(y_true - y_pred))",
+            when=op("Equal", "ApproximateEqual"),
+        ),
+        Remedy(
+            text="measure how far apart the values are",
+            before='miss = ops.cast(ops.not_equal(y_true, y_pred), "float32")',
+            after="miss = 1.0 - ops.exp(-ops.square(y_true - y_pred))",
+            when=op("NotEqual"),
+        ),
+        Remedy(
+            text="use the cross-entropy; top-k accuracy is for metrics",
+            before=(
+                'hit = ops.cast(ops.in_top_k(labels, y_pred, 2), "float32")\n'
+                "miss = 1.0 - hit"
+            ),
+            after=(
+                "miss = keras.losses.sparse_categorical_crossentropy("
+                "labels, y_pred)"
+            ),
+            when=op("InTopK", "InTopKV2"),
         ),
     ),
     bad="""\

@@ -1,6 +1,10 @@
 """GG209: a loss from which the prediction cancels out."""
 
 from keras_gradguard.rules._rule import Remedy, Rule
+from keras_gradguard.rules._when import no, op
+
+_is_softmax = op("Softmax", "LogSoftmax")
+
 
 _BAD = """\
 import tensorflow as tf
@@ -21,22 +25,21 @@ RULE = Rule(
     matches=lambda finding: finding.cause == "constant_loss",
     message="the prediction cancels out of the loss",
     why=(
-        "The prediction enters in several places whose slopes add up to "
-        "zero, so the loss keeps its value whatever is predicted."
+        "The prediction is used in several places whose gradients cancel, as "
+        "in `a - a` or in the sum of a softmax, which is always 1."
     ),
     help=(
         Remedy(
-            text="compare two values that differ",
+            text="use two different values",
             before="margin = y_pred[:, 0] - y_pred[:, 0]",
             after="margin = y_pred[:, 1] - y_pred[:, 0]",
+            when=no(_is_softmax),
         ),
         Remedy(
-            text="bring in the labels",
-            before="total = tf.reduce_sum(tf.nn.softmax(y_pred), axis=-1)",
-            after=(
-                "share = tf.nn.softmax(y_pred)\n"
-                "total = tf.reduce_sum(y_true * share, axis=-1)"
-            ),
+            text="weight the probabilities by the labels",
+            before="total = ops.sum(ops.softmax(y_pred), axis=-1)",
+            after="total = ops.sum(y_true * ops.softmax(y_pred), axis=-1)",
+            when=_is_softmax,
         ),
     ),
     bad=_BAD,

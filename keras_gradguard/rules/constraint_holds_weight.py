@@ -1,6 +1,7 @@
 """GG312: a constraint that undoes each update."""
 
 from keras_gradguard.rules._rule import Remedy, Rule
+from keras_gradguard.rules._when import call, no
 
 _BAD = """\
 import keras
@@ -35,23 +36,25 @@ RULE = Rule(
     matches=lambda finding: finding.cause == "constraint",
     message="the constraint undoes each update",
     why=(
-        "A constraint runs after each update and replaces the weight. One "
-        "that gives back the old value keeps the weight from learning."
+        "A constraint runs after each update and replaces the weight. If it "
+        "returns the old value, the weight is never trained."
     ),
     help=(
+        Remedy(
+            text="normalise along an axis with more than one element",
+            before="kernel_constraint=keras.constraints.UnitNorm()",
+            after="kernel_constraint=keras.constraints.UnitNorm(axis=1)",
+            when=call("UnitNorm"),
+        ),
         Remedy(
             text="bound the weight instead of rounding it",
             before="return keras.ops.round(4.0 * w) / 4.0",
             after="return keras.ops.clip(w, -1.0, 1.0)",
+            when=no(call("UnitNorm")),
         ),
         Remedy(
-            text="or keep the fine weight, and round it where it is used",
-            before="outputs = inputs @ self.kernel",
-            after=(
-                "coarse = keras.ops.round(4.0 * self.kernel) / 4.0\n"
-                "change = keras.ops.stop_gradient(coarse - self.kernel)\n"
-                "outputs = inputs @ (self.kernel + change)"
-            ),
+            text="keep the exact weight, and round it where it is used",
+            when=no(call("UnitNorm")),
         ),
     ),
     bad=_BAD,

@@ -3,6 +3,15 @@
 import itertools
 
 from keras_gradguard.rules._rule import Remedy, Rule
+from keras_gradguard.rules._when import (
+    before,
+    both,
+    calls,
+    either,
+    line,
+    no,
+    op,
+)
 
 CALLS = {
     "bincount",
@@ -51,26 +60,65 @@ RULE = Rule(
         "UpperBound",
     ),
     matches=_matches,
-    message="values are counted, and a count has no slope",
+    message="a count has no gradient: it is piecewise constant",
     why=(
-        "Bins, histograms, confusion matrices and counts move in whole "
-        "steps when a value crosses a border, and not at all in between."
+        "Counts, histograms, bins and confusion matrices change only when a "
+        "value crosses a threshold, so their derivative is zero or undefined."
     ),
     help=(
         Remedy(
-            text="let each value share itself out among the bins",
+            text="let each value contribute to all bins (soft histogram)",
             before="counts = tf.histogram_fixed_width(y_pred, [0.0, 1.0], 5)",
             after=(
-                "distance = y_pred[..., tf.newaxis] - "
-                "tf.linspace(0.1, 0.9, 5)\n"
-                "share = tf.nn.softmax(-tf.square(distance / 0.2))\n"
-                "counts = tf.reduce_sum(share, axis=[0, 1])"
+                "centres = ops.linspace(0.1, 0.9, 5)\n"
+                "distance = ops.reshape(y_pred, (-1, 1)) - centres\n"
+                "share = ops.softmax(-ops.square(distance / 0.2))\n"
+                "counts = ops.sum(share, axis=0)"
+            ),
+            when=calls("histogram_fixed_width"),
+        ),
+        Remedy(
+            text="let each value contribute to all bins (soft histogram)",
+            before="counts = ops.bincount(bins, minlength=5)",
+            after=(
+                "gaps = bins[..., None] - ops.cast(ops.arange(5), bins.dtype)\n"
+                "share = ops.softmax(-ops.square(2.0 * gaps))\n"
+                "counts = ops.sum(ops.reshape(share, (-1, 5)), axis=0)"
+            ),
+            when=both(
+                either(calls("bincount"), before("Bincount", "DenseBincount")),
+                no(calls("histogram_fixed_width")),
             ),
         ),
         Remedy(
-            text="to count what passes a threshold, sum a soft one",
-            before="count = tf.math.count_nonzero(y_pred > 0.5)",
-            after="count = tf.reduce_sum(tf.sigmoid(10.0 * (y_pred - 0.5)))",
+            text="sum a smooth indicator of values other than zero",
+            before="count = ops.count_nonzero(y_pred)",
+            after="count = ops.sum(1.0 - ops.exp(-ops.square(y_pred)))",
+            when=calls("count_nonzero", "count_nonzero_v2"),
+        ),
+        Remedy(
+            text="sum a sigmoid instead of counting rows over a threshold",
+            before="count = ops.shape(tf.where(y_pred > 0.5))[0]",
+            after="count = ops.sum(ops.sigmoid(10.0 * (y_pred - 0.5)))",
+            when=line(r"\btf\.where\("),
+        ),
+        Remedy(
+            text="add up a sigmoid for each bin edge",
+            before="bins = ops.searchsorted(edges, y_pred[:, 0])",
+            after=(
+                "gaps = y_pred[:, :1] - edges\n"
+                "bins = ops.sum(ops.sigmoid(10.0 * gaps), axis=-1)"
+            ),
+            when=op("SearchSorted", "LowerBound", "UpperBound", "Bucketize"),
+        ),
+        Remedy(
+            text="add up class probabilities (soft confusion matrix)",
+            before="table = tf.math.confusion_matrix(labels, classes, 3)",
+            after=(
+                "truth = ops.one_hot(labels, 3)\n"
+                "table = ops.matmul(ops.transpose(truth), ops.softmax(y_pred))"
+            ),
+            when=calls("confusion_matrix"),
         ),
     ),
     bad="""\
@@ -87,7 +135,8 @@ import tensorflow as tf
 
 
 def histogram(values):
-    distance = values[..., tf.newaxis] - tf.linspace(0.1, 0.9, 5)
+    centres = tf.cast(tf.linspace(0.1, 0.9, 5), values.dtype)
+    distance = values[..., tf.newaxis] - centres
     share = tf.nn.softmax(-tf.square(distance / 0.2))
     return tf.reduce_sum(share, axis=[0, 1])
 

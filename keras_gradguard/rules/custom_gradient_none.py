@@ -1,4 +1,4 @@
-"""GG122: a hand-written gradient that returns nothing."""
+"""GG122: a custom gradient function that returns `None`."""
 
 from keras_gradguard.rules._rule import Remedy, Rule
 
@@ -10,10 +10,10 @@ RULE = Rule(
     matches=lambda finding: (
         finding.cause == "custom_gradient" or finding.op == "IdentityN"
     ),
-    message="a custom gradient returns `None`",
+    message="a custom gradient function returns `None`",
     why=(
-        "The function inside `tf.custom_gradient` is asked for the gradient "
-        "of each input, and `None` means that there is none."
+        "The gradient function of `tf.custom_gradient` has to return one "
+        "gradient for each input; `None` means that there is none."
     ),
     help=(
         Remedy(
@@ -21,7 +21,7 @@ RULE = Rule(
             before="def gradient(upstream):\n    return None",
             after=(
                 "def gradient(upstream):\n"
-                "    return tf.clip_by_value(upstream, -1.0, 1.0)"
+                "    return ops.clip(upstream, -1.0, 1.0)"
             ),
         ),
     ),

@@ -1,6 +1,7 @@
-"""GG201: a ReLU that no value gets through."""
+"""GG201: a ReLU whose inputs are all negative."""
 
 from keras_gradguard.rules._rule import Remedy, Rule
+from keras_gradguard.rules._when import both, call, is_started, no
 
 _BAD = """\
 import keras
@@ -29,19 +30,35 @@ RULE = Rule(
     name="dead-relu",
     kind="zero",
     matches=lambda finding: finding.cause == "dead_relu",
-    message="no value above zero reaches the ReLU",
+    message="the ReLU outputs zero for every unit and row",
     why=(
-        "A ReLU has slope zero below zero. With every unit there on every "
-        "row, no gradient gets to the weights before it."
+        "The derivative of a ReLU is zero for negative inputs. If all of its "
+        "inputs are negative, no gradient reaches the weights before it."
     ),
     help=(
         Remedy(
-            text="start with units on both sides of zero",
-            before="bias_initializer=keras.initializers.Constant(-10.0)",
-            after='bias_initializer="zeros"',
+            text="lower the learning rate: the units were active at first",
+            before="optimizer = keras.optimizers.Adam(1.0)",
+            after="optimizer = keras.optimizers.Adam(0.001)",
+            when=is_started,
         ),
         Remedy(
-            text="or use an activation that is not flat below zero",
+            text="scale the inputs",
+            before="model.fit(x, y)",
+            after=(
+                "x = (x - x.mean(axis=0)) / (x.std(axis=0) + 1e-7)\n"
+                "model.fit(x, y)"
+            ),
+            when=is_started,
+        ),
+        Remedy(
+            text="initialise the biases to zero",
+            before="bias_initializer=keras.initializers.Constant(-10.0)",
+            after='bias_initializer="zeros"',
+            when=both(no(is_started), call("bias_initializer")),
+        ),
+        Remedy(
+            text="use an activation with a gradient for negative inputs",
             before='activation="relu"',
             after='activation="leaky_relu"',
         ),

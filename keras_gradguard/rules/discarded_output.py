@@ -2,6 +2,12 @@
 
 from keras_gradguard.rules._rule import Remedy, Rule
 
+
+def _is_pooler(finding):
+    names = ("pooler", "pooled_dense")
+    return any(name in path for path in finding.variables for name in names)
+
+
 _BAD = """\
 import keras
 import tensorflow as tf
@@ -32,16 +38,29 @@ RULE = Rule(
     name="discarded-output",
     kind="unused",
     matches=lambda finding: finding.cause == "discarded_output",
-    message="a layer is called and its output thrown away",
+    message="the output of a layer is not used",
     why=(
-        "Tensors do not change in place: a layer returns a new one, and if "
-        "that leads to no loss the layer does not learn."
+        "A layer returns a new tensor and changes none in place. If the loss "
+        "does not depend on that output, the layer is not trained."
     ),
     help=(
         Remedy(
-            text="use what the layer returns",
+            text="use the output of the layer",
             before="self.aux(h)",
             after="h = self.aux(h)",
+            when=lambda finding: not _is_pooler(finding),
+        ),
+        Remedy(
+            text="remove the layer",
+            before="self.aux(h)",
+            when=lambda finding: not _is_pooler(finding),
+        ),
+        Remedy(
+            text=(
+                "a pooler may stay unused: GradHealthCallback(expect="
+                "[keras_gradguard.expected.POOLER])"
+            ),
+            when=_is_pooler,
         ),
     ),
     bad=_BAD,

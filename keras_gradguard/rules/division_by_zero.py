@@ -1,6 +1,13 @@
 """GG224: a division by zero or by next to nothing."""
 
 from keras_gradguard.rules._rule import Remedy, Rule
+from keras_gradguard.rules._when import both, op
+
+
+def _is_by_zero(finding):
+    value = finding.evidence.get("value")
+    return not isinstance(value, list) or value[-1] == 0
+
 
 _BAD = """\
 import tensorflow as tf
@@ -27,21 +34,41 @@ RULE = Rule(
         "FloorMod",
         "TruncateMod",
     ),
-    message="`{op}` divides by zero or almost zero",
+    message="`{op}` divides by zero or nearly zero",
     why=(
-        "A number divided by 0 is Inf or NaN, and so is the slope. By a tiny "
-        "number the result can become too large for its dtype."
+        "A division by 0 gives Inf or NaN, and so does its derivative. A tiny "
+        "divisor can make the result too large for its dtype."
     ),
     help=(
         Remedy(
-            text="let a division by zero give zero",
+            text="return zero for a division by zero",
             before="error = gap / y_true",
-            after="error = tf.math.divide_no_nan(gap, y_true)",
+            after="error = ops.divide_no_nan(gap, y_true)",
+            when=both(op("RealDiv", "Div"), _is_by_zero),
         ),
         Remedy(
-            text="or keep the divisor away from zero",
-            before="error = gap / tf.abs(y_true)",
-            after="error = gap / tf.maximum(tf.abs(y_true), 0.1)",
+            text="return zero for the reciprocal of zero",
+            before="factor = ops.reciprocal(y_true)",
+            after="factor = ops.divide_no_nan(1.0, y_true)",
+            when=op("Reciprocal", "Inv"),
+        ),
+        Remedy(
+            text="keep the divisor away from zero",
+            before="error = gap / y_true",
+            after=(
+                "safe = ops.where(ops.abs(y_true) < 0.1, 0.1, y_true)\n"
+                "error = gap / safe"
+            ),
+            when=op("RealDiv", "Div"),
+        ),
+        Remedy(
+            text="keep the divisor away from zero",
+            before="rest = gap % y_true",
+            after=(
+                "safe = ops.where(ops.abs(y_true) < 0.1, 0.1, y_true)\n"
+                "rest = gap % safe"
+            ),
+            when=op("Mod", "FloorMod", "TruncateMod"),
         ),
     ),
     bad=_BAD,

@@ -31,24 +31,20 @@ RULE = Rule(
     matches=lambda finding: finding.cause == "early_trace",
     message="`{function}` was traced before its layers had weights",
     why=(
-        "Keras calls a model once to build it, with stand-ins for weights "
-        "that do not exist yet. `tf.function` keeps that trace, so the "
-        "weights are never read."
+        "Keras calls a model once to build it, with stand-ins for weights that "
+        "do not exist yet. `tf.function` keeps that trace, so the step never "
+        "reads the weights."
     ),
     help=(
         Remedy(
-            text="leave it bare; Keras compiles the whole step anyway",
+            text="remove the decorator: Keras compiles the whole step anyway",
             before="@tf.function\ndef call(self, inputs):",
             after="def call(self, inputs):",
         ),
         Remedy(
-            text="or build the layers before it is called",
-            before=(
-                'self.hidden = keras.layers.Dense(8, name="hidden")\n'
-                'self.head = keras.layers.Dense(3, name="head")'
-            ),
+            text="build the layers in the constructor",
+            before='self.head = keras.layers.Dense(3, name="head")',
             after=(
-                'self.hidden = keras.layers.Dense(8, name="hidden")\n'
                 'self.head = keras.layers.Dense(3, name="head")\n'
                 "self.hidden.build((None, 4))\n"
                 "self.head.build((None, 8))"

@@ -1,6 +1,12 @@
-"""GG232: a gradient that grows with every step."""
+"""GG232: a gradient that is very large and still growing."""
 
 from keras_gradguard.rules._rule import Remedy, Rule
+from keras_gradguard.rules._when import both, optimizer
+
+
+def _is_recurrent(finding):
+    return any("recurrent" in path for path in finding.variables)
+
 
 _BAD = """\
 import keras
@@ -33,29 +39,35 @@ RULE = Rule(
     name="exploding-gradient",
     kind="exploding",
     matches=lambda finding: finding.cause == "exploding",
-    message="the gradient is far too large and grows",
+    message="the gradient is very large and still growing",
     why=(
-        "Large inputs, weights or targets make a large gradient, and with it "
-        "a step that is too long. The next gradient is then larger still."
+        "Large inputs, weights or targets make a large gradient. With plain "
+        "SGD the update is as large, and the next gradient larger still."
     ),
     help=(
         Remedy(
-            text="bring inputs and targets to one scale",
-            before="model.fit(x, y)",
-            after=(
-                "x = (x - x.mean(axis=0)) / x.std(axis=0)\n"
-                "y = (y - y.mean(axis=0)) / y.std(axis=0)\n"
-                "model.fit(x, y)"
-            ),
+            text="lower the learning rate",
+            before="optimizer = keras.optimizers.SGD(0.01)",
+            after="optimizer = keras.optimizers.SGD(1e-6)",
         ),
         Remedy(
-            text="or bound the length of a step",
-            before="keras.optimizers.SGD(0.01)",
-            after="keras.optimizers.SGD(0.01, clipnorm=1.0)",
+            text="clip the norm of all gradients together",
+            before="optimizer = keras.optimizers.SGD(rate)",
+            after="optimizer = keras.optimizers.SGD(0.01, global_clipnorm=1.0)",
+            when=both(optimizer("SGD"), _is_recurrent),
+        ),
+        Remedy(
+            text="scale inputs and targets",
+            before="model.fit(x, y)",
+            after=(
+                "x = (x - x.mean(axis=0)) / (x.std(axis=0) + 1e-7)\n"
+                "y = (y - y.mean(axis=0)) / (y.std(axis=0) + 1e-7)\n"
+                "model.fit(x, y)"
+            ),
         ),
     ),
     bad=_BAD,
     good=_BAD.replace("  # [exploding-gradient]", "")
-    .replace("30.0 * x", "x / x.std(axis=0)")
+    .replace("30.0 * x", "x / (x.std(axis=0) + 1e-7)")
     .replace("1e6 * y", "y"),
 )

@@ -1,4 +1,4 @@
-"""GG262: a loss scale that does not hold."""
+"""GG262: a loss scale that is halved too often."""
 
 from keras_gradguard.rules._rule import Remedy, Rule
 
@@ -32,20 +32,20 @@ RULE = Rule(
     matches=lambda finding: finding.cause == "falling_scale",
     message="the loss scale is halved again and again",
     why=(
-        "A dynamic loss scale skips a step whose scaled gradient is not finite "
-        "and halves itself. After it has found its level this is rare; here "
-        "some batches overflow float16, or it is raised too often."
+        "A dynamic loss scale halves itself and skips the step when a scaled "
+        "gradient is not finite. Once it has settled this is rare, unless "
+        "batches overflow float16 or the scale is raised too often."
     ),
     help=(
         Remedy(
-            text="give the scale time before it is doubled (2000 in Keras)",
-            before="LossScaleOptimizer(optimizer, dynamic_growth_steps=2)",
-            after="LossScaleOptimizer(optimizer)",
+            text="double the scale less often (the default is 2000 steps)",
+            before="dynamic_growth_steps=2",
+            after="dynamic_growth_steps=2000",
         ),
         Remedy(
-            text="or compute in bfloat16, which has the range of float32",
-            before='keras.mixed_precision.set_global_policy("mixed_float16")',
-            after='keras.mixed_precision.set_global_policy("mixed_bfloat16")',
+            text="compute in bfloat16, which has the range of float32",
+            before='half = {"dtype": "mixed_float16"}',
+            after='half = {"dtype": "mixed_bfloat16"}',
         ),
     ),
     bad=_BAD,

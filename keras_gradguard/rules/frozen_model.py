@@ -24,8 +24,8 @@ RULE = Rule(
     message="no variable of the model is trainable",
     why=(
         "Keras 3 reads `trainable` in the first training step, not in compile. "
-        "A discriminator that is frozen for the generator is frozen in its "
-        "own `fit` too."
+        "A discriminator frozen for the generator is frozen in its own `fit` "
+        "too."
     ),
     help=(
         Remedy(
@@ -34,7 +34,7 @@ RULE = Rule(
             after="discriminator.trainable = True\ndiscriminator.fit(x, y)",
         ),
         Remedy(
-            text="or write one train_step that trains both with two optimizers",
+            text="write one train_step that trains both with two optimizers",
         ),
     ),
     bad=_BAD,

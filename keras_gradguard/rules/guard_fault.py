@@ -7,10 +7,10 @@ RULE = Rule(
     name="guard-fault",
     kind="untraceable",
     matches=lambda finding: False,
-    message="the guard itself failed and switched itself off",
+    message="keras_gradguard failed and has switched itself off",
     why=(
-        "A fault of keras_gradguard must not break a training run, so it is "
-        "reported once and the run goes on unwatched."
+        "An error in keras_gradguard must not stop a training run, so it is "
+        "reported once, and training continues without diagnosis."
     ),
     help=(
         Remedy(text="report the traceback; training without the guard is safe"),

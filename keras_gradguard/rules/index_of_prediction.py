@@ -1,4 +1,4 @@
-"""GG123: a prediction made a whole number that picks rows of a table."""
+"""GG123: a prediction cast to an integer that selects rows."""
 
 from keras_gradguard.rules._rule import Remedy, Rule
 
@@ -23,30 +23,32 @@ RULE = Rule(
     kind="disconnected",
     ops=("Cast", "Round", "Rint", "Floor", "Ceil"),
     matches=_matches,
-    message="a prediction is used as a row number",
+    message="a prediction is used as a row index",
     why=(
-        "`tf.gather` and `Embedding` take whole numbers and give the rows "
-        "there; a small change of the prediction picks the same rows."
+        "`gather` and `Embedding` take integer indices: a small change of the "
+        "prediction selects the same rows."
     ),
     help=(
         Remedy(
-            text="weigh all rows by how near they are",
-            before="row = tf.gather(TABLE, tf.cast(y_pred[:, 0], tf.int32))",
+            text="weight all rows by their distance to the value",
+            before='row = ops.take(TABLE, ops.cast(level, "int32"), axis=0)',
             after=(
-                "distance = y_pred[:, :1] - tf.range(4.0)\n"
-                "share = tf.nn.softmax(-tf.square(distance))\n"
-                "row = tf.matmul(share, TABLE)"
+                "rows = ops.arange(ops.shape(TABLE)[0])\n"
+                "rows = ops.cast(rows, level.dtype)\n"
+                "share = ops.softmax(-ops.square(level[..., None] - rows))\n"
+                "row = ops.matmul(share, TABLE)"
             ),
         ),
         Remedy(
-            text="or go straight from each row to the next one",
-            before="row = tf.gather(TABLE, tf.cast(y_pred[:, 0], tf.int32))",
+            text="interpolate between the two nearest rows",
+            before='row = ops.take(TABLE, ops.cast(level, "int32"), axis=0)',
             after=(
-                "low = tf.floor(tf.clip_by_value(y_pred[:, 0], 0.0, 2.0))\n"
-                "share = (y_pred[:, 0] - low)[:, tf.newaxis]\n"
-                "at = tf.cast(low, tf.int32)\n"
-                "row = (1.0 - share) * tf.gather(TABLE, at)\n"
-                "row += share * tf.gather(TABLE, at + 1)"
+                "last = ops.cast(ops.shape(TABLE)[0] - 2, level.dtype)\n"
+                "low = ops.maximum(ops.minimum(ops.floor(level), last), 0.0)\n"
+                "share = (level - low)[..., None]\n"
+                'at = ops.cast(low, "int32")\n'
+                "row = (1.0 - share) * ops.take(TABLE, at, axis=0)\n"
+                "row += share * ops.take(TABLE, at + 1, axis=0)"
             ),
         ),
     ),
@@ -70,8 +72,9 @@ TABLE = tf.constant([[1.0], [2.0], [4.0], [8.0]])
 
 def loss(y_true, y_pred):
     level = 3.0 * tf.sigmoid(y_pred[:, :1])
-    share = tf.nn.softmax(-tf.square(level - tf.range(4.0)))
-    row = tf.matmul(share, TABLE)
+    rows = tf.cast(tf.range(tf.shape(TABLE)[0]), level.dtype)
+    share = tf.nn.softmax(-tf.square(level - rows))
+    row = tf.matmul(share, tf.cast(TABLE, level.dtype))
     return tf.reduce_mean(tf.square(row - y_true))
 """,
 )

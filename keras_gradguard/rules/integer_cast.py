@@ -2,29 +2,42 @@
 
 from keras_gradguard.rules._rule import Remedy, Rule
 
+
+def _is_integer(finding):
+    return finding.output_dtype != "bool"
+
+
 RULE = Rule(
     code="GG103",
     name="integer-cast",
     kind="disconnected",
     ops=("Cast", "QuantizeV2"),
-    message="`{op}` drops the fraction and the gradient",
+    message="`{op}` to integer or Boolean has no gradient",
     why=(
-        "Integers move in whole steps, so only floating point tensors carry "
-        "a gradient; a cast back to float32 does not restore one."
+        "Only floating-point and complex tensors carry a gradient; casting "
+        "the result back to float32 does not restore it."
     ),
     help=(
         Remedy(
             text="stay in floating point",
-            before="level = tf.cast(y_pred, tf.int32)",
+            before='level = ops.cast(y_pred, "int32")',
             after="level = y_pred",
+            when=_is_integer,
         ),
         Remedy(
-            text="or keep the whole number and pass the gradient straight by",
-            before="level = tf.cast(y_pred, tf.int32)",
+            text="keep the integer value, with a straight-through gradient",
+            before='level = ops.cast(y_pred, "int32")',
             after=(
-                "whole = tf.cast(tf.cast(y_pred, tf.int32), tf.float32)\n"
-                "level = y_pred + tf.stop_gradient(whole - y_pred)"
+                'whole = ops.cast(ops.cast(y_pred, "int32"), y_pred.dtype)\n'
+                "level = y_pred + ops.stop_gradient(whole - y_pred)"
             ),
+            when=_is_integer,
+        ),
+        Remedy(
+            text="use a smooth indicator of values other than zero",
+            before='used = ops.cast(ops.cast(y_pred, "bool"), "float32")',
+            after="used = 1.0 - ops.exp(-ops.square(y_pred))",
+            when=lambda finding: finding.output_dtype == "bool",
         ),
     ),
     bad="""\

@@ -1,27 +1,38 @@
 """GG110: a Python loop over a tensor."""
 
 from keras_gradguard.rules._rule import Remedy, Rule
+from keras_gradguard.rules._when import line
 
 RULE = Rule(
     code="GG110",
     name="iterated-tensor",
     kind="untraceable",
     matches=lambda finding: finding.cause == "iterated_tensor",
-    message="Python loops over a tensor",
+    message="a Python loop iterates over a tensor",
     why=(
-        "`for`, `len`, `range` and unpacking need the number of rows while "
-        "the step is being traced, and the batch size is not known then."
+        "`for`, `len`, `range` and unpacking need the number of rows, and the "
+        "batch size is unknown while the step is compiled."
     ),
     help=(
         Remedy(
-            text="compute on all rows at once",
-            before=("for row in y_pred:\n    total += tf.reduce_max(row)"),
-            after="total = tf.reduce_sum(tf.reduce_max(y_pred, axis=-1))",
+            text="read the number of rows with ops.shape",
+            before="count = len(y_pred)",
+            after='count = ops.cast(ops.shape(y_pred)[0], "float32")',
+            when=line(r"\blen\("),
         ),
         Remedy(
-            text="or let TensorFlow loop",
+            text="compute on all rows at once",
+            before=(
+                "total = 0.0\n"
+                "for row in y_pred:\n"
+                "    total += ops.max(ops.square(row))"
+            ),
+            after="total = ops.sum(ops.max(ops.square(y_pred), axis=-1))",
+        ),
+        Remedy(
+            text="map a function over the rows",
             before="rows = [function(row) for row in y_pred]",
-            after="rows = tf.map_fn(function, y_pred)",
+            after="rows = ops.map(function, y_pred)",
         ),
     ),
     bad="""\

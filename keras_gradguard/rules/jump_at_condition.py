@@ -1,6 +1,7 @@
 """GG241: a loss that picks between formulas that do not meet."""
 
 from keras_gradguard.rules._rule import Remedy, Rule
+from keras_gradguard.rules._when import before, no
 
 RULE = Rule(
     code="GG241",
@@ -9,24 +10,31 @@ RULE = Rule(
     matches=lambda finding: finding.cause == "jump",
     message="the loss jumps where this condition flips",
     why=(
-        "The condition has no gradient: training sees the slope of the "
-        "formula that was picked and never the step to the other one. An "
-        "`if`, `tf.cond` and `tf.where` are alike in this, so writing one for "
-        "the other does not remove the jump."
+        "A condition has no gradient: training sees the derivative of the "
+        "selected side only, never the jump. `if`, `tf.cond` and `where` do "
+        "not differ in this."
     ),
     help=(
         Remedy(
-            text="make both sides agree there: `tf.where` for `if` jumps too",
-            before="error = tf.where(error > 1.0, 3.0 * error, error)",
-            after="error = tf.where(error > 1.0, 3.0 * error - 2.0, error)",
+            text="use a sigmoid as a soft threshold",
+            before='hard = ops.cast(y_pred > 0.5, "float32")',
+            after="hard = ops.sigmoid(10.0 * (y_pred - 0.5))",
+            when=before("Cast"),
         ),
         Remedy(
-            text="or blend the two, so that the gradient sees the switch",
-            before="value = tf.where(score > 0.5, one, other)",
+            text="make both sides equal at the threshold",
+            before="ops.where(is_far, 3.0 * error, error)",
+            after="ops.where(is_far, 3.0 * error - 2.0, error)",
+            when=no(before("Cast")),
+        ),
+        Remedy(
+            text="blend both sides with a sigmoid",
+            before="value = ops.where(y_pred > 0.5, one, other)",
             after=(
-                "share = tf.sigmoid(10.0 * (score - 0.5))\n"
+                "share = ops.sigmoid(10.0 * (y_pred - 0.5))\n"
                 "value = share * one + (1.0 - share) * other"
             ),
+            when=no(before("Cast")),
         ),
     ),
     bad="""\

@@ -1,4 +1,4 @@
-"""GG303: a loss that never looks at the prediction."""
+"""GG303: a loss that does not use the prediction."""
 
 from keras_gradguard.rules._rule import Remedy, Rule
 
@@ -9,14 +9,14 @@ RULE = Rule(
     matches=lambda finding: finding.cause == "loss_ignores_prediction",
     message="the loss does not use the prediction",
     why=(
-        "No op leads from the prediction to the loss, so the loss is the "
-        "same whatever the model predicts."
+        "No op connects the prediction to the loss, so the loss is the same "
+        "whatever the model predicts."
     ),
     help=(
         Remedy(
             text="compare the prediction with the labels",
-            before="return tf.reduce_mean(tf.square(y_true))",
-            after="return tf.reduce_mean(tf.square(y_true - y_pred))",
+            before="return ops.mean(ops.square(y_true))",
+            after="return ops.mean(ops.square(y_true - y_pred))",
         ),
     ),
     bad="""\

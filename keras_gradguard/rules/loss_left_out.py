@@ -23,24 +23,26 @@ RULE = Rule(
     name="loss-left-out",
     kind="unused",
     matches=lambda finding: finding.cause == "loss_left_out",
-    message="`{loss}` is compiled and never added to the total",
+    message="`{loss}` is compiled but not added to the total loss",
     why=(
-        "Where a model returns one tensor and compile gets a list of losses, "
-        "Keras calls them all and trains with the first one only."
+        "If a model has one output and compile gets a list of losses, Keras "
+        "calls all of them but trains with the first only."
     ),
     help=(
         Remedy(
             text="write one loss that returns the sum",
-            before='loss=["mse", "mae"]',
+            before='network.compile("sgd", loss=["mse", "mae"])',
             after=(
-                "def loss(y_true, y_pred):\n"
+                "def both(y_true, y_pred):\n"
                 "    square = keras.losses.mean_squared_error(y_true, y_pred)\n"
                 "    return square + keras.losses.mean_absolute_error("
-                "y_true, y_pred)"
+                "y_true, y_pred)\n"
+                "\n"
+                'network.compile("sgd", loss=both)'
             ),
         ),
         Remedy(
-            text="or leave it out, if it is to be looked at only",
+            text="make it a metric if it is only to be watched",
             before='loss=["mse", "mae"]',
             after='loss="mse", metrics=["mae"]',
         ),

@@ -32,25 +32,26 @@ RULE = Rule(
     name="lost-in-half-precision",
     kind="underflow",
     matches=lambda finding: finding.cause == "float16",
-    message="small gradients become zero in float16",
+    message="small gradients underflow in float16",
     why=(
-        "float16 holds nothing between 0 and 6e-8. A larger loss scale brought "
-        "these elements back on the same batch."
+        "float16 has no numbers between 0 and 6e-8. On the same batch a larger "
+        "loss scale brought these gradients back."
     ),
     help=(
         Remedy(
-            text="let the loss be scaled before the gradient is taken",
-            before='model.compile("adam", loss, auto_scale_loss=False)',
+            text="scale the loss before the gradient is computed",
+            before='network.compile("adam", small, auto_scale_loss=False)',
             after=(
-                "optimizer = keras.optimizers.Adam()\n"
-                "optimizer = keras.optimizers.LossScaleOptimizer(optimizer)\n"
-                "model.compile(optimizer, loss)"
+                "optimizer = keras.optimizers.LossScaleOptimizer(\n"
+                "    keras.optimizers.Adam()\n"
+                ")\n"
+                "network.compile(optimizer, small)"
             ),
         ),
         Remedy(
-            text="or compute in bfloat16, which has the range of float32",
-            before='keras.mixed_precision.set_global_policy("mixed_float16")',
-            after='keras.mixed_precision.set_global_policy("mixed_bfloat16")',
+            text="compute in bfloat16, which has the range of float32",
+            before='half = {"dtype": "mixed_float16"}',
+            after='half = {"dtype": "mixed_bfloat16"}',
         ),
     ),
     bad=_BAD,

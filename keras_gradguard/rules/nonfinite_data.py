@@ -2,6 +2,13 @@
 
 from keras_gradguard.rules._rule import Remedy, Rule
 
+
+def _parts(finding):
+    """What of the batch is not finite."""
+    known = finding.evidence.get("data", ())
+    return [known] if isinstance(known, str) else list(known)
+
+
 _BAD = """\
 import numpy as np
 import tensorflow as tf
@@ -22,24 +29,39 @@ RULE = Rule(
     name="nonfinite-data",
     kind="nonfinite",
     matches=lambda finding: finding.cause == "data",
-    message="the batch already holds NaN or Inf",
+    message="the batch contains NaN or Inf",
     why=(
-        "NaN in `x`, `y` or `sample_weight` spreads to what is computed from "
-        "it: to the loss and from there to the gradients."
+        "NaN in `x`, `y` or `sample_weight` spreads to the loss and from there "
+        "to all gradients."
     ),
     help=(
         Remedy(
-            text="leave the broken rows out",
+            text="drop the rows with NaN or Inf",
             before="model.fit(x, y)",
             after=(
-                "whole = np.isfinite(x).all(axis=1)\n"
-                "model.fit(x[whole], y[whole])"
+                "def finite(array):\n"
+                "    axes = tuple(range(1, array.ndim))\n"
+                "    return np.isfinite(array).all(axis=axes)\n"
+                "\n"
+                "keep = finite(x) & finite(y)\n"
+                "model.fit(x[keep], y[keep])"
             ),
+            when=lambda finding: "sample_weight" not in _parts(finding),
         ),
         Remedy(
-            text="or fill in the gaps",
+            text="replace missing values",
             before="model.fit(x, y)",
-            after=("x = np.where(np.isfinite(x), x, 0.0)\nmodel.fit(x, y)"),
+            after="x = np.where(np.isfinite(x), x, 0.0)\nmodel.fit(x, y)",
+            when=lambda finding: _parts(finding) == ["x"],
+        ),
+        Remedy(
+            text="give rows with a weight of NaN or Inf the weight zero",
+            before="model.fit(x, y, sample_weight=weight)",
+            after=(
+                "weight = np.where(np.isfinite(weight), weight, 0.0)\n"
+                "model.fit(x, y, sample_weight=weight)"
+            ),
+            when=lambda finding: _parts(finding) == ["sample_weight"],
         ),
     ),
     bad=_BAD,

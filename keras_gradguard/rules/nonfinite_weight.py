@@ -1,4 +1,4 @@
-"""GG222: a weight that was spoiled before this step."""
+"""GG222: a weight that was NaN or Inf before this step."""
 
 from keras_gradguard.rules._rule import Remedy, Rule
 
@@ -29,23 +29,20 @@ RULE = Rule(
     matches=lambda finding: finding.cause == "weight",
     message="a weight is NaN or Inf before the step begins",
     why=(
-        "An earlier update has spoiled it, or it was loaded like that. What "
-        "is computed from it is then NaN or Inf as well."
+        "An earlier update made it so, or it was loaded like that. Everything "
+        "computed from it is NaN or Inf as well."
     ),
     help=(
         Remedy(
-            text="check what is loaded",
-            before="model.load_weights(path)",
-            after=(
-                "model.load_weights(path)\n"
-                "for weight in model.get_weights():\n"
-                "    assert np.isfinite(weight).all()"
-            ),
+            text="check the weights that are loaded with np.isfinite",
+            when=lambda finding: not finding.step,
         ),
         Remedy(
-            text="or skip the updates that would spoil a weight",
-            before="GradHealthCallback()",
-            after='GradHealthCallback(on_nonfinite="skip")',
+            text=(
+                "skip updates that are not finite: "
+                'GradHealthCallback(on_nonfinite="skip")'
+            ),
+            when=lambda finding: bool(finding.step),
         ),
     ),
     bad=_BAD,

@@ -1,4 +1,4 @@
-"""GG101: a NumPy function where a TensorFlow one is meant."""
+"""GG101: a NumPy function called on a tensor."""
 
 from keras_gradguard.rules._rule import Remedy, Rule
 
@@ -7,16 +7,16 @@ RULE = Rule(
     name="numpy-call",
     kind="untraceable",
     matches=lambda finding: finding.cause == "numpy",
-    message="NumPy took the plain numbers out of a tensor",
+    message="a NumPy function is called on a tensor",
     why=(
-        "The gradient tape records TensorFlow ops only; what NumPy returns "
-        "is a constant to it."
+        "NumPy returns plain numbers, which have no gradient. In a compiled "
+        "step, where a tensor has no value yet, the call raises an error."
     ),
     help=(
         Remedy(
-            text="use the function of the same name in keras.ops",
+            text="use the tensor operation instead of the NumPy function",
             before="error = np.square(y_true - y_pred)",
-            after="error = keras.ops.square(y_true - y_pred)",
+            after="error = ops.square(y_true - y_pred)",
         ),
     ),
     bad="""\

@@ -1,27 +1,40 @@
 """GG116: Python code wrapped as one op."""
 
 from keras_gradguard.rules._rule import Remedy, Rule
+from keras_gradguard.rules._when import op
 
 RULE = Rule(
     code="GG116",
     name="numpy-function",
     kind="disconnected",
     ops=("PyFunc", "PyFuncStateless", "EagerPyFunc"),
-    message="`{op}` runs Python, not TensorFlow",
+    message="`{op}` runs Python without a gradient",
     why=(
-        "`tf.numpy_function` hands NumPy arrays to Python and takes NumPy "
-        "arrays back, so there is nothing to differentiate."
+        "`tf.numpy_function` never has a gradient. `tf.py_function` has one "
+        "only where TensorFlow ops compute the result inside, not NumPy or "
+        "`.numpy()`."
     ),
     help=(
         Remedy(
-            text="use TensorFlow ops in place of the wrapped function",
+            text="use tensor operations instead of the wrapped function",
             before="error = tf.numpy_function(np.square, [gap], tf.float32)",
-            after="error = tf.square(gap)",
+            after="error = ops.square(gap)",
+            when=op("PyFunc", "PyFuncStateless"),
         ),
         Remedy(
-            text="or wrap TensorFlow code with tf.py_function",
+            text="wrap code that uses TensorFlow ops with tf.py_function",
             before="error = tf.numpy_function(np.square, [gap], tf.float32)",
-            after="error = tf.py_function(tf.square, [gap], tf.float32)",
+            after=(
+                "error = tf.py_function(tf.square, [gap], tf.float32)\n"
+                "error.set_shape(gap.shape)"
+            ),
+            when=op("PyFunc", "PyFuncStateless"),
+        ),
+        Remedy(
+            text="use tensor operations inside tf.py_function",
+            before="def squared(gap):\n    return np.square(gap.numpy())",
+            after="def squared(gap):\n    return ops.square(gap)",
+            when=op("EagerPyFunc"),
         ),
     ),
     bad="""\

@@ -1,6 +1,7 @@
 """GG112: a prediction used as the class index of a one-hot vector."""
 
 from keras_gradguard.rules._rule import Remedy, Rule
+from keras_gradguard.rules._when import in_loss
 
 
 def _matches(finding):
@@ -15,21 +16,25 @@ RULE = Rule(
     kind="disconnected",
     ops=("Cast", "OneHot", "Round", "Rint", "Floor", "Ceil"),
     matches=_matches,
-    message="a prediction is used as a class index",
+    message="`one_hot` of a prediction has no gradient",
     why=(
-        "`tf.one_hot` takes whole numbers and gives zeros and ones; neither "
-        "moves with a small change of the prediction."
+        "`one_hot` takes class indices, and the zeros and ones that it returns "
+        "do not change with a small change of the prediction."
     ),
     help=(
         Remedy(
-            text="give the model one score for each class and use softmax",
-            before="onehot = tf.one_hot(tf.cast(y_pred[:, 0], tf.int32), 3)",
-            after="onehot = tf.nn.softmax(y_pred)",
+            text="predict one score per class and use the softmax",
+            before='label = ops.one_hot(ops.cast(y_pred[:, 0], "int32"), 3)',
+            after="label = ops.softmax(y_pred)",
+            when=in_loss,
         ),
         Remedy(
-            text="one-hot the labels instead; they need no gradient",
-            before="onehot = tf.one_hot(tf.cast(y_pred, tf.int32), 3)",
-            after="onehot = tf.one_hot(tf.cast(y_true, tf.int32), 3)",
+            text="weight the classes by their distance to the value",
+            before='label = ops.one_hot(ops.cast(level, "int32"), 3)',
+            after=(
+                "classes = ops.cast(ops.arange(3), level.dtype)\n"
+                "label = ops.softmax(-ops.square(level[..., None] - classes))"
+            ),
         ),
     ),
     bad="""\

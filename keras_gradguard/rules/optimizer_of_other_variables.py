@@ -40,21 +40,22 @@ RULE = Rule(
     name="optimizer-of-other-variables",
     kind="not_applied",
     matches=lambda finding: finding.cause == "other_variables",
-    message="the updates go to other variables",
+    message="the optimizer updates another model",
     why=(
-        "Without a list of variables `optimizer.apply` updates those that "
-        "the optimizer was built with. A copy of a model has its own."
+        "Without a list of variables `optimizer.apply` updates those that the "
+        "optimizer was built with. A copy of a model has its own variables."
     ),
     help=(
         Remedy(
-            text="give each model an optimizer of its own",
-            before='copy.compile(model.optimizer, loss="mse")',
-            after='copy.compile(keras.optimizers.SGD(0.01), loss="mse")',
+            text="give each model its own optimizer",
+            before='second.compile(optimizer, loss="mse")',
+            after=(
+                'second.compile(keras.optimizers.SGD(0.01), loss="mse")\n'
+                "second.optimizer.build(second.trainable_variables)"
+            ),
         ),
         Remedy(
-            text="and name the variables, so that Keras can check them",
-            before="self.optimizer.apply(gradients)",
-            after="self.optimizer.apply(gradients, self.trainable_variables)",
+            text="pass the variables to apply, so that Keras checks them",
         ),
     ),
     bad=_BAD,

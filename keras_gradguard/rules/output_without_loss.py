@@ -1,4 +1,4 @@
-"""GG302: an output that no loss looks at."""
+"""GG302: an output without a loss."""
 
 from keras_gradguard.rules._rule import Remedy, Rule
 
@@ -27,19 +27,17 @@ RULE = Rule(
     matches=lambda finding: finding.cause == "output_without_loss",
     message="an output of the model has no loss",
     why=(
-        "A variable learns only through a loss, and what leads to this "
-        "output alone leads to none."
+        "Variables are trained only through a loss, and those behind this "
+        "output alone have none."
     ),
     help=(
         Remedy(
-            text="give the output a loss and targets",
-            before='model.compile("adam", loss={"head": "mse"})',
-            after=(
-                'model.compile("adam", loss={"head": "mse", "spare": "mse"})'
-            ),
+            text="give the output a loss, and targets in fit",
+            before='loss={"head": "mse"}',
+            after='loss={"head": "mse", "spare": "mse"}',
         ),
         Remedy(
-            text="or leave the output out of the model that is trained",
+            text="remove the output from the model that is trained",
             before='keras.Model(inputs, {"head": head, "spare": spare})',
             after='keras.Model(inputs, {"head": head})',
         ),

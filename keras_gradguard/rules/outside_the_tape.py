@@ -1,6 +1,7 @@
 """GG120: a prediction made before the gradient tape records."""
 
 from keras_gradguard.rules._rule import Remedy, Rule
+from keras_gradguard.rules._when import lines, no
 
 _BAD = """\
 import keras
@@ -33,10 +34,10 @@ RULE = Rule(
     name="outside-the-tape",
     kind="disconnected",
     matches=lambda finding: finding.cause == "outside_tape",
-    message="part of the step runs where no tape records it",
+    message="part of the step is not on the gradient tape",
     why=(
-        "`tf.GradientTape` knows only what runs inside its `with` block; "
-        "what is computed before or after it is a constant to it."
+        "`tf.GradientTape` records only what runs inside its `with` block "
+        "(and outside of `stop_recording`). Everything else is a constant."
     ),
     help=(
         Remedy(
@@ -47,9 +48,18 @@ RULE = Rule(
             ),
             after=(
                 "with tf.GradientTape() as tape:\n"
-                "    y_pred = self(x, training=True)\n"
-                "    loss = self.compute_loss(x, y, y_pred)"
+                "    y_pred = self(x, training=True)"
             ),
+            when=no(lines("stop_recording")),
+        ),
+        Remedy(
+            text="move the line out of the stop_recording block",
+            before=(
+                "with tape.stop_recording():\n"
+                "    y_pred = self(x, training=True)"
+            ),
+            after="y_pred = self(x, training=True)",
+            when=lines("stop_recording"),
         ),
     ),
     bad=_BAD,

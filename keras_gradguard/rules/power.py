@@ -1,6 +1,12 @@
-"""GG228: a power whose base does not suit its exponent."""
+"""GG228: a power of a negative or zero base."""
 
 from keras_gradguard.rules._rule import Remedy, Rule
+from keras_gradguard.rules._when import first_value
+
+
+def _is_zero(finding):
+    return first_value(finding) == 0
+
 
 _BAD = """\
 import tensorflow as tf
@@ -16,21 +22,23 @@ RULE = Rule(
     name="power",
     kind="nonfinite",
     ops=("Pow",),
-    message="`{op}` has no finite value or slope for this base",
+    message="`{op}` has no finite value or derivative for this base",
     why=(
-        "A negative base has no fractional power, and at base 0 an exponent "
-        "below 1 gives a slope of Inf or NaN."
+        "A fractional power of a negative base is NaN, and at base 0 an "
+        "exponent below 1 has an infinite derivative."
     ),
     help=(
         Remedy(
-            text="take the power of the size",
+            text="take the power of the absolute value",
             before="cost = error**1.5",
-            after="cost = tf.abs(error) ** 1.5",
+            after="cost = ops.abs(error) ** 1.5",
+            when=lambda finding: not _is_zero(finding),
         ),
         Remedy(
-            text="or keep the base above zero",
-            before="cost = error**0.5",
-            after="cost = tf.maximum(error, 1e-7) ** 0.5",
+            text="set a lower bound (the gradient is zero below it)",
+            before="cost = size**0.5",
+            after="cost = ops.maximum(size, 1e-6) ** 0.5",
+            when=_is_zero,
         ),
     ),
     bad=_BAD,

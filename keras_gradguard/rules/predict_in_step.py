@@ -35,13 +35,13 @@ RULE = Rule(
     matches=lambda finding: finding.cause == "predict",
     message="`predict` is called inside a training step",
     why=(
-        "`predict` runs a loop of its own and returns NumPy arrays, which "
-        "carry no gradient. Inside a training step Keras refuses it."
+        "`predict` runs its own loop and returns NumPy arrays, which have no "
+        "gradient. Keras does not allow it inside a training step."
     ),
     help=(
         Remedy(
             text="call the model",
-            before="y_pred = self.predict(x)",
+            before="y_pred = self.predict(x, verbose=0)",
             after="y_pred = self(x, training=True)",
         ),
     ),

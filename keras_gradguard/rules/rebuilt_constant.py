@@ -1,27 +1,30 @@
-"""GG119: a new tensor made from the values of an old one."""
+"""GG119: a tensor rebuilt from the values of another one."""
 
 from keras_gradguard.rules._rule import Remedy, Rule
+from keras_gradguard.rules._when import line
 
 RULE = Rule(
     code="GG119",
     name="rebuilt-constant",
     kind="untraceable",
     matches=lambda finding: finding.cause == "rebuilt_constant",
-    message="a new tensor is built from plain values",
+    message="a tensor is rebuilt from plain values",
     why=(
-        "`tf.constant`, `tf.Variable` and `np.array` copy numbers; the copy "
-        "does not know which variables they came from."
+        "`tf.constant`, `tf.Variable` and `np.array` copy the numbers only: "
+        "the copy has no connection to the variables behind them."
     ),
     help=(
         Remedy(
-            text="use the tensor itself",
-            before="scores = tf.constant(y_pred.numpy())",
-            after="scores = y_pred",
+            text="stack the tensors",
+            before="pair = ops.convert_to_tensor([float(one), float(two)])",
+            after="pair = ops.stack([one, two])",
+            when=line(r"\(\s*\[.*,"),
         ),
         Remedy(
-            text="to put tensors together, stack them",
-            before="pair = tf.constant([float(first), float(second)])",
-            after="pair = tf.stack([first, second])",
+            text="use the tensor itself",
+            before="scores = ops.convert_to_tensor(y_pred.numpy())",
+            after="scores = y_pred",
+            when=line(r"^(?!.*\(\s*\[.*,)"),
         ),
     ),
     bad="""\

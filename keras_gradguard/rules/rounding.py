@@ -1,29 +1,49 @@
-"""GG105: a value rounded to whole numbers."""
+"""GG105: a rounded value."""
 
 from keras_gradguard.rules._rule import Remedy, Rule
+from keras_gradguard.rules._when import op
+
+
+def _remedies(name, *types):
+    """The two ways out for one function, which may be of several ops."""
+    return (
+        Remedy(
+            text="leave the value unrounded",
+            before=f"level = ops.{name}(y_pred)",
+            after="level = y_pred",
+            when=op(*types),
+        ),
+        Remedy(
+            text="keep the rounded value, with a straight-through gradient",
+            before=f"level = ops.{name}(y_pred)",
+            after=(
+                f"level = y_pred + ops.stop_gradient(ops.{name}(y_pred) - "
+                "y_pred)"
+            ),
+            when=op(*types),
+        ),
+    )
+
 
 RULE = Rule(
     code="GG105",
     name="rounding",
     kind="disconnected",
     ops=("Round", "Rint", "Floor", "Ceil", "FloorDiv", "TruncateDiv"),
-    message="`{op}` makes steps, and a step has no slope",
+    message="`{op}` is piecewise constant: no gradient",
     why=(
-        "Between two steps the result does not move at all, so TensorFlow "
-        "gives no gradient."
+        "Its derivative is zero wherever it exists, so TensorFlow returns no "
+        "gradient (`None`)."
     ),
     help=(
+        *_remedies("round", "Round", "Rint"),
+        *_remedies("floor", "Floor"),
+        *_remedies("ceil", "Ceil"),
         Remedy(
-            text="leave the value as it is; rounding is for metrics",
-            before="level = tf.round(y_pred)",
-            after="level = y_pred",
-        ),
-        Remedy(
-            text="or round forward and pass the gradient straight by",
-            before="level = tf.round(y_pred)",
-            after=(
-                "level = y_pred + tf.stop_gradient(tf.round(y_pred) - y_pred)"
-            ),
+            text="use a true division",
+            before="level = y_pred // 0.5",
+            after="level = y_pred / 0.5",
+            when=op("FloorDiv", "TruncateDiv"),
         ),
     ),
     bad="""\

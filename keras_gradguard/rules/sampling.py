@@ -1,6 +1,7 @@
-"""GG115: a random draw that the scores only steer."""
+"""GG115: a discrete random draw."""
 
 from keras_gradguard.rules._rule import Remedy, Rule
+from keras_gradguard.rules._when import op
 
 RULE = Rule(
     code="GG115",
@@ -16,28 +17,50 @@ RULE = Rule(
         "StatefulRandomBinomial",
         "RandomShuffle",
     ),
-    message="a random draw passes no gradient",
+    message="a discrete random draw has no gradient",
     why=(
-        "The scores decide how likely a result is, not what it is, so the "
-        "result does not move with them."
+        "The input decides how likely each result is, and a small change does "
+        "not change the result. A normal draw, `mean + sigma * noise`, does "
+        "have a gradient."
     ),
     help=(
         Remedy(
-            text="draw the noise apart from the scores (Gumbel softmax)",
-            before="drawn = tf.random.categorical(y_pred, 1)",
-            after=(
-                "noise = tf.random.uniform(tf.shape(y_pred), 1e-6, 1.0)\n"
-                "drawn = tf.nn.softmax(y_pred - tf.math.log("
-                "-tf.math.log(noise)))"
+            text="sample a soft one-hot vector (Gumbel-softmax)",
+            before=(
+                "drawn = ops.one_hot("
+                "keras.random.categorical(y_pred, 1)[:, 0], 3)"
             ),
+            after=(
+                "uniform = keras.random.uniform(ops.shape(y_pred), 1e-6, 1.0)\n"
+                "noise = ops.cast(-ops.log(-ops.log(uniform)), y_pred.dtype)\n"
+                "drawn = ops.softmax(y_pred + noise)"
+            ),
+            when=op("Multinomial", "StatelessMultinomial"),
         ),
         Remedy(
-            text="to shuffle, shuffle the row numbers and gather",
+            text="use the expected value, which has a gradient",
+            before="drawn = keras.random.binomial(shape, counts, share)",
+            after="drawn = counts * share",
+            when=op("StatelessRandomBinomial", "StatefulRandomBinomial"),
+        ),
+        Remedy(
+            text="shuffle the row numbers, then gather the rows",
             before="mixed = tf.random.shuffle(y_pred)",
             after=(
-                "rows = tf.random.shuffle(tf.range(tf.shape(y_pred)[0]))\n"
-                "mixed = tf.gather(y_pred, rows)"
+                "rows = tf.random.shuffle(ops.arange(ops.shape(y_pred)[0]))\n"
+                "mixed = ops.take(y_pred, rows, axis=0)"
             ),
+            when=op("RandomShuffle"),
+        ),
+        Remedy(
+            text="use the expected value, which has a gradient",
+            before=(
+                "drawn = tf.random.stateless_poisson(\n"
+                "    shape, seed, rate, rate.dtype\n"
+                ")"
+            ),
+            after="drawn = rate",
+            when=op("StatelessRandomPoisson", "RandomPoisson"),
         ),
     ),
     bad="""\
@@ -54,8 +77,9 @@ import tensorflow as tf
 
 
 def loss(y_true, y_pred):
-    noise = tf.random.uniform(tf.shape(y_pred), 1e-6, 1.0)
-    drawn = tf.nn.softmax(y_pred - tf.math.log(-tf.math.log(noise)))
+    uniform = tf.random.uniform(tf.shape(y_pred), 1e-6, 1.0)
+    noise = tf.cast(-tf.math.log(-tf.math.log(uniform)), y_pred.dtype)
+    drawn = tf.nn.softmax(y_pred + noise)
     return tf.reduce_mean(tf.square(y_true - drawn))
 """,
 )

@@ -1,6 +1,14 @@
-"""GG204: a sigmoid, tanh or softmax at its flat end."""
+"""GG204: a saturated sigmoid, tanh or softmax."""
 
 from keras_gradguard.rules._rule import Remedy, Rule
+from keras_gradguard.rules._when import (
+    after,
+    both,
+    in_layer,
+    in_loss,
+    is_started,
+    op,
+)
 
 RULE = Rule(
     code="GG204",
@@ -8,24 +16,58 @@ RULE = Rule(
     kind="zero",
     ops=("Sigmoid", "Tanh", "Softmax"),
     matches=lambda finding: finding.cause == "saturated_activation",
-    message="the activation is at its flat end",
+    message="the activation is saturated: zero gradient",
     why=(
-        "Far from zero a sigmoid or a tanh is flat, and so is a softmax of "
-        "scores that lie far apart: the slope underflows to exactly 0."
+        "A sigmoid or tanh is flat far from zero, and a softmax is flat once "
+        "one score is far above the others: the derivative underflows to 0."
     ),
     help=(
         Remedy(
-            text="keep the scores small",
-            before="share = tf.nn.softmax(y_pred / 1e-6)",
-            after="share = tf.nn.softmax(y_pred)",
+            text="do not scale the scores up",
+            before="share = ops.softmax(y_pred / 1e-6)",
+            after="share = ops.softmax(y_pred)",
+            when=both(in_loss, after("RealDiv", "Mul")),
         ),
         Remedy(
-            text="or bring the layer's input to one scale",
+            text="use the cross-entropy of the logits (from_logits=True)",
+            before=(
+                "share = ops.sigmoid(y_pred)\n"
+                "return ops.mean(ops.square(y_true - share))"
+            ),
+            after=(
+                "return keras.losses.binary_crossentropy(\n"
+                "    y_true, y_pred, from_logits=True\n"
+                ")"
+            ),
+            when=both(in_loss, op("Sigmoid")),
+        ),
+        Remedy(
+            text="use the cross-entropy of the logits (from_logits=True)",
+            before=(
+                "share = ops.softmax(y_pred)\n"
+                "return ops.mean(ops.square(y_true - share))"
+            ),
+            after=(
+                "return keras.losses.categorical_crossentropy(\n"
+                "    y_true, y_pred, from_logits=True\n"
+                ")"
+            ),
+            when=both(in_loss, op("Softmax")),
+        ),
+        Remedy(
+            text="lower the learning rate: it was not saturated at first",
+            before="optimizer = keras.optimizers.Adam(100.0)",
+            after="optimizer = keras.optimizers.Adam(0.001)",
+            when=both(in_layer, is_started),
+        ),
+        Remedy(
+            text="normalise the input of the layer",
             before='x = keras.layers.Dense(8, activation="tanh")(x)',
             after=(
                 "x = keras.layers.LayerNormalization()(x)\n"
                 'x = keras.layers.Dense(8, activation="tanh")(x)'
             ),
+            when=in_layer,
         ),
     ),
     bad="""\

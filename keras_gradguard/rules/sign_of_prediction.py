@@ -8,21 +8,24 @@ RULE = Rule(
     kind="zero",
     ops=("Sign",),
     matches=lambda finding: finding.cause == "sign",
-    message="`{op}` has slope zero everywhere",
+    message="the gradient of `{op}` is zero everywhere",
     why=(
-        "A sign is -1, 0 or 1 and does not change when its input changes a "
-        "little. TensorFlow gives it the gradient zero."
+        "`sign` is piecewise constant: it returns -1, 0 or 1. TensorFlow "
+        "defines its gradient as zero."
     ),
     help=(
         Remedy(
-            text="use a soft sign in the loss",
-            before="side = tf.sign(y_pred)",
-            after="side = tf.tanh(5.0 * y_pred)",
+            text="use tanh as a smooth sign",
+            before="side = ops.sign(y_pred)",
+            after="side = ops.tanh(5.0 * y_pred)",
         ),
         Remedy(
-            text="or keep the sign, and pass the gradient straight by it",
-            before="side = tf.sign(y_pred)",
-            after="side = y_pred + tf.stop_gradient(tf.sign(y_pred) - y_pred)",
+            text="keep the sign, with the gradient of tanh",
+            before="side = ops.sign(y_pred)",
+            after=(
+                "soft = ops.tanh(y_pred)\n"
+                "side = soft + ops.stop_gradient(ops.sign(y_pred) - soft)"
+            ),
         ),
     ),
     bad="""\

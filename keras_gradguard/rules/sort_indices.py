@@ -1,31 +1,39 @@
 """GG111: the order of the scores instead of the scores."""
 
 from keras_gradguard.rules._rule import Remedy, Rule
+from keras_gradguard.rules._when import calls, no
 
 RULE = Rule(
     code="GG111",
     name="sort-indices",
     kind="disconnected",
     ops=("TopKV2", "TopK", "ApproxTopK"),
-    message="the order of the scores is used, not the scores",
+    message="sort indices have no gradient; sorted values do",
     why=(
-        "`tf.argsort` and the indices of `tf.math.top_k` are positions; a "
-        "small change of the scores does not move them. Sorted values do "
-        "carry a gradient."
+        "The indices from `argsort` and `top_k` are piecewise constant: a "
+        "small change of the scores does not change them."
     ),
     help=(
         Remedy(
-            text="use the sorted values",
-            before="order = tf.argsort(y_pred)",
-            after="values = tf.sort(y_pred)",
+            text="use the values that top_k returns",
+            before="_, best = ops.top_k(y_pred, k=2)",
+            after="best, _ = ops.top_k(y_pred, k=2)",
+            when=no(calls("argsort")),
         ),
         Remedy(
-            text="or a soft rank: how many scores lie below this one",
-            before="rank = tf.argsort(tf.argsort(y_pred))",
+            text="use a soft rank: how many scores lie below this one",
+            before="rank = ops.argsort(ops.argsort(y_pred))",
             after=(
-                "gaps = y_pred[:, :, None] - y_pred[:, None, :]\n"
-                "rank = tf.reduce_sum(tf.sigmoid(gaps), axis=-1) - 0.5"
+                "gaps = y_pred[..., :, None] - y_pred[..., None, :]\n"
+                "rank = ops.sum(ops.sigmoid(gaps), axis=-1) - 0.5"
             ),
+            when=calls("argsort"),
+        ),
+        Remedy(
+            text="use the sorted values",
+            before="order = ops.argsort(y_pred)",
+            after="order = ops.sort(y_pred)",
+            when=calls("argsort"),
         ),
     ),
     bad="""\

@@ -1,4 +1,4 @@
-"""GG242: values in steps that are given a gradient on purpose."""
+"""GG242: a straight-through estimator."""
 
 from keras_gradguard.rules._rule import Remedy, Rule
 
@@ -7,17 +7,17 @@ RULE = Rule(
     name="straight-through",
     kind="discontinuous",
     matches=lambda finding: finding.cause == "straight_through",
-    message="values in steps get a stand-in gradient here",
+    message="a straight-through estimator sets the gradient",
     why=(
-        "This is a straight-through estimator: the value changes in jumps, "
-        "and the gradient is that of something smooth. It trains, but the "
-        "gradient is not the slope of the loss."
+        "The value is piecewise constant, and its gradient is that of a smooth "
+        "stand-in. The model trains, but the gradient is not the derivative "
+        "of the loss."
     ),
     help=(
         Remedy(
-            text="nothing is to be done if that is meant; if not, stay soft",
-            before="y_pred += tf.stop_gradient(tf.round(y_pred) - y_pred)",
-            after="y_pred = tf.sigmoid(10.0 * (y_pred - 0.5))",
+            text="nothing to do if intended; otherwise use a smooth function",
+            before="hard = soft + ops.stop_gradient(ops.round(soft) - soft)",
+            after="hard = ops.sigmoid(10.0 * (soft - 0.5))",
         ),
     ),
     bad="""\

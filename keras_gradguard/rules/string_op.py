@@ -1,6 +1,7 @@
-"""GG117: numbers that went through text."""
+"""GG117: numbers converted to text and back."""
 
 from keras_gradguard.rules._rule import Remedy, Rule
+from keras_gradguard.rules._when import before
 
 
 def _matches(finding):
@@ -26,27 +27,29 @@ RULE = Rule(
         "ParseTensor",
     ),
     matches=_matches,
-    message="numbers become text, and text has no gradient",
+    message="numbers are converted to text, which has no gradient",
     why=(
-        "Text has no small change, so no gradient passes it; turning it "
-        "back into numbers does not restore one."
+        "A string is not differentiable, and parsing it into numbers again "
+        "does not restore the gradient."
     ),
     help=(
         Remedy(
-            text="leave the numbers as they are; text is for display",
+            text="use the numbers themselves; format them only for display",
             before=(
                 "text = tf.strings.as_string(y_pred, precision=2)\n"
                 "scores = tf.strings.to_number(text)"
             ),
             after="scores = y_pred",
+            when=before("StringToNumber"),
         ),
         Remedy(
-            text="or pass the gradient straight by",
+            text="keep the value, with a straight-through gradient",
             before="scores = tf.strings.to_number(text)",
             after=(
                 "scores = tf.strings.to_number(text)\n"
-                "scores = y_pred + tf.stop_gradient(scores - y_pred)"
+                "scores = y_pred + ops.stop_gradient(scores - y_pred)"
             ),
+            when=before("StringToNumber"),
         ),
     ),
     bad="""\

@@ -32,20 +32,23 @@ RULE = Rule(
     name="trainable-changed",
     kind="not_applied",
     matches=lambda finding: finding.cause == "trainable_changed",
-    message="`trainable` changed after the step was built",
+    message="`trainable` changed after compile",
     why=(
-        "The optimizer and the training step note once which variables they "
-        "train. What is unfrozen later is not trained until compile is called."
+        "The optimizer and the training step collect the trainable variables "
+        "once. What is unfrozen later is trained only after a new compile."
     ),
     help=(
         Remedy(
-            text="compile again after each change of trainable",
+            text="compile again after changing trainable, before fit",
             before="layer.trainable = True\nmodel.fit(x, y)",
             after=(
                 "layer.trainable = True\n"
                 'model.compile("sgd", loss="mse")\n'
                 "model.fit(x, y)"
             ),
+        ),
+        Remedy(
+            text="split the training in two: compile in a callback raises",
         ),
     ),
     bad=_BAD,

@@ -1,6 +1,10 @@
-"""GG227: an infinite slope on the side that is not chosen."""
+"""GG227: an infinite derivative on the side not selected."""
 
 from keras_gradguard.rules._rule import Remedy, Rule
+from keras_gradguard.rules._when import no, op
+
+_is_division = op("RealDiv", "Div", "Xdivy", "DivNoNan", "Reciprocal", "Inv")
+
 
 _BAD = """\
 import tensorflow as tf
@@ -17,24 +21,35 @@ RULE = Rule(
     name="unchosen-side",
     kind="nonfinite",
     matches=lambda finding: finding.cause == "unchosen",
-    message="the side that is not chosen has no finite slope",
+    message="an infinite derivative on the side not selected",
     why=(
-        "`tf.where` or a mask passes 0 to the side that it does not choose. "
-        "Times an infinite slope that 0 becomes NaN."
+        "`where` or a mask gives the side that it does not select a gradient "
+        "of 0. Multiplied by an infinite derivative, 0 becomes NaN."
     ),
     help=(
         Remedy(
-            text="make the input safe before the op, then choose",
-            before="y = tf.where(x > 0, tf.math.log(x), 0.0)",
+            text="make the divisor safe before the division",
+            before="error = ops.where(y_true > 0, error / y_true, 0.0)",
             after=(
-                "safe = tf.where(x > 0, x, 1.0)\n"
-                "y = tf.where(x > 0, tf.math.log(safe), 0.0)"
+                "safe = ops.where(y_true > 0, y_true, 1.0)\n"
+                "error = ops.where(y_true > 0, error / safe, 0.0)"
             ),
+            when=_is_division,
         ),
         Remedy(
-            text="or use a division that is safe by itself",
-            before="mean = tf.where(count > 0, total / count, 0.0)",
-            after="mean = tf.math.divide_no_nan(total, count)",
+            text="use divide_no_nan",
+            before="error = ops.where(y_true > 0, error / y_true, 0.0)",
+            after="error = ops.divide_no_nan(error, y_true)",
+            when=_is_division,
+        ),
+        Remedy(
+            text="make the input safe before the op, then select",
+            before="score = ops.where(share > 0, ops.log(share), 0.0)",
+            after=(
+                "safe = ops.where(share > 0, share, 1.0)\n"
+                "score = ops.where(share > 0, ops.log(safe), 0.0)"
+            ),
+            when=no(_is_division),
         ),
     ),
     bad=_BAD,

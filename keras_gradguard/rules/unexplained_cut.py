@@ -1,22 +1,32 @@
-"""GG190: a proved cut for which no other rule has words."""
+"""GG190: a proved cut that no other rule explains."""
 
 from keras_gradguard.rules._rule import Remedy, Rule
+
+
+def _keeps_dtype(finding):
+    return finding.input_dtypes[:1] == (finding.output_dtype,)
+
 
 RULE = Rule(
     code="GG190",
     name="unexplained-cut",
     kind="disconnected",
     matches=lambda finding: True,
-    message="the gradient ends here, the cause is not known",
+    message="the gradient ends here for an unknown reason",
     why=(
-        "No rule of the catalogue knows what happens here. The line, the op "
-        "and the path are what the graph or the exception shows."
+        "No rule of the catalogue covers this case. The line, the op and the "
+        "path are what the graph or the exception shows."
     ),
     help=(
         Remedy(
-            text="keep the value, and pass the gradient straight by the op",
-            before="value = op(scores)",
-            after="value = scores + tf.stop_gradient(op(scores) - scores)",
+            text="rewrite it with ops that have a gradient; report the case",
+        ),
+        Remedy(
+            text=(
+                "a straight-through estimator helps only if the op nearly "
+                "returns its input"
+            ),
+            when=_keeps_dtype,
         ),
     ),
     bad="""\

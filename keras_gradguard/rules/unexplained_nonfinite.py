@@ -1,6 +1,7 @@
-"""GG230: a NaN or Inf for which no other rule has words."""
+"""GG230: a NaN or Inf that no other rule explains."""
 
 from keras_gradguard.rules._rule import Remedy, Rule
+from keras_gradguard.rules._when import no, op
 
 _BAD = """\
 import tensorflow as tf
@@ -16,24 +17,44 @@ RULE = Rule(
     name="unexplained-nonfinite",
     kind="nonfinite",
     matches=lambda finding: True,
-    message="NaN or Inf begins here, why is not known",
+    message="NaN or Inf begins here; reason unknown",
     why=(
-        "No rule of the catalogue knows what happens here. The line, the op "
-        "and the rows are what the figures of the step show."
+        "No rule of the catalogue covers this case. The line, the op and the "
+        "rows are what the numbers of the step show."
     ),
     help=(
         Remedy(
-            text="keep the input where the op and its slope are finite",
+            text="keep the probability between 0 and 1",
             before="score = tf.math.ndtri(share)",
             after=(
-                "share = tf.clip_by_value(share, 1e-6, 1.0 - 1e-6)\n"
+                "share = ops.clip(share, 1e-4, 1.0 - 1e-4)\n"
                 "score = tf.math.ndtri(share)"
             ),
+            when=op("Ndtri"),
+        ),
+        Remedy(
+            text="replace zero: the angle of 0 has no derivative",
+            before="phase = ops.angle(number)",
+            after=(
+                "is_zero = ops.equal(ops.abs(number), 0.0)\n"
+                "number = ops.where(is_zero, ops.ones_like(number), number)\n"
+                "phase = ops.angle(number)"
+            ),
+            when=op("Angle"),
+        ),
+        Remedy(
+            text="look at the values that go into the op, and report the case",
+            when=no(op("Ndtri", "Angle")),
         ),
     ),
     bad=_BAD,
-    good=_BAD.replace(
-        "tf.math.ndtri(y_pred)  # [unexplained-nonfinite]",
-        "tf.math.ndtri(tf.sigmoid(y_pred))",
-    ),
+    good="""\
+import tensorflow as tf
+
+
+def loss(y_true, y_pred):
+    share = tf.clip_by_value(tf.sigmoid(y_pred), 1e-4, 1.0 - 1e-4)
+    score = tf.math.ndtri(share)
+    return tf.reduce_mean(tf.square(y_true - score))
+""",
 )

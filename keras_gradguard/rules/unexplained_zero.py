@@ -1,6 +1,7 @@
-"""GG210: a proved zero for which no other rule has words."""
+"""GG210: a proved zero that no other rule explains."""
 
 from keras_gradguard.rules._rule import Remedy, Rule
+from keras_gradguard.rules._when import no
 
 _BAD = """\
 import tensorflow as tf
@@ -22,21 +23,32 @@ def loss(y_true, y_pred):
 EPOCHS = 8
 """
 
+
+def _is_own(finding):
+    # A function of the user's with a custom gradient, not an op of TensorFlow.
+    return finding.op is not None and not finding.op[0].isupper()
+
+
 RULE = Rule(
     code="GG210",
     name="unexplained-zero",
     kind="zero",
     matches=lambda finding: True,
-    message="the gradient becomes zero, why is not known",
+    message="the gradient becomes zero for an unknown reason",
     why=(
-        "No rule of the catalogue knows what happens here. The line, the op "
-        "and the path are what the figures of the step show."
+        "No rule of the catalogue covers this case. The line, the op and the "
+        "path are what the numbers of the step show."
     ),
     help=(
         Remedy(
-            text="keep the value, and pass the gradient straight by the op",
-            before="value = op(scores)",
-            after="value = scores + tf.stop_gradient(op(scores) - scores)",
+            text="check the gradient function if it is your own",
+            before="return ops.zeros_like(upstream)",
+            after="return upstream",
+            when=_is_own,
+        ),
+        Remedy(
+            text="look at the values that go into the op, and report the case",
+            when=no(_is_own),
         ),
     ),
     bad=_BAD,

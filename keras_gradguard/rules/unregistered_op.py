@@ -1,6 +1,19 @@
 """GG107: an op that TensorFlow cannot differentiate at all."""
 
 from keras_gradguard.rules._rule import Remedy, Rule
+from keras_gradguard.rules._when import op
+
+# Those with a remedy of their own.
+_KNOWN = (
+    "ResizeArea",
+    "AdjustContrastv2",
+    "AdjustHue",
+    "AdjustSaturation",
+    "MatrixLogarithm",
+    "RandomPoisson",
+    "RandomPoissonV2",
+)
+
 
 RULE = Rule(
     code="GG107",
@@ -14,25 +27,62 @@ RULE = Rule(
         "MatrixLogarithm",
     ),
     matches=lambda finding: True,
-    message="`{op}` has no gradient function",
+    message="`{op}` has no registered gradient",
     why=(
-        "The op runs forward, but nobody wrote a gradient function for it. "
-        "TensorFlow then raises LookupError and no variable is trained."
+        "The op runs forward, but it has no registered gradient function, so "
+        "TensorFlow raises LookupError and no variable is trained."
     ),
     help=(
         Remedy(
-            text="use an op that has a gradient",
+            text="resize by a method that has a gradient",
             before='small = tf.image.resize(image, size, method="area")',
             after='small = tf.image.resize(image, size, method="bilinear")',
+            when=op("ResizeArea"),
         ),
         Remedy(
-            text="or write the gradient yourself",
-            before="result = op(scores)",
+            text="compute the contrast from the mean",
+            before="image = tf.image.adjust_contrast(image, factor)",
             after=(
-                "@tf.custom_gradient\n"
-                "def with_gradient(scores):\n"
-                "    return op(scores), lambda upstream: upstream"
+                "mean = ops.mean(image, axis=(-3, -2), keepdims=True)\n"
+                "image = (image - mean) * factor + mean"
             ),
+            when=op("AdjustContrastv2"),
+        ),
+        Remedy(
+            text="blend the image with its grey version",
+            before="image = tf.image.adjust_saturation(image, factor)",
+            after=(
+                "grey = tf.image.rgb_to_grayscale(image)\n"
+                "image = grey + factor * (image - grey)"
+            ),
+            when=op("AdjustSaturation"),
+        ),
+        Remedy(
+            text="apply it to the input data, where no gradient is needed",
+            when=op("AdjustHue", "AdjustSaturation", "AdjustContrastv2"),
+        ),
+        Remedy(
+            text="for a Hermitian matrix, use its eigenvalues",
+            before="result = tf.linalg.logm(matrix)",
+            after=(
+                "values, vectors = tf.linalg.eigh(matrix)\n"
+                "scaled = vectors * ops.log(values)[..., None, :]\n"
+                "result = tf.matmul(scaled, vectors, adjoint_b=True)"
+            ),
+            when=op("MatrixLogarithm"),
+        ),
+        Remedy(
+            text="use the normal approximation, good for large rates",
+            before="drawn = tf.random.poisson([], rate)",
+            after=(
+                "noise = keras.random.normal(ops.shape(rate))\n"
+                "drawn = rate + ops.sqrt(rate) * noise"
+            ),
+            when=op("RandomPoisson", "RandomPoissonV2"),
+        ),
+        Remedy(
+            text="write its derivative with ops.custom_gradient",
+            when=lambda finding: finding.op not in _KNOWN,
         ),
     ),
     bad="""\

@@ -1,4 +1,4 @@
-"""GG309: a layer that the model calls and does not know."""
+"""GG309: a layer that the model calls and does not track."""
 
 from keras_gradguard.rules._rule import Remedy, Rule
 
@@ -20,21 +20,24 @@ RULE = Rule(
     name="untracked-layer",
     kind="unused",
     matches=lambda finding: finding.cause == "untracked_layer",
-    message="the model calls a layer that it does not hold",
+    message="the model calls a layer that it does not track",
     why=(
-        "A model trains the layers that it is made of, and those that a layer "
-        "holds as attributes. One that a function captures is neither."
+        "A model trains the layers that it consists of and those that its "
+        "layers hold as attributes, not one that a function captures."
     ),
     help=(
         Remedy(
-            text="call the layer itself, or hold it in a layer of your own",
-            before="hidden = keras.layers.Lambda(lambda x: inner(x))(inputs)",
+            text="call the layer directly, or hold it in a layer of your own",
+            before=(
+                "hidden = keras.layers.Lambda(lambda x: inner(x), "
+                'name="wrapped")(inputs)'
+            ),
             after="hidden = inner(inputs)",
         ),
         Remedy(
-            text="or say that it is not trained",
-            before="inner = keras.layers.Dense(8)",
-            after="inner = keras.layers.Dense(8, trainable=False)",
+            text="mark it as not trainable",
+            before='keras.layers.Dense(8, name="inner")',
+            after='keras.layers.Dense(8, name="inner", trainable=False)',
         ),
     ),
     bad=_BAD,

@@ -1,6 +1,9 @@
-"""GG308: a variable that Keras does not know, so no optimizer gets it."""
+"""GG308: a variable that Keras does not track."""
 
 from keras_gradguard.rules._rule import Remedy, Rule
+from keras_gradguard.rules._when import call, no
+
+_is_keras = call(r"\b(keras|backend)\.Variable")
 
 _BAD = """\
 import keras
@@ -29,11 +32,11 @@ RULE = Rule(
     name="untracked-variable",
     kind="unused",
     matches=lambda finding: finding.cause == "untracked_variable",
-    message="no optimizer gets this variable",
+    message="Keras does not track or train this variable",
     why=(
-        "Keras 3 trains the weights of layers, which `add_weight` makes. It "
-        "does not track a `tf.Variable`, nor what a closure or an object "
-        "beside the layers holds."
+        "Keras 3 trains the weights that layers create with `add_weight`. It "
+        "does not track a `tf.Variable`, nor a variable that a closure or "
+        "another object holds."
     ),
     help=(
         Remedy(
@@ -44,13 +47,17 @@ RULE = Rule(
                 '    shape=(8, 3), initializer="ones", name="codebook"\n'
                 ")"
             ),
+            when=no(_is_keras),
         ),
         Remedy(
-            text="or say that it is not trained",
-            before="self.codebook = tf.Variable(tf.ones((8, 3)))",
-            after=(
-                "self.codebook = tf.Variable(tf.ones((8, 3)), trainable=False)"
-            ),
+            text="mark it as not trainable",
+            before="tf.Variable(tf.ones((8, 3)))",
+            after="tf.Variable(tf.ones((8, 3)), trainable=False)",
+            when=no(_is_keras),
+        ),
+        Remedy(
+            text="hold it as an attribute of a layer, or use add_weight",
+            when=_is_keras,
         ),
     ),
     bad=_BAD,

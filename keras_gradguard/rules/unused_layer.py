@@ -32,10 +32,10 @@ RULE = Rule(
     name="unused-layer",
     kind="unused",
     matches=lambda finding: finding.cause == "unused_layer",
-    message="a layer is built, but the model does not call it",
+    message="a layer is built, but the model never calls it",
     why=(
-        "Its variables count as trainable, yet no output depends on them, so "
-        "they stay at their first values."
+        "Its variables are trainable, but no output depends on them, so they "
+        "keep their initial values."
     ),
     help=(
         Remedy(
@@ -44,11 +44,10 @@ RULE = Rule(
             after="return self.head(self.spare(hidden))",
         ),
         Remedy(
-            text="or say that it is not trained",
-            before='self.spare = keras.layers.Dense(8, name="spare")',
-            after=(
-                'self.spare = keras.layers.Dense(8, name="spare", '
-                "trainable=False)"
+            text="delete it",
+            before=(
+                'self.spare = keras.layers.Dense(8, name="spare")\n'
+                "self.spare.build((None, 8))"
             ),
         ),
     ),

@@ -29,16 +29,36 @@ RULE = Rule(
     name="unused-weight",
     kind="unused",
     matches=lambda finding: finding.cause == "unused_weight",
-    message="the layer runs, but never reads one of its weights",
+    message="the layer never reads one of its weights in `call`",
     why=(
-        "A variable learns only where the training step reads it. One that "
-        "was read in `build` or `__init__` was read before any step."
+        "A variable is trained only if the training step reads it. Reading it "
+        "in `build` or `__init__` happens before any step."
     ),
     help=(
         Remedy(
             text="use the weight in call",
             before="return inputs * self.scale",
             after="return inputs * self.scale + self.shift",
+        ),
+        Remedy(
+            text="read it in call, not in build",
+            before=(
+                "def build(self, input_shape):\n"
+                "    n = input_shape[-1:]\n"
+                '    self.scores = self.add_weight(shape=n, name="scores")\n'
+                "    self.share = ops.softmax(self.scores)\n"
+                "\n"
+                "def call(self, inputs):\n"
+                "    return inputs * self.share"
+            ),
+            after=(
+                "def build(self, input_shape):\n"
+                "    n = input_shape[-1:]\n"
+                '    self.scores = self.add_weight(shape=n, name="scores")\n'
+                "\n"
+                "def call(self, inputs):\n"
+                "    return inputs * ops.softmax(self.scores)"
+            ),
         ),
     ),
     bad=_BAD,

@@ -1,6 +1,7 @@
-"""GG231: a gradient that all but disappears on its way."""
+"""GG231: a gradient that almost vanishes on its way back."""
 
 from keras_gradguard.rules._rule import Remedy, Rule
+from keras_gradguard.rules._when import call
 
 _BAD = """\
 import keras
@@ -29,21 +30,29 @@ RULE = Rule(
     name="vanishing-gradient",
     kind="vanishing",
     matches=lambda finding: finding.cause == "vanishing",
-    message="almost no gradient reaches the weights",
+    message="almost no gradient reaches these weights",
     why=(
-        "Each layer multiplies the gradient on its way back by its slope and "
-        "weights. Many factors below 1, or one near 0, leave next to nothing."
+        "On its way back the gradient is multiplied by the derivative and the "
+        "weights of each layer. Many factors below 1, or one near 0, make it "
+        "vanish."
     ),
     help=(
         Remedy(
-            text="use an activation that is not flat at its ends",
-            before='keras.layers.Dense(8, activation="sigmoid")',
-            after='keras.layers.Dense(8, activation="relu")',
+            text="use ReLU with He initialisation instead of sigmoid or tanh",
+            before='activation="sigmoid"',
+            after='activation="relu", kernel_initializer="he_normal"',
+            when=call("sigmoid|tanh"),
         ),
         Remedy(
-            text="or give the gradient a way round the layers",
+            text="use He initialisation with ReLU",
+            before="kernel_initializer=keras.initializers.RandomNormal()",
+            after='kernel_initializer="he_normal"',
+            when=call(r"(?s)initializer.*relu|relu.*initializer"),
+        ),
+        Remedy(
+            text="add a residual connection and normalisation",
             before="x = block(x)",
-            after="x = x + block(x)",
+            after="x = keras.layers.LayerNormalization()(x + block(x))",
         ),
     ),
     bad=_BAD,

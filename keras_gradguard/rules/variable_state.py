@@ -1,22 +1,46 @@
 """GG118: a value carried through a variable or a metric."""
 
 from keras_gradguard.rules._rule import Remedy, Rule
+from keras_gradguard.rules._when import both, calls, no, op
+
+_is_slice = op(
+    "ResourceStridedSliceAssign",
+    "ResourceScatterUpdate",
+    "ResourceScatterNdUpdate",
+)
+
 
 RULE = Rule(
     code="GG118",
     name="variable-state",
     kind="disconnected",
     matches=lambda finding: finding.cause == "state",
-    message="the value is written to a variable and read back",
+    message="the value is stored in a variable and read back",
     why=(
-        "A variable or a metric stores the value and forgets where it came "
-        "from: the gradient ends at the variable."
+        "Assigning to a variable or updating a metric stores the numbers "
+        "only, so the gradient ends at the variable."
     ),
     help=(
         Remedy(
-            text="store the value for display, return the tensor itself",
+            text="return the tensor itself; use the metric for display only",
+            before=("MEAN.update_state(error)\nreturn MEAN.result()"),
+            after="MEAN.update_state(error)\nreturn error",
+            when=calls("update_state"),
+        ),
+        Remedy(
+            text="build a new tensor instead of assigning to a slice",
+            before="TABLE[:, 0].assign(y_pred[:, 0])\ntable = TABLE",
+            after=(
+                "parts = [y_pred[:, :1], TABLE[:, 1:]]\n"
+                "table = ops.concatenate(parts, axis=-1)"
+            ),
+            when=_is_slice,
+        ),
+        Remedy(
+            text="return the tensor itself; store it for display only",
             before="AVERAGE.assign(error)\nreturn AVERAGE.value()",
             after="AVERAGE.assign(error)\nreturn error",
+            when=both(no(calls("update_state")), no(_is_slice)),
         ),
     ),
     bad="""\

@@ -1,6 +1,11 @@
-"""GG315: an update that leaves the weight as it was."""
+"""GG315: a weight that its gradient does not change."""
 
 from keras_gradguard.rules._rule import Remedy, Rule
+
+
+def _is_short(finding):
+    return not {"bfloat16", "float16"}.isdisjoint(finding.variable_dtypes)
+
 
 _BAD = """\
 import keras
@@ -29,21 +34,22 @@ RULE = Rule(
     name="weight-stands-still",
     kind="not_applied",
     matches=lambda finding: True,
-    message="the weight gets a gradient and stays put",
+    message="the weight has a gradient but is not updated",
     why=(
-        "An update below the last digit of the weight is rounded away: "
+        "An update smaller than the last digit of the weight is rounded away: "
         "bfloat16 has 2 to 3 digits, float16 has 3 to 4 and float32 has 7."
     ),
     help=(
         Remedy(
-            text="keep the weight in float32, compute in the short dtype",
-            before='keras.layers.LayerNormalization(dtype="bfloat16")',
-            after='keras.layers.LayerNormalization(dtype="mixed_bfloat16")',
+            text="keep the weight in float32; compute in half precision",
+            before='dtype="bfloat16"',
+            after='dtype="mixed_bfloat16"',
+            when=_is_short,
         ),
         Remedy(
-            text="or take longer steps",
-            before="keras.optimizers.SGD(1e-9)",
-            after="keras.optimizers.SGD(1e-2)",
+            text="raise the learning rate",
+            before="keras.optimizers.SGD(1e-12)",
+            after="keras.optimizers.SGD(0.01)",
         ),
     ),
     bad=_BAD,

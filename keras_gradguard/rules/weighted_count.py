@@ -1,4 +1,4 @@
-"""GG125: weights that are added up by a count, which passes no gradient."""
+"""GG125: weights that are added up by a count."""
 
 from keras_gradguard.rules._rule import Remedy, Rule
 
@@ -9,14 +9,14 @@ RULE = Rule(
     ops=("Bincount", "DenseBincount", "SparseBincount", "RaggedBincount"),
     message="`{op}` gives its weights no gradient",
     why=(
-        "`tf.math.bincount` counts; that it can add up weights too does not "
-        "give it a gradient, and TensorFlow raises LookupError."
+        "`tf.math.bincount` has no registered gradient, not even for its "
+        "weights, so TensorFlow raises LookupError."
     ),
     help=(
         Remedy(
-            text="add the weights up by an op that has a gradient",
-            before="total = tf.math.bincount(bins, weights=w, minlength=3)",
-            after="total = tf.math.unsorted_segment_sum(w, bins, 3)",
+            text="add up the weights with segment_sum",
+            before="total = ops.bincount(bins, weights=scores, minlength=3)",
+            after="total = ops.segment_sum(scores, bins, 3)",
         ),
     ),
     bad="""\

@@ -1,6 +1,10 @@
 """GG113: the positions where a condition on the scores holds."""
 
 from keras_gradguard.rules._rule import Remedy, Rule
+from keras_gradguard.rules._when import before, both, line, no
+
+_is_mask = both(before("Gather", "GatherV2"), no(line("nonzero")))
+
 
 RULE = Rule(
     code="GG113",
@@ -10,21 +14,48 @@ RULE = Rule(
     matches=lambda finding: (
         finding.op == "Where" or "Where" in finding.chain[:3]
     ),
-    message="positions are used, not the scores found there",
+    message="positions from `where` have no gradient",
     why=(
-        "`tf.where` with one argument and the mask of `tf.boolean_mask` give "
-        "row numbers; a small change of the scores does not move them."
+        "`where` with one argument, `nonzero` and a Boolean mask select rows "
+        "by their number, which does not change with a small change of the "
+        "scores."
     ),
     help=(
         Remedy(
-            text="weight by the score instead of picking by it",
-            before="picked = tf.boolean_mask(cost, y_pred > 0.5)",
-            after="picked = cost * tf.sigmoid(10.0 * (y_pred - 0.5))",
+            text="weight by a sigmoid instead of selecting",
+            before="picked = cost[y_pred > 0.5]",
+            after="picked = cost * ops.sigmoid(10.0 * (y_pred - 0.5))",
+            when=_is_mask,
         ),
         Remedy(
-            text="or pick the scores themselves",
-            before="picked = tf.where(y_pred > 0.5)",
-            after="picked = tf.boolean_mask(y_pred, y_pred > 0.5)",
+            text="select from the prediction itself",
+            before="picked = cost[y_pred > 0.5]",
+            after="picked = y_pred[y_pred > 0.5]",
+            when=_is_mask,
+        ),
+        Remedy(
+            text="weight by a sigmoid instead of collecting positions",
+            before=(
+                "found = tf.where(y_pred > 0.5)\n"
+                "return ops.sum(1.0 - tf.gather_nd(y_true, found))"
+            ),
+            after=(
+                "found = ops.sigmoid(10.0 * (y_pred - 0.5))\n"
+                "return ops.sum(found * (1.0 - y_true))"
+            ),
+            when=line(r"\btf\.where\("),
+        ),
+        Remedy(
+            text="weight by a sigmoid instead of collecting positions",
+            before=(
+                "rows = ops.nonzero(y_pred[:, 0] > 0.5)[0]\n"
+                "return ops.sum(1.0 - ops.take(y_true[:, 0], rows, axis=0))"
+            ),
+            after=(
+                "share = ops.sigmoid(10.0 * (y_pred[:, 0] - 0.5))\n"
+                "return ops.sum(share * (1.0 - y_true[:, 0]))"
+            ),
+            when=line("nonzero"),
         ),
     ),
     bad="""\

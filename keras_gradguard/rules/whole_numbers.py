@@ -1,4 +1,4 @@
-"""GG124: an op that makes indices, labels or counts of numbers."""
+"""GG124: an op that returns indices, labels or counts."""
 
 from keras_gradguard.rules._rule import Remedy, Rule
 
@@ -14,21 +14,31 @@ RULE = Rule(
     name="whole-numbers",
     kind="disconnected",
     matches=_matches,
-    message="`{op}` returns whole numbers, which have no slope",
+    message="`{op}` returns integers, which have no gradient",
     why=(
-        "Indices, labels and counts move in whole steps: a small change of "
-        "what they are made from does not move them."
+        "Indices, labels and counts are piecewise constant: their derivative "
+        "is zero or undefined."
     ),
     help=(
         Remedy(
-            text="let the indices pick, and use the values that they pick",
-            before="error = tf.reduce_mean(tf.cast(kept, tf.float32))",
-            after="error = tf.reduce_mean(tf.gather(scores, kept))",
+            text="use the indices to gather values that have a gradient",
+            before='error = ops.mean(ops.cast(kept, "float32"))',
+            after="error = ops.mean(ops.take(scores, kept, axis=0))",
+            when=lambda finding: "Suppression" in (finding.op or ""),
         ),
         Remedy(
-            text="or compare the scores; what is decoded is for metrics",
-            before="decoded, _ = tf.nn.ctc_greedy_decoder(scores, lengths)",
-            after="loss = tf.nn.ctc_loss(labels, scores, None, lengths)",
+            text="use the CTC loss of the scores; decoding is for metrics",
+            before=(
+                "decoded, _ = tf.nn.ctc_greedy_decoder(scores, lengths)\n"
+                "guess = tf.sparse.to_dense(decoded[0])\n"
+                'error = ops.mean(ops.cast(guess, "float32"))'
+            ),
+            after=(
+                "error = ops.mean(\n"
+                "    tf.nn.ctc_loss(labels, scores, label_lengths, lengths)\n"
+                ")"
+            ),
+            when=lambda finding: "CTC" in (finding.op or ""),
         ),
     ),
     bad="""\

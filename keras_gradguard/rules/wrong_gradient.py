@@ -1,4 +1,4 @@
-"""GG251: a gradient that is not the slope of its values."""
+"""GG251: a gradient that is not the derivative."""
 
 from keras_gradguard.rules._rule import Remedy, Rule
 
@@ -7,11 +7,11 @@ RULE = Rule(
     name="wrong-gradient",
     kind="wrong",
     matches=lambda finding: finding.cause == "wrong_gradient",
-    message="the gradient is not the slope of the values",
+    message="the gradient differs from finite differences",
     why=(
-        "Finite differences show another slope than automatic "
-        "differentiation gives, at points where the values are smooth. "
-        "Training then walks in a direction that does not lower the loss."
+        "At points where the loss is smooth, automatic differentiation and "
+        "finite differences disagree. Training follows a direction that need "
+        "not lower the loss."
     ),
     help=(
         Remedy(
@@ -20,9 +20,16 @@ RULE = Rule(
             after="return 2.0 * upstream * error",
         ),
         Remedy(
-            text="or leave the gradient to TensorFlow, without the decorator",
-            before="@tf.custom_gradient\ndef squared(error):",
-            after="def squared(error):",
+            text="remove the decorator and let TensorFlow differentiate",
+            before=(
+                "@ops.custom_gradient\n"
+                "def squared(error):\n"
+                "    def gradient(upstream):\n"
+                "        return 3.0 * upstream * error\n"
+                "\n"
+                "    return ops.square(error), gradient"
+            ),
+            after="def squared(error):\n    return ops.square(error)",
         ),
     ),
     bad="""\

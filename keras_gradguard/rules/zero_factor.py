@@ -1,6 +1,7 @@
 """GG206: a mask or weight that is zero on the whole batch."""
 
 from keras_gradguard.rules._rule import Remedy, Rule
+from keras_gradguard.rules._when import lines
 
 _BAD = """\
 import tensorflow as tf
@@ -9,7 +10,7 @@ PADDING = -1.0
 
 
 def loss(y_true, y_pred):
-    mask = tf.cast(tf.equal(y_true, PADDING), tf.float32)
+    mask = tf.cast(tf.equal(y_true, PADDING), y_pred.dtype)
     error = mask * tf.square(y_true - y_pred)  # [zero-factor]
     return tf.reduce_mean(error)
 
@@ -22,21 +23,19 @@ RULE = Rule(
     name="zero-factor",
     kind="zero",
     matches=lambda finding: finding.cause == "zero_factor",
-    message="what is to be learned is multiplied by zero",
+    message="the gradient is multiplied by zero",
     why=(
-        "A product passes the gradient on times the other factor. If that "
-        "is zero throughout, as a mask or a weight can be, nothing is left."
+        "The gradient of a product is multiplied by the other factor. A mask "
+        "or a weight that is zero everywhere makes it zero."
     ),
     help=(
         Remedy(
-            text="turn the mask round, if it is the wrong way",
-            before="mask = tf.cast(tf.equal(y_true, PADDING), tf.float32)",
-            after="mask = tf.cast(tf.not_equal(y_true, PADDING), tf.float32)",
+            text="invert the mask if it is the wrong way round",
+            before='mask = ops.cast(ops.equal(y_true, PADDING), "float32")',
+            after='mask = ops.cast(ops.not_equal(y_true, PADDING), "float32")',
+            when=lines("mask|equal"),
         ),
-        Remedy(
-            text="or find the batch that it hides completely",
-            after="tf.debugging.assert_positive(tf.reduce_sum(mask))",
-        ),
+        Remedy(text="print the other factor: it is zero on the whole batch"),
     ),
     bad=_BAD,
     good=_BAD.replace("tf.equal", "tf.not_equal").replace(

@@ -1,4 +1,4 @@
-"""GG211: a layer that gets nothing but zeros."""
+"""GG211: a layer whose input is all zeros."""
 
 from keras_gradguard.rules._rule import Remedy, Rule
 
@@ -36,19 +36,16 @@ RULE = Rule(
     matches=lambda finding: finding.cause == "zero_input",
     message="the input of the layer is zero on every row",
     why=(
-        "The gradient of a kernel is what comes back times the input of its "
-        "layer. With an input of zero it is zero."
+        "The gradient of a kernel is the product of the layer's input and the "
+        "gradient of its output, so a zero input makes it zero."
     ),
     help=(
         Remedy(
             text="divide without rounding",
-            before="x = pixels // 255",
-            after="x = pixels / 255",
+            before="return pixels // 255",
+            after="return pixels / 255",
         ),
-        Remedy(
-            text="or look for the columns that never change",
-            after="print(np.flatnonzero(np.ptp(x, axis=0) == 0))",
-        ),
+        Remedy(text="print the input: a mask or a dead layer may zero it"),
     ),
     bad=_BAD,
     good=_BAD.replace("  # [zero-input]", "").replace("//", "/"),

@@ -1,6 +1,12 @@
 """GG311: a learning rate of zero."""
 
 from keras_gradguard.rules._rule import Remedy, Rule
+from keras_gradguard.rules._when import no
+
+
+def _is_schedule(finding):
+    return "schedule" in finding.evidence
+
 
 _BAD = """\
 import keras
@@ -29,29 +35,29 @@ RULE = Rule(
     name="zero-learning-rate",
     kind="not_applied",
     matches=lambda finding: finding.cause == "learning_rate",
-    message="the learning rate is 0, so no weight moves",
+    message="the learning rate is 0: no weight is updated",
     why=(
-        "The optimizer multiplies each update by the learning rate. A "
-        "schedule at its end or a callback may have brought it down to 0."
+        "The optimizer multiplies each update by the learning rate. A decay "
+        "to zero is normal; training on after its end has no effect."
     ),
     help=(
         Remedy(
-            text="let the schedule end above zero",
-            before=(
-                "keras.optimizers.schedules.PolynomialDecay(\n"
-                "    0.01, decay_steps=1000, end_learning_rate=0.0\n"
-                ")"
-            ),
-            after=(
-                "keras.optimizers.schedules.PolynomialDecay(\n"
-                "    0.01, decay_steps=1000, end_learning_rate=0.0001\n"
-                ")"
-            ),
+            text="make the schedule as long as the training",
+            before="decay_steps=2",
+            after="decay_steps=1000",
+            when=_is_schedule,
         ),
         Remedy(
-            text="or give it as many steps as the training has",
-            before="decay_steps=1000",
-            after="decay_steps=epochs * steps_per_epoch",
+            text="end the schedule above zero",
+            before="end_learning_rate=0.0",
+            after="end_learning_rate=0.001",
+            when=_is_schedule,
+        ),
+        Remedy(
+            text="set a learning rate above zero, also in callbacks",
+            before="keras.optimizers.SGD(0.0)",
+            after="keras.optimizers.SGD(0.01)",
+            when=no(_is_schedule),
         ),
     ),
     bad=_BAD,

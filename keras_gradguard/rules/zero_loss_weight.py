@@ -36,18 +36,22 @@ RULE = Rule(
     matches=lambda finding: finding.cause == "loss_weight",
     message="`loss_weights` in compile is 0 for this loss",
     why=(
-        "Keras multiplies each loss by its weight. With the weight 0 all "
-        "that this loss would teach is multiplied by 0 as well."
+        "Keras multiplies each loss, and with it its gradient, by its weight "
+        "in `loss_weights`."
     ),
     help=(
         Remedy(
-            text="give the loss a weight",
+            text="give the loss a weight above zero",
             before='loss_weights={"first": 1.0, "second": 0.0}',
             after='loss_weights={"first": 1.0, "second": 0.5}',
         ),
         Remedy(
-            text="or freeze, before compile, what only this loss would train",
-            after='model.get_layer("second").trainable = False',
+            text="freeze the layers that only this loss trains",
+            before="network = keras.Model(inputs, outputs)",
+            after=(
+                "network = keras.Model(inputs, outputs)\n"
+                'network.get_layer("second").trainable = False'
+            ),
         ),
     ),
     bad=_BAD,

@@ -1,6 +1,7 @@
-"""GG208: weights that are all zero and stay so."""
+"""GG208: weights that are all zero and stay zero."""
 
 from keras_gradguard.rules._rule import Remedy, Rule
+from keras_gradguard.rules._when import call, no
 
 _BAD = """\
 import keras
@@ -41,21 +42,23 @@ RULE = Rule(
     name="zero-weights",
     kind="zero",
     matches=lambda finding: finding.cause == "zero_weights",
-    message="weights that are all zero let nothing pass back",
+    message="weights that are all zero block the gradient",
     why=(
-        "Weights of zero let no gradient through. If what they are "
-        "multiplied by is zero too, they get none either and stay zero."
+        "The gradient is multiplied by the weights on its way back. If the "
+        "other factor is zero as well, the weights stay zero."
     ),
     help=(
         Remedy(
-            text="start from random weights",
+            text="initialise at random",
             before='kernel_initializer="zeros"',
             after='kernel_initializer="glorot_uniform"',
+            when=call("kernel_initializer"),
         ),
         Remedy(
-            text="let only one of two factors start at zero",
-            before='self.down = self.add_weight((n, 2), "zeros")',
-            after='self.down = self.add_weight((n, 2), "glorot_uniform")',
+            text="initialise only one of the two factors to zero",
+            before='shape=(n, 2), initializer="zeros", name="down"',
+            after='shape=(n, 2), initializer="glorot_uniform", name="down"',
+            when=no(call("kernel_initializer")),
         ),
     ),
     bad=_BAD,

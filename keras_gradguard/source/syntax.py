@@ -49,6 +49,19 @@ def _parsed(text):
         return ast.Module([], [])
 
 
+def call_at(place):
+    """Returns the text of the largest call that begins on a line, or `""`.
+
+    Args:
+        place: The user's line.
+    """
+    found = [call for call in calls_in(place.file) if call.lineno == place.line]
+    if not found:
+        return ""
+    last = max(call.end_lineno for call in found)
+    return "".join(linecache.getlines(place.file)[place.line - 1 : last])
+
+
 def names_on(place):
     """Returns the names that the statement on a line uses, a set.
 

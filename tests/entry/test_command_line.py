@@ -46,7 +46,7 @@ def test_explain_shows_the_whole_page(capsys):
 GG303 loss-ignores-prediction (unused)
 
 what: the loss does not use the prediction
-why:  No op leads from the prediction to the loss, so the loss is the same
+why:  No op connects the prediction to the loss, so the loss is the same
       whatever the model predicts.
 
 bad:
@@ -64,8 +64,8 @@ good:
         return tf.reduce_mean(tf.square(y_true - y_pred))
 
 help: compare the prediction with the labels
-    - return tf.reduce_mean(tf.square(y_true))
-    + return tf.reduce_mean(tf.square(y_true - y_pred))
+    - return ops.mean(ops.square(y_true))
+    + return ops.mean(ops.square(y_true - y_pred))
 """
     )
 

@@ -121,7 +121,7 @@ def test_folding(cut):
 def test_card(cut):
     """A card says all that the console says, text as text."""
     card = cut.text(".card")
-    assert "warning[GG105] rounding: `Round` makes steps" in card
+    assert "warning[GG105] rounding: `Round` is piecewise constant" in card
     assert "step 0, epoch 0" in card
     assert "training.py:" in card and "in steps" in card
     assert "# <i>" in cut.text(".card .guilty")
