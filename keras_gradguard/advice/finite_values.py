@@ -25,7 +25,7 @@ def finite(site):
         if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
             yield from _division(site, node, node.left, node.right)
         elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Pow):
-            yield from _bounded(site, node.left)
+            yield from _power(site, node.left)
         elif isinstance(node, ast.Call) and node.args:
             yield from _call(site, node)
 
@@ -45,7 +45,7 @@ def _call(site, call):
     elif name in _SPREADS:
         yield from _root_of(site, call, "var", site.source(first))
     elif name in _POWERS and len(call.args) == 2:
-        yield from _bounded(site, first)
+        yield from _power(site, first)
     elif name in _DIVISIONS and len(call.args) == 2:
         yield from _division(site, call, *call.args)
 
@@ -72,6 +72,19 @@ def _bounded(site, node):
         (site.replace(node, text),),
         f"values below {small} give the value at {small}, and no gradient",
     )
+
+
+def _power(site, base):
+    """Of the absolute value where it is one of negative numbers."""
+    value = site.finding.evidence.get("value")
+    first = value[0] if isinstance(value, (list, tuple)) else value
+    if isinstance(first, float) and first < 0:
+        yield Rewrite(
+            "take the power of the absolute value",
+            (site.replace(base, f"{site.ops('abs')}({site.source(base)})"),),
+            "negative numbers count as positive ones",
+        )
+    yield from _bounded(site, base)
 
 
 def _bounded_above(site, node):

@@ -289,8 +289,17 @@ def pass_gradient(site):
 
 
 def without_clip(site):
-    """The value without bounds."""
-    for call in site.calls("clip", "clip_by_value", "hard_sigmoid"):
+    """A sigmoid between the bounds, or the value without them."""
+    for call in site.calls("clip", "clip_by_value"):
+        if len(call.args) == 3:
+            value = site.source(call.args[0])
+            low, high = map(site.operand, call.args[1:])
+            soft = f"{low} + ({high} - {low}) * {site.ops('sigmoid')}({value})"
+            yield Rewrite(
+                "map the value into the range with a sigmoid",
+                (site.replace(call, f"({soft})"),),
+                "the value moves smoothly between the bounds, so it differs",
+            )
         if call.args:
             yield Rewrite(
                 "leave the value unbounded",

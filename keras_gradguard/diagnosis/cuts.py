@@ -145,7 +145,7 @@ class Location:
         elif _gives_zeros(cut):
             kind, cause = "zero", "sign" if op.type == "Sign" else FLAT
             if op.has_own_gradient:
-                cause = "unexplained_zero"
+                cause = "zero_custom_gradient"
         elif op.has_own_gradient:
             cause = "custom_gradient"
         types = [value.tensor.op.type for value in cut.path]

@@ -26,6 +26,8 @@ _KERAS_TOO = (
     'this is what Keras means by "Gradients do not exist for variables"; no '
     "`loss` argument is missing"
 )
+# There one is.
+_WITHOUT_LOSS = ("output_without_loss", "loss_left_out")
 _UNSEEN = (
     "this step ran as it was traced, or too late, to be looked at: enter "
     "`watch` before the first call of the step to have the line"
@@ -113,9 +115,8 @@ class MissingGradients:
         findings, left_out = [], ()
         if missing:
             findings += step.answer(explain_missing, tuple(missing))
-            if not is_refused and findings:
-                notes = (*findings[0].notes, _KERAS_TOO)
-                findings[0] = dataclasses.replace(findings[0], notes=notes)
+            if not is_refused:
+                findings = _with_keras_words(findings)
         is_seen = step.evidence.seen is not None
         if not (self._terms_checked or is_refused or is_seen):
             self._terms_checked = True
@@ -138,6 +139,16 @@ class MissingGradients:
             self.reaches = found
         variables = step.model.trainable_variables
         self._log.note_reaches(self._log.paths_of(variables), found)
+
+
+def _with_keras_words(findings):
+    """Answers the warning of Keras that follows, with the first finding."""
+    for number, finding in enumerate(findings):
+        if finding.cause not in _WITHOUT_LOSS:
+            notes = (*finding.notes, _KERAS_TOO)
+            findings[number] = dataclasses.replace(finding, notes=notes)
+            break
+    return findings
 
 
 def _terms_of(step):

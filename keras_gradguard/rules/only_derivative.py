@@ -40,7 +40,7 @@ RULE = Rule(
     name="only-derivative",
     kind="unused",
     matches=lambda finding: finding.cause == "only_derivative",
-    message="the loss depends on derivatives of the output, not on its value",
+    message="the loss uses only derivatives of the output",
     why=(
         "A weight that is added to the output is a constant there: it is "
         "absent from every derivative with respect to the input."
