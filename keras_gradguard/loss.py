@@ -17,6 +17,7 @@ from keras_gradguard.records.kinds import severity_of
 from keras_gradguard.records.report import Report
 
 if backend.unsupported() is None:
+    from keras_gradguard.advice.patches import Patches
     from keras_gradguard.backend.tensorflow.hook.running import running_hook
     from keras_gradguard.backend.tensorflow.internals.batches import tensors_of
     from keras_gradguard.backend.tensorflow.internals.graphs import (
@@ -25,6 +26,9 @@ if backend.unsupported() is None:
         is_eager,
         not_converted,
         tape_is_active,
+    )
+    from keras_gradguard.backend.tensorflow.internals.randomness import (
+        random_state_kept,
     )
     from keras_gradguard.backend.tensorflow.tracing.graphs import is_connected
     from keras_gradguard.backend.tensorflow.tracing.restore import is_examining
@@ -175,7 +179,10 @@ class GradGuardLoss(keras.losses.Loss):
         findings = explain_loss_of_step(step, inner.name)
         lost = {path for f in findings for path in f.variables}
         severity = severity_of(len(lost), len(step.paths))
-        return diagnoses_of(findings, len(step.paths), severity)
+        patches = Patches.of_step(step, random_state_kept)
+        return diagnoses_of(
+            findings, len(step.paths), severity, patches=patches
+        )
 
     def _explain_error(self, error):
         with self._barrier.guarded():
@@ -187,8 +194,10 @@ class GradGuardLoss(keras.losses.Loss):
                     None, None, (), (), backend.step_evidence(None, None)
                 )
             findings = explain_error(step, error)
-            num_variables = len(step.paths)
-            for diagnosis in diagnoses_of(findings, num_variables, "error"):
+            patches = Patches.of_step(step, random_state_kept)
+            for diagnosis in diagnoses_of(
+                findings, len(step.paths), "error", patches=patches
+            ):
                 error.add_note(f"\n{diagnosis}")
 
     def _tell(self, diagnoses):

@@ -4,7 +4,6 @@ import ast
 
 from keras_gradguard.advice.site import Rewrite, call_name
 
-_BOUNDED = "values nearer to the edge than {} are moved by as much"
 # 1 / _EPSILON must be finite in the dtype; 1e-7 is Keras' own epsilon.
 _EPSILON = {"float16": "1e-4", "bfloat16": "1e-4"}
 _LOGS = ("log", "log2", "log10")
@@ -60,7 +59,7 @@ def _shifted(site, node):
     yield Rewrite(
         "add a small number to the argument",
         (site.replace(node, f"{site.operand(node)} + {small}"),),
-        _BOUNDED.format(small),
+        f"the argument is larger by {small}",
     )
 
 
@@ -70,7 +69,7 @@ def _bounded(site, node):
     yield Rewrite(
         "bound the argument from below",
         (site.replace(node, text),),
-        f"values below {small} give the value at {small}, and no gradient",
+        f"values below {small} count as {small} and pass no gradient",
     )
 
 
@@ -94,7 +93,7 @@ def _bounded_above(site, node):
     yield Rewrite(
         "bound the argument from above",
         (site.replace(node, text),),
-        f"values above {largest} give the value there, and no gradient",
+        f"values above {largest} count as {largest} and pass no gradient",
     )
 
 
@@ -105,7 +104,7 @@ def _inside(site, node):
     yield Rewrite(
         "clip the argument inside of -1 to 1",
         (site.replace(node, text),),
-        f"values beyond 1 - {small} give the value there, and no gradient",
+        f"values beyond 1 - {small} count as that and pass no gradient",
     )
 
 
@@ -117,17 +116,17 @@ def _root_of(site, call, reduce, value):
     yield Rewrite(
         "write the root out and add a small number under it",
         (site.replace(call, f"{site.ops('sqrt')}({total} + {small})"),),
-        _BOUNDED.format(small),
+        f"what is under the root is larger by {small}",
     )
 
 
 def _division(site, node, left, right):
-    above, below = site.operand(left), site.operand(right)
+    below = site.operand(right)
     small = _epsilon(site)
     yield Rewrite(
         "add a small number to the divisor",
         (site.replace(right, f"({below} + {small})"),),
-        _BOUNDED.format(small),
+        f"the divisor is larger by {small}",
     )
     yield Rewrite(
         "bound the divisor from below",
@@ -146,7 +145,7 @@ def _division(site, node, left, right):
                 node, f"{name}({site.source(left)}, {site.source(right)})"
             ),
         ),
-        f"a division by 0 gives 0 instead of NaN; {above} / 0 has no gradient",
+        "a division by 0 gives 0 and passes no gradient",
     )
 
 

@@ -34,6 +34,13 @@ class Patches:
         self.isolated = contextlib.nullcontext
         self._known = {}
 
+    @classmethod
+    def of_step(cls, step, isolated):
+        """Returns those of one step, see the attributes."""
+        patches = cls()
+        patches.step, patches.isolated = step, isolated
+        return patches
+
     def about(self, finding, code):
         """Returns the `Help` with a patch that was checked, or `None`.
 

@@ -17,7 +17,7 @@ from keras_gradguard.advice.python_code import (
 )
 from keras_gradguard.advice.site import Rewrite, call_name
 
-_SOFT = "the value becomes a soft one, so the loss differs"
+_SOFT = "a soft value instead of a hard one: the loss differs"
 _COMPARED = {
     **dict.fromkeys(("greater", "greater_equal"), (0, 1)),
     **dict.fromkeys(("less", "less_equal"), (1, 0)),

@@ -53,6 +53,14 @@ class LossTrial:
         return "the prediction got a finite gradient on this batch"
 
 
+def _loss_scale(model):
+    """What the optimizer multiplies the loss by."""
+    optimizer = getattr(model, "optimizer", None)
+    if optimizer is None:
+        return 1.0
+    return float(keras.ops.convert_to_numpy(optimizer.scale_loss(1.0)))
+
+
 def _tried(file, lines, text, verdict):
     names = (("keras", keras),)
     try:
@@ -137,7 +145,7 @@ class StepTrial:
         return now < known if is_addend else now <= known
 
     def _is_finite(self, recorded):
-        arrays = {}
+        arrays, largest = {}, _LARGEST * _loss_scale(self._step.model)
         for variables, gradients in recorded.applied:
             for variable, gradient in zip(variables, gradients, strict=True):
                 arrays[id(variable)] = recorded.graph.oracle.array(gradient)
@@ -150,7 +158,7 @@ class StepTrial:
             if array is None:
                 if path in self._hit:
                     return False
-            elif not np.all(np.abs(array) < _LARGEST):
+            elif not np.all(np.abs(array) < largest):
                 return False
             elif path in self._hit and not np.any(array):
                 return False
