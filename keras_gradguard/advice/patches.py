@@ -64,6 +64,8 @@ class Patches:
         can_run = step is not None and step.data is not None
         if not can_run or step.evidence.seen is not None:
             return None
+        if step.evidence.is_shared:
+            return None
         return StepTrial(step, finding, self.weights)
 
 

@@ -29,11 +29,14 @@ backend gives an object that keeps each answer:
   `LossReach` with norms for each term of the loss.
 - `state_size()`: the bytes of all that a forward pass reads; `has_loops()`:
   whether the model has a loop, which takes long to trace.
+- `renewed()`: evidence of the same step with nothing known of it, for code that
+  was changed; `runs_eagerly`, `has_data` (whether the batch is one of values)
+  and `is_shared` (whether other replicas run the same code at this time).
 - `is_backward_crash(error)`: whether an exception may come from a Python
   function that is cut inside.
 
 The evidence of a loss alone has the `loss`, `traced()`, `rerun()`,
-`recorded()`, `loss_run()` and `failure(...)`, without arguments of a step, and
+`recorded()`, `loss_run()`, `renewed()` and `failure(...)`, without arguments of a step, and
 `state_kept()`, a context that undoes what the loss writes.
 
 The run of a loss has `start`, `targets`, `base`, `gradients`, `is_double`,

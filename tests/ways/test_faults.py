@@ -529,7 +529,7 @@ def test_report_of_no_training():
     report = GradHealthCallback().report
     assert not report.ok
     assert "nothing broken" not in str(report)
-    assert "no `fit`" in report.not_checked
+    assert "has not been used in a `fit`" in report.not_checked
 
 
 def looped(eager, watching=None, **arguments):

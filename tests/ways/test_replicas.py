@@ -156,6 +156,6 @@ def test_dead_layer_is_told_of():
 def test_holding_back_is_said_to_be_impossible():
     """One warning before the first step, and training goes on."""
     model = model_of(OPTIMIZERS["sgd"], False)
-    with pytest.warns(UserWarning, match="several replicas"):
+    with pytest.warns(UserWarning, match="step of 2 replicas"):
         callback, _ = fit(model, on_nonfinite="skip")
     assert "ok" == callback.report.variables[0].status

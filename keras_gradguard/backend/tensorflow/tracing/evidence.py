@@ -5,6 +5,7 @@ The head of `graph.trace` says what each method answers.
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from keras_gradguard.backend.tensorflow.internals.graphs import (
     outermost,
@@ -108,6 +109,12 @@ class StepEvidence(_Evidence):
     def runs_eagerly(self):
         """Whether the step need not be traced."""
         return runs_eagerly(self.model)
+
+    @property
+    def is_shared(self):
+        """Whether other replicas run the same Python code at this time."""
+        num_replicas = tf.distribute.get_strategy().num_replicas_in_sync
+        return tf.executing_eagerly() and num_replicas > 1
 
     @property
     def has_data(self):
