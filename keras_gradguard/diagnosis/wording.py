@@ -6,6 +6,7 @@ import textwrap
 from keras_gradguard import rules
 from keras_gradguard.records.report import Diagnosis
 from keras_gradguard.source.dialect import Dialect
+from keras_gradguard.source.syntax import call_at
 
 
 def diagnoses_of(findings, num_variables, severity, step=None, epoch=None):
@@ -69,7 +70,8 @@ def _diagnosis(rule, finding, num_variables, severity, step, epoch):
         message=rule.message.format(**words),
         why=rule.why,
         help=rule.advice(
-            dataclasses.replace(finding, step=step), Dialect.at(place).spell
+            dataclasses.replace(finding, step=step, call=call_at(place)),
+            Dialect.at(place).spell,
         ),
         file=place.file,
         line=place.line,

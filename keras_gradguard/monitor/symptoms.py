@@ -127,6 +127,7 @@ class Symptoms:
             dataclasses.replace(
                 finding,
                 certainty="suspected",
+                from_start=True,
                 notes=(*finding.notes, _so_far(finding.variables, counts)),
             )
             for finding in explain_zeros(self._step(batch), zero)

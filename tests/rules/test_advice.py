@@ -14,6 +14,7 @@ from keras_gradguard.records.finding import Finding, Place
 from keras_gradguard.rules import RULES
 from keras_gradguard.rules._rule import Remedy
 from keras_gradguard.source.dialect import BACKEND, TENSORFLOW, Dialect
+from keras_gradguard.source.syntax import call_at
 
 every_rule = pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.code)
 # Rules whose advice may name a function that TensorFlow alone has, mostly the
@@ -148,6 +149,7 @@ def findings(rule, file, number=2500):
         )
         fields = {name: pick.choice(all_) for name, all_ in FIELDS.items()}
         op = pick.choice((*rule.ops, *OPS.get(rule.code, ()), None))
+        fields["call"] = call_at(place)
         yield Finding(rule.kind, place=place, op=op, **fields)
 
 
