@@ -768,7 +768,7 @@ PAGES = {
     "    model.fit(x, y)\n",
     ("GG315", 1): _network(
         "x = keras.layers.Dense(3, name='head')(x)",
-        compiled="keras.optimizers.SGD(1e-12), loss='mse'",
+        compiled="keras.optimizers.SGD(1e-9), loss='mse'",
     ),
     ("GG316", 0): _network(
         "x = keras.layers.Dense(3, name='head')(x)", epochs=1
