@@ -6,6 +6,7 @@ import textwrap
 from keras_gradguard import rules
 from keras_gradguard.records.report import Diagnosis
 from keras_gradguard.source.dialect import Dialect
+from keras_gradguard.source.syntax import call_at
 
 
 def diagnoses_of(
@@ -43,7 +44,9 @@ def diagnoses_of(
     found = []
     for rule, finding in merged.values():
         advice = rule.advice(
-            dataclasses.replace(finding, step=step),
+            dataclasses.replace(
+                finding, step=step, call=call_at(finding.place)
+            ),
             Dialect.at(finding.place).spell,
         )
         patch = None

@@ -134,6 +134,7 @@ class Symptoms:
             dataclasses.replace(
                 finding,
                 certainty="suspected",
+                from_start=True,
                 notes=(*finding.notes, note),
             )
             for finding in explain_zeros(self._step(batch), zero, noise or 0.0)

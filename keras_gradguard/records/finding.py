@@ -57,6 +57,7 @@ class Finding:
         notes: Further facts, one sentence each.
         evidence: Figures behind the finding.
         certainty: `"proved"` or `"suspected"`.
+        call: Text of the largest call that begins on the user's line.
         from_start: Whether it has been so since the first record of the
             training; `None` where that is not known.
         step: Training step, or `None`.
@@ -83,6 +84,7 @@ class Finding:
     notes: tuple[str, ...] = ()
     evidence: dict = dataclasses.field(default_factory=dict)
     certainty: str = "proved"
+    call: str = ""
     from_start: bool | None = None
     step: int | None = None
     optimizer: str | None = None

@@ -2,8 +2,6 @@
 
 import re
 
-from keras_gradguard.source.syntax import call_at
-
 
 def in_loss(finding):
     """Returns whether the op runs in no layer."""
@@ -95,7 +93,7 @@ def call(pattern):
     Args:
         pattern: A regular expression; the call may go on for several lines.
     """
-    return lambda finding: bool(re.search(pattern, call_at(finding.place)))
+    return lambda finding: bool(re.search(pattern, finding.call))
 
 
 def optimizer(*names):

@@ -8,7 +8,7 @@ def _remedies(name, type_name):
     """Keeps the input of a function away from -1 and 1."""
     return tuple(
         Remedy(
-            text="keep the input inside the range, not only up to its ends",
+            text="clip inside the range (the gradient is zero outside)",
             before=f"angle = ops.{name}(cosine)",
             after=f"angle = ops.{name}(ops.clip(cosine, -{end}, {end}))",
             when=both(op(type_name), is_its_dtype),
@@ -43,7 +43,7 @@ RULE = Rule(
         *_remedies("arcsin", "Asin"),
         *_remedies("arctanh", "Atanh"),
         Remedy(
-            text="keep the input above 1",
+            text="set a lower bound (the gradient is zero below it)",
             before="angle = ops.arccosh(ratio)",
             after="angle = ops.arccosh(ops.maximum(ratio, 1.001))",
             when=op("Acosh"),

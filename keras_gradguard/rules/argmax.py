@@ -63,6 +63,10 @@ RULE = Rule(
         ),
         Remedy(
             text="use the pooled values; their indices have no gradient",
+            before=(
+                '_, best = tf.nn.max_pool_with_argmax(image, 2, 2, "VALID")'
+            ),
+            after="best = ops.max_pool(image, 2)",
             when=op("MaxPoolWithArgmax"),
         ),
     ),

@@ -48,7 +48,7 @@ RULE = Rule(
         Remedy(
             text="lower the learning rate",
             before="optimizer = keras.optimizers.SGD(0.01)",
-            after="optimizer = keras.optimizers.SGD(1e-6)",
+            after="optimizer = keras.optimizers.SGD(0.001)",
         ),
         Remedy(
             text="clip the norm of all gradients together",

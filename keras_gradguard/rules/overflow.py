@@ -77,7 +77,7 @@ RULE = Rule(
             when=_is_softmax,
         ),
         Remedy(
-            text="bound the exponent",
+            text="bound the exponent (the gradient is zero outside)",
             before="scale = ops.exp(exponent)",
             after="scale = ops.exp(ops.clip(exponent, -10.0, 10.0))",
             when=both(

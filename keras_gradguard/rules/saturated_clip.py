@@ -25,7 +25,7 @@ RULE = Rule(
     ),
     help=(
         Remedy(
-            text="the predictions are logits: say so with from_logits=True",
+            text="if the predictions are logits, use from_logits=True",
             before="keras.losses.BinaryCrossentropy()",
             after="keras.losses.BinaryCrossentropy(from_logits=True)",
             when=calls("binary_crossentropy"),

@@ -25,7 +25,7 @@ RULE = Rule(
     ),
     help=(
         Remedy(
-            text="stop it every few steps only (truncated backpropagation)",
+            text="stop it only every few steps (truncated backpropagation)",
             before="state = ops.stop_gradient(cell(x, state))",
             after=(
                 "state = cell(x, state)\n"

@@ -24,7 +24,7 @@ RULE = Rule(
     ),
     help=(
         Remedy(
-            text="keep the probability between 0 and 1",
+            text="clip inside the range (the gradient is zero outside)",
             before="score = tf.math.ndtri(share)",
             after=(
                 "share = ops.clip(share, 1e-4, 1.0 - 1e-4)\n"

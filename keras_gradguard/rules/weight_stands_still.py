@@ -48,7 +48,7 @@ RULE = Rule(
         ),
         Remedy(
             text="raise the learning rate",
-            before="keras.optimizers.SGD(1e-12)",
+            before="keras.optimizers.SGD(1e-9)",
             after="keras.optimizers.SGD(0.01)",
         ),
     ),
