@@ -36,8 +36,8 @@ backend gives an object that keeps each answer:
   function that is cut inside.
 
 The evidence of a loss alone has the `loss`, `traced()`, `rerun()`,
-`recorded()`, `loss_run()`, `renewed()` and `failure(...)`, without arguments of a step, and
-`state_kept()`, a context that undoes what the loss writes.
+`recorded()`, `loss_run()`, `renewed()` and `failure(...)`, without arguments of
+a step, and `state_kept()`, a context that undoes what the loss writes.
 
 The run of a loss has `start`, `targets`, `base`, `gradients`, `is_double`,
 `has_prints` (arrays, a `Run` and bools), `graph`, `tensors`, `value`,
