@@ -41,6 +41,10 @@ class Patches:
         patches.step, patches.isolated = step, isolated
         return patches
 
+    def forget(self):
+        """Drops the step: its traces, its batch and its weights take room."""
+        self.step, self.weights = None, ()
+
     def about(self, finding, code):
         """Returns the `Help` with a patch that was checked, or `None`.
 

@@ -454,4 +454,6 @@ class TrainingLog:
 
     def close(self):
         """Puts everything on disk and closes the event file."""
+        # It knows the hook, and with it the model.
+        self.patches = Patches()
         self.events.close()

@@ -205,6 +205,7 @@ class Monitor:
         found = self._missing.explain(
             step_of, paths, missing, is_refused, is_told_later
         )
+        self._log.patches.forget()
         if is_told_later:
             self._refused = found
             return True
@@ -285,6 +286,7 @@ class Monitor:
             self._hook.probe.first_bad.clear()
         quiet = self._on_nonfinite == "raise"
         found = self._response.add(found, severity, quiet, kept.step)
+        self._log.patches.forget()
         self._response.act(found, self._on_nonfinite)
 
     def read(self, is_first=False):
@@ -345,6 +347,7 @@ class Monitor:
         self._first.explain(measured, self._symptoms, self._step)
         # A trace takes room; later steps seldom ask for it.
         self._hook.forget_evidence()
+        self._log.patches.forget()
 
     def _explain_figures(self, figures):
         for finding in self._symptoms.explain(figures):
@@ -354,6 +357,7 @@ class Monitor:
                 # Between the steps that it skips a model still learns.
                 severity = "warning"
             self._response.act(self._response.add_broken([finding], severity))
+        self._log.patches.forget()
 
     def _step(self, variables, asked=None):
         evidence = self._hook.evidence(variables if asked is None else asked)

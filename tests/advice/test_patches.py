@@ -7,7 +7,12 @@ import keras
 import numpy as np
 import pytest
 
-from keras_gradguard import GradHealthCallback, check_loss, diagnose
+from keras_gradguard import (
+    GradHealthCallback,
+    GradientBreakError,
+    check_loss,
+    diagnose,
+)
 from keras_gradguard.advice.fix import file_patches, fixed
 from tests.fitting import MODES, NAMES
 
@@ -258,3 +263,19 @@ def test_weights_are_those_of_a_training_without_the_guard(tmp_path):
         plain.get_weights(), guarded.get_weights(), strict=True
     ):
         np.testing.assert_array_equal(one, other)
+
+
+@modes
+def test_nothing_of_the_step_is_kept(eager, tmp_path):
+    """Traces, batches and copies of weights go once the line is known."""
+    for case in ("logarithm", "rounding", "addend"):
+        head, body, *_ = CASES[case]
+        module = module_of(tmp_path, head, body)
+        callback, model = GradHealthCallback(every=1), network(module.loss, 0)
+        model.run_eagerly = eager
+        try:
+            model.fit(X, Y, batch_size=16, verbose=0, callbacks=[callback])
+        except GradientBreakError:
+            assert case == "rounding"
+        patches = callback._log.patches
+        assert (patches.step, patches.weights) == (None, ())
