@@ -7,10 +7,11 @@ import keras
 from keras_gradguard.advice.site import Edit, Rewrite, call_name
 
 _READ_OUT = ("numpy", "item", "tolist")
-_VALUES = ("float", "int", "bool")
+_VALUES = ("float", "int")
 _ARRAYS = ("array", "asarray", "float32", "float64")
 _LARGEST = {"max": "maximum", "min": "minimum"}
 _SAME = "the value stays the same"
+_NOT_WHOLE = "the value is no longer a whole number"
 _RENAMED = {
     "acos": "arccos",
     "asin": "arcsin",
@@ -26,7 +27,9 @@ def leave_numpy(site):
     for nodes in (site.nodes, site.around):
         edits = [e for node in nodes for e in _tensor_code(site, node)]
         if edits:
-            yield Rewrite("use operations on tensors", tuple(edits), _SAME)
+            is_cut_off = any(site.calls("int", nodes=nodes))
+            effect = _NOT_WHOLE if is_cut_off else _SAME
+            yield Rewrite("use operations on tensors", tuple(edits), effect)
 
 
 def keep_tensor(site):

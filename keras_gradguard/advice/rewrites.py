@@ -284,7 +284,7 @@ def pass_gradient(site):
             yield Rewrite(
                 "let the gradient pass here",
                 (site.replace(call, site.operand(call.args[0])),),
-                "the value stays the same",
+                "the value stays the same; check that the stop was not meant",
             )
 
 
