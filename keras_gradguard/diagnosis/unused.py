@@ -4,6 +4,8 @@ import ast
 import collections
 import re
 
+import keras
+
 from keras_gradguard.diagnosis.derivatives import (
     ONLY,
     by_derivative,
@@ -11,6 +13,7 @@ from keras_gradguard.diagnosis.derivatives import (
 )
 from keras_gradguard.graph.edges import edges
 from keras_gradguard.graph.ops import Context, Value, walk
+from keras_gradguard.model.layers import layers_of
 from keras_gradguard.records.finding import Finding, Place
 from keras_gradguard.source.frames import (
     is_users,
@@ -18,6 +21,8 @@ from keras_gradguard.source.frames import (
     place_at,
 )
 from keras_gradguard.source.syntax import tree_of
+
+_MOST_NAMED = 4
 
 
 def early_place(graph, layer, variable):
@@ -76,9 +81,10 @@ def unused_findings(location, numbers):
     """
     groups = collections.defaultdict(list)
     flat, numbers = by_derivative(location, numbers)
+    parts, numbers = _parts_of_models(location, numbers)
     for number in numbers:
         groups[_cause(location, number)].append(number)
-    return flat + [
+    return [*flat, *parts] + [
         Finding(
             kind="unused",
             place=place,
@@ -89,6 +95,54 @@ def unused_findings(location, numbers):
         )
         for (cause, layer, loss, place), members in groups.items()
     ]
+
+
+def _parts_of_models(location, numbers):
+    """Explains the layers of a model of which only some others are called.
+
+    Returns:
+        `(findings, numbers)`: a `Finding` for each such model, and the
+        variables that belong to none.
+    """
+    trace, called = location.trace, set(map(id, location.trace.called))
+    layers = layers_of(location.model) if numbers and location.model else []
+    findings = []
+    for inner in layers:
+        is_model = (
+            isinstance(inner, keras.Model) and inner is not location.model
+        )
+        if not is_model or id(inner) in called:
+            continue
+        own = [x for x in layers_of(inner) if x is not inner]
+        used = [layer for layer in own if id(layer) in called]
+        lost = {id(v) for v in inner.trainable_variables}
+        hit = [n for n in numbers if id(location.variables[n]) in lost]
+        if not used or len(hit) < 2:
+            continue
+        names = ", ".join(f"`{layer.name}`" for layer in used[:_MOST_NAMED])
+        findings.append(
+            Finding(
+                kind="unused",
+                cause="unused_layer",
+                place=_place_of_call(trace, used),
+                layer=inner.name,
+                variables=tuple(location.paths[n] for n in hit),
+                notes=(f"the step calls only {names} of `{inner.name}`",),
+            )
+        )
+        numbers = [n for n in numbers if n not in hit]
+    return findings, numbers
+
+
+def _place_of_call(trace, layers):
+    """The user's line at which one of some layers is called."""
+    for layer, tensors in trace.returned():
+        if any(layer is one for one in layers):
+            for tensor in tensors:
+                place = op_place(tensor.op)
+                if place.line is not None:
+                    return place
+    return Place()
 
 
 def ignoring_loss(trace, name):
