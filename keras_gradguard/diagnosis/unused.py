@@ -104,14 +104,11 @@ def _parts_of_models(location, numbers):
         `(findings, numbers)`: a `Finding` for each such model, and the
         variables that belong to none.
     """
-    trace, called = location.trace, set(map(id, location.trace.called))
-    layers = layers_of(location.model) if numbers and location.model else []
-    findings = []
-    for inner in layers:
-        is_model = (
-            isinstance(inner, keras.Model) and inner is not location.model
-        )
-        if not is_model or id(inner) in called:
+    trace, model = location.trace, location.model
+    called, findings = set(map(id, trace.called)), []
+    for inner in layers_of(model) if numbers and model is not None else ():
+        is_inner = isinstance(inner, keras.Model) and inner is not model
+        if not is_inner or id(inner) in called:
             continue
         own = [x for x in layers_of(inner) if x is not inner]
         used = [layer for layer in own if id(layer) in called]
