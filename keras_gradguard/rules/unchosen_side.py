@@ -44,10 +44,10 @@ RULE = Rule(
         ),
         Remedy(
             text="make the input safe before the op, then select",
-            before="score = ops.where(share > 0, ops.log(share), 0.0)",
+            before="part = ops.where(share > 0, share * ops.log(share), 0.0)",
             after=(
                 "safe = ops.where(share > 0, share, 1.0)\n"
-                "score = ops.where(share > 0, ops.log(safe), 0.0)"
+                "part = ops.where(share > 0, share * ops.log(safe), 0.0)"
             ),
             when=no(_is_division),
         ),

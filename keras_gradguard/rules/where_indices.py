@@ -28,9 +28,9 @@ RULE = Rule(
             when=_is_mask,
         ),
         Remedy(
-            text="select from the prediction itself",
+            text="use how far the score is above the threshold",
             before="picked = cost[y_pred > 0.5]",
-            after="picked = y_pred[y_pred > 0.5]",
+            after="picked = ops.relu(y_pred - 0.5)",
             when=_is_mask,
         ),
         Remedy(

@@ -620,8 +620,8 @@ PAGES = {
     ),
     ("GG227", 2): _loss(
         "share = ops.relu(y_pred)\n"
-        "score = ops.where(share > 0, ops.log(share), 0.0)\n"
-        + _MEAN_OF.format("score")
+        "part = ops.where(share > 0, share * ops.log(share), 0.0)\n"
+        + _MEAN_OF.format("part")
     ),
     ("GG228", 0): _loss(
         "error = y_true - y_pred\ncost = error**1.5\nreturn ops.mean(cost)"
