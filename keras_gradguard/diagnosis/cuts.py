@@ -13,7 +13,10 @@ from keras_gradguard.diagnosis.places import Places, inputs_of
 from keras_gradguard.diagnosis.unused import unused_findings
 from keras_gradguard.graph.flow import Flow, cut_key
 from keras_gradguard.records.finding import Finding
-from keras_gradguard.source.frames import op_place
+from keras_gradguard.source.frames import (
+    op_place,
+    place_of_gradient,
+)
 
 _PLUMBING = frozenset(
     ("Identity", "PartitionedCall", "StatefulPartitionedCall")
@@ -152,6 +155,8 @@ class Location:
         if cut.path[-1].tensor.op is not op:
             types.append(op.type)
         place, notes = self.places.place(op, cut.edge.context)
+        if op.has_own_gradient:
+            place, notes = _place_of_gradient(op, place, notes)
         return Finding(
             kind=kind,
             place=place,
@@ -167,6 +172,16 @@ class Location:
             error=cut.edge.error,
             notes=(*notes, *_also(place, further)),
         )
+
+
+def _place_of_gradient(op, place, notes):
+    """Where a custom gradient returns nothing, and where it is used."""
+    found = place_of_gradient(op.graph.oracle.own_gradient(op))
+    if found.line is None:
+        return place, notes
+    if place.line is not None:
+        notes = (*notes, f"it belongs to the op of line {place.line}")
+    return found, notes
 
 
 def _gives_zeros(cut):

@@ -182,6 +182,8 @@ class Graph:
               its gradient is zero whatever the data are.
             - `constant(tensor)`: the array of a tensor that is a constant,
               `None` for all else.
+            - `own_gradient(op)`: the function that somebody has written for
+              its gradient, `None` where there is none.
             - `finds_length(op, index)`: whether the shape of an output hangs
               on the values that go in.
             - `frames_to_stand_in(op)`: the frames that led to an op which

@@ -108,6 +108,7 @@ class FirstBatch:
         ):
             explained.update(path for f in findings for path in f.variables)
             self._response.act(self._response.add_broken(findings, severity))
+        symptoms.note_explained(explained)
         zero = self._zero(measured, explained)
         for finding in symptoms.always_zero(zero):
             everything = self._model.trainable_variables

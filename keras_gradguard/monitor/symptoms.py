@@ -103,10 +103,17 @@ class Symptoms:
             for finding in explain_zeros(step, zero)
             if finding.cause in ALWAYS_ZERO
         ]
-        hit = {path for finding in found for path in finding.variables}
-        self._asked |= hit
-        self._told |= hit
+        self.note_explained({p for f in found for p in f.variables})
         return found
+
+    def note_explained(self, paths):
+        """Takes note of variables whose gradient is explained already.
+
+        Args:
+            paths: Their paths, a set.
+        """
+        self._asked |= paths
+        self._told |= paths
 
     def zero_so_far(self):
         """Explains gradients that were zero in every record, too few to tell.

@@ -32,13 +32,13 @@ import tensorflow as tf
 @tf.custom_gradient
 def bounded(scores):
     def gradient(upstream):
-        return None
+        return None  # [custom-gradient-none]
 
     return tf.identity(scores), gradient
 
 
 def loss(y_true, y_pred):
-    scores = bounded(y_pred)  # [custom-gradient-none]
+    scores = bounded(y_pred)
     return tf.reduce_mean(tf.square(y_true - scores))
 """,
     good="""\

@@ -23,7 +23,7 @@ class Network(keras.Model):
                 inner.watch(x)
                 energy = self(x)
             force = inner.gradient(energy, x)
-            loss = tf.reduce_mean(tf.square(force + x))
+            loss = keras.ops.mean(keras.ops.square(force + x))
         weights = self.trainable_variables
         self.optimizer.apply(tape.gradient(loss, weights), weights)
         return {"loss": loss}
@@ -48,10 +48,10 @@ RULE = Rule(
     help=(
         Remedy(
             text="add a term with the value itself, such as a boundary loss",
-            before="loss = ops.mean(ops.square(force - target))",
+            before="loss = ops.mean(ops.square(force + x))",
             after=(
-                "loss = ops.mean(ops.square(force - target))\n"
-                "loss += ops.mean(ops.square(energy - known_energy))"
+                "loss = ops.mean(ops.square(force + x))\n"
+                "loss += ops.mean(ops.square(energy))"
             ),
         ),
         Remedy(

@@ -1,5 +1,7 @@
 """From an op or an exception to the user's source line."""
 
+import collections
+import contextlib
 import functools
 import linecache
 import os
@@ -10,6 +12,7 @@ import types
 
 from keras_gradguard.model.layers import trainer_file
 from keras_gradguard.records.finding import Place
+from keras_gradguard.source.syntax import returns_of
 
 
 def translated_frames(error):
@@ -123,6 +126,34 @@ def gradient_function(frames):
         if file.endswith("_grad.py") and not is_users(file):
             return function.strip("_").removesuffix("Grad") or None
     return None
+
+
+def place_of_gradient(function):
+    """Returns where a custom gradient of the user's returns `None`.
+
+    Args:
+        function: What the framework calls for the gradient; it holds the
+            user's function in a closure. `None` for none.
+
+    Returns:
+        The `Place`, empty where no function in it is the user's.
+    """
+    queue, seen = collections.deque([function]), set()
+    while queue:
+        one = queue.popleft()
+        one = getattr(one, "__func__", one)
+        if type(one) is not types.FunctionType or one in seen:
+            continue
+        seen.add(one)
+        code = one.__code__
+        if is_users(code.co_filename):
+            lines = returns_of(code)
+            line = lines[-1] if lines else code.co_firstlineno
+            return place_at(code.co_filename, line, code.co_name)
+        for cell in one.__closure__ or ():
+            with contextlib.suppress(ValueError):
+                queue.append(cell.cell_contents)
+    return Place()
 
 
 def place_at(file, line, function):

@@ -62,6 +62,34 @@ def call_at(place):
     return "".join(linecache.getlines(place.file)[place.line - 1 : last])
 
 
+def returns_of(code):
+    """Returns the lines at which a function returns `None` for something.
+
+    Args:
+        code: The code object of a function or lambda.
+
+    Returns:
+        Line numbers; those of all returns where none names `None`.
+    """
+    found = []
+    for node in ast.walk(tree_of(code.co_filename)):
+        if isinstance(node, ast.Lambda) and node.lineno == code.co_firstlineno:
+            if code.co_name == "<lambda>":
+                found.append(node.body)
+        elif getattr(node, "name", None) == code.co_name and isinstance(
+            node, ast.FunctionDef
+        ):
+            first = min([node.lineno, *(d.lineno for d in node.decorator_list)])
+            if first == code.co_firstlineno:
+                found += [n for n in ast.walk(node) if type(n) is ast.Return]
+    named = [
+        node
+        for node in found
+        if any(getattr(n, "value", 0) is None for n in ast.walk(node))
+    ]
+    return [node.lineno for node in named or found]
+
+
 def names_on(place):
     """Returns the names that the statement on a line uses, a set.
 

@@ -9,6 +9,7 @@ import textwrap
 
 import pytest
 
+from keras_gradguard.advice import patches
 from keras_gradguard.rules import RULES
 from keras_gradguard.source.dialect import TENSORFLOW
 from tests.fitting import skip_on_keras_3_5
@@ -17,6 +18,12 @@ from tests.rules.test_bad_and_good import load, run
 
 # Advice that no change of a few lines can show.
 MOST_WORDS_ONLY = 20
+
+
+@pytest.fixture(autouse=True)
+def _without_patches(monkeypatch):
+    """A checked patch of the line would stand in place of the remedies."""
+    monkeypatch.setattr(patches, "MOST_TRIALS", 0)
 
 
 def cases():

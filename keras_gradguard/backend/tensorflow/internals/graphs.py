@@ -9,6 +9,7 @@ import inspect
 import tensorflow as tf
 from tensorflow.core.framework import attr_value_pb2
 from tensorflow.python.eager import context, record
+from tensorflow.python.framework import ops
 from tensorflow.python.ops import resource_variable_ops
 from tensorflow.python.util import tf_stack
 
@@ -230,6 +231,12 @@ def custom_gradient_name(op):
         return op.get_attr("_gradient_op_type").decode()
     except ValueError:
         return None
+
+
+def custom_gradient_function(op):
+    """Returns the registered function of an op's own gradient, or `None`."""
+    name = custom_gradient_name(op)
+    return None if name is None else ops.gradient_registry.lookup(name)
 
 
 def handles_of(variable):

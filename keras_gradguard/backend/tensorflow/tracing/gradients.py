@@ -10,6 +10,7 @@ from keras_gradguard.backend.tensorflow.internals.eager import (
     pull_back,
 )
 from keras_gradguard.backend.tensorflow.internals.graphs import (
+    custom_gradient_function,
     custom_gradient_name,
     new_graph,
     runs_functions,
@@ -164,6 +165,10 @@ class TracedOracle:
         """Returns the frames to the stand-in for a weight, else none."""
         return frames_to_stand_in(op.frames)
 
+    def own_gradient(self, op):
+        """Returns the function of an op's custom gradient, or `None`."""
+        return custom_gradient_function(op.native)
+
     def constant(self, tensor):
         """Returns the array of a constant, `None` for all else."""
         return tf.get_static_value(tensor.native)
@@ -311,6 +316,10 @@ class RecordedOracle:
     def frames_to_stand_in(self, op):
         """Returns the frames to the stand-in for a weight, else none."""
         return frames_to_stand_in(op.frames)
+
+    def own_gradient(self, op):
+        """Returns the function of an op's custom gradient, or `None`."""
+        return getattr(op.native, "backward", None)
 
     def constant(self, tensor):
         """Returns the array of what no op has made, `None` for all else."""
