@@ -27,7 +27,10 @@ def _without_patches(monkeypatch):
 
 
 def cases():
-    """Yields `(rule, numbers, page)`: the remedies that a page is for."""
+    """Yields `(rule, numbers, page)`: the remedies that a page is for.
+
+    The programs beside those of the rules themselves take four minutes.
+    """
     for rule in RULES:
         numbers = [n for n, r in enumerate(rule.help) if r.before is not None]
         pages = [key for key in PAGES if key[0] == rule.code]
@@ -84,7 +87,11 @@ def shown(diagnosis, remedy):
 @pytest.mark.parametrize(
     ("rule", "numbers", "page"),
     [
-        pytest.param(*case, id=f"{case[0].code}-{'-'.join(map(str, case[1]))}")
+        pytest.param(
+            *case,
+            id=f"{case[0].code}-{'-'.join(map(str, case[1]))}",
+            marks=[pytest.mark.slow] if case[2] != case[0].bad else [],
+        )
         for case in cases()
     ],
 )

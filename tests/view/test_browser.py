@@ -133,7 +133,7 @@ def test_card(cut):
         "op=Round",
         "loss=",
         "help:",
-        "+ level = y_pred",
+        "+     return tf.square(y_true - y_pred)",
         "python -m keras_gradguard explain GG105",
     ):
         assert text in card, text
