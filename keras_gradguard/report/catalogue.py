@@ -30,9 +30,13 @@ def rule_page(rule):
     for title, source in (("bad", rule.bad), ("good", rule.good)):
         if source:
             parts.append(f"{title}:\n{textwrap.indent(source, '    ')}")
+    text = None
     for item in rule.help:
         lines = "".join(f"    {line}\n" for line in change_lines(item))
-        parts.append(_wrap("help: ", item.text) + lines)
+        # The same advice for another op or dtype.
+        title = "" if item.text == text else _wrap("help: ", item.text)
+        text = item.text
+        parts.append(title + lines)
     return "\n\n".join(part.rstrip() for part in parts)
 
 

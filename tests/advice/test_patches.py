@@ -279,3 +279,34 @@ def test_nothing_of_the_step_is_kept(eager, tmp_path):
             assert case == "rounding"
         patches = callback._log.patches
         assert (patches.step, patches.weights) == (None, ())
+
+
+@modes
+def test_functions_keep_their_code(eager, tmp_path):
+    """A `tf.function` that a trial calls keeps no trace of the change."""
+    inner = (
+        "@tf.function\ndef level(scores):\n"
+        "    return tf.reduce_mean(tf.abs(tf.round(scores)))\n\n\n"
+    )
+    module = module_of(
+        tmp_path,
+        TF + inner,
+        "return tf.reduce_mean((y_pred - y_true) ** 2) + level(y_pred)",
+    )
+    scores = np.float32([[0.4, 1.6, 1.0]])
+    weights = []
+    for callbacks in ([], [GradHealthCallback(every=1)]):
+        model = network(module.loss, eager)
+        # The last batch is smaller: its trace is made after the trial.
+        model.fit(X[:24], Y[:24], batch_size=16, verbose=0, callbacks=callbacks)
+        weights.append(model.get_weights())
+    report = callbacks[0].report
+    assert_patched(
+        report,
+        "GG105",
+        "return tf.reduce_mean(tf.abs(scores))",
+        tmp_path / "patched_loss.py",
+    )
+    assert module.level(scores).numpy() == np.float32(1.0)
+    for one, other in zip(*weights, strict=True):
+        np.testing.assert_array_equal(one, other)

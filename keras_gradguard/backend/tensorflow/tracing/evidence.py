@@ -3,10 +3,15 @@
 The head of `graph.trace` says what each method answers.
 """
 
+import contextlib
+
 import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_gradguard.backend.tensorflow.internals.eager import (
+    functions_run_eagerly,
+)
 from keras_gradguard.backend.tensorflow.internals.graphs import (
     outermost,
     replica_variables,
@@ -96,14 +101,22 @@ class StepEvidence(_Evidence):
             is traced then.
     """
 
+    _functions = contextlib.nullcontext
+
     def __init__(self, model, data, seen=None):
         super().__init__(seen)
         self.model = model
         self.data = data
 
     def renewed(self):
-        """Returns the evidence of the same step, with nothing known of it."""
-        return StepEvidence(self.model, self.data)
+        """Returns the evidence of the same step, with nothing known of it.
+
+        The bodies of `tf.function`s become part of its trace: what they keep
+        is the code from before, and may not become that of a moment.
+        """
+        other = StepEvidence(self.model, self.data)
+        other._functions = functions_run_eagerly
+        return other
 
     @property
     def runs_eagerly(self):
@@ -124,7 +137,8 @@ class StepEvidence(_Evidence):
         )
 
     def _trace(self):
-        return trace_of_graph(trace_step(self.model, self.data))
+        with self._functions():
+            return trace_of_graph(trace_step(self.model, self.data))
 
     def traced_with_python_control_flow(self):
         """Returns the `Trace` in which AutoGraph has converted the calls."""
@@ -225,6 +239,8 @@ class LossEvidence(_Evidence):
         y_pred: Its predictions, alike.
     """
 
+    _functions = contextlib.nullcontext
+
     def __init__(self, loss, y_true, y_pred):
         super().__init__()
         self.loss = loss
@@ -232,10 +248,15 @@ class LossEvidence(_Evidence):
 
     def renewed(self):
         """Returns the evidence of the same loss, with nothing known of it."""
-        return LossEvidence(self.loss, *self._given)
+        other = LossEvidence(self.loss, *self._given)
+        other._functions = functions_run_eagerly
+        return other
 
     def _seen(self):
-        return self._once("seen", lambda: trace_loss(self.loss, *self._given))
+        with self._functions():
+            return self._once(
+                "seen", lambda: trace_loss(self.loss, *self._given)
+            )
 
     def _trace(self):
         return trace_of_graph(self._seen())
