@@ -7,6 +7,7 @@ from keras_gradguard.advice.site import Rewrite, call_name
 # 1 / _EPSILON must be finite in the dtype; 1e-7 is Keras' own epsilon.
 _EPSILON = {"float16": "1e-4", "bfloat16": "1e-4"}
 _LOGS = ("log", "log2", "log10")
+_QUANTILES = ("ndtri", "erfinv", "logit", "quantile")
 _GROWING = ("exp", "expm1", "cosh", "sinh")
 _ROOTS = ("sqrt", "rsqrt")
 _ARCS = ("arccos", "arcsin", "acos", "asin")
@@ -95,6 +96,21 @@ def _bounded_above(site, node):
         (site.replace(node, text),),
         f"values above {largest} count as {largest} and pass no gradient",
     )
+
+
+def inside_of_one(site):
+    """Proposes bounds inside of 0 to 1 for the argument of a function."""
+    small = "1e-3" if _epsilon(site) == "1e-4" else "1e-6"
+    for call in site.calls(*_QUANTILES):
+        if call.args:
+            clip, value = site.ops("clip"), site.source(call.args[0])
+            text = f"{clip}({value}, {small}, 1.0 - {small})"
+            yield Rewrite(
+                "clip the argument inside of 0 to 1",
+                (site.replace(call.args[0], text),),
+                f"values beyond {small} from an end count as that and pass no "
+                "gradient",
+            )
 
 
 def _inside(site, node):

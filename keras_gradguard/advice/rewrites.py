@@ -6,7 +6,7 @@ that does not fit the code, or does not help, costs a trial and no trust.
 
 import ast
 
-from keras_gradguard.advice.finite_values import finite
+from keras_gradguard.advice.finite_values import finite, inside_of_one
 from keras_gradguard.advice.python_code import (
     call_model,
     keep_result,
@@ -48,7 +48,7 @@ def soften_comparisons(site):
     text = "use sigmoids instead of the comparisons"
     if len(edits) > 1:
         yield Rewrite(text, edits, _SOFT)
-    everywhere = _softened(site, site.around)
+    everywhere = _softened(site, site.around) + _blended(site)
     if len(everywhere) > len(edits):
         yield Rewrite(text, everywhere, _SOFT)
 
@@ -60,6 +60,19 @@ def _softened(site, nodes):
         for node in nodes
         if (soft := _soft(site, node)) is not None
     )
+
+
+def _blended(site):
+    """The choices by a comparison that has a name, as sums of both sides."""
+    edits = []
+    for call in site.calls("where", nodes=site.around):
+        if len(call.args) == 3 and isinstance(call.args[0], ast.Name):
+            made = site.assigned(call.args[0].id)
+            if len(made) == 1 and _soft(site, made[0]) is not None:
+                name, one, other = map(site.operand, call.args)
+                text = f"({other} + {name} * ({one} - {other}))"
+                edits.append(site.replace(call, text))
+    return tuple(edits)
 
 
 def _soft(site, node):
@@ -357,6 +370,19 @@ def sum_by_segment(site):
             )
 
 
+def pass_upstream(site):
+    """The gradient that came in where a custom gradient returns nothing."""
+    for node in site.nodes:
+        if isinstance(node, ast.Return) and len(site.parameters) == 1:
+            (upstream,) = site.parameters
+            if not isinstance(node.value, ast.Tuple):
+                yield Rewrite(
+                    "pass the gradient through unchanged",
+                    (site.replace(node, f"return {upstream}"),),
+                    "the value stays the same",
+                )
+
+
 _PROPOSALS = {
     "GG101": (leave_numpy,),
     "GG102": (match_by_probability, soften_comparisons),
@@ -376,6 +402,9 @@ _PROPOSALS = {
     "GG203": (without_clip,),
     "GG205": (other_axis, sigmoid_of_one_unit),
     "GG304": (keep_result,),
+    "GG122": (pass_upstream,),
+    "GG210": (pass_upstream,),
+    "GG241": (soften_comparisons,),
     "GG223": (finite,),
     "GG224": (finite,),
     "GG225": (finite,),
@@ -383,5 +412,5 @@ _PROPOSALS = {
     "GG227": (finite,),
     "GG228": (finite,),
     "GG229": (finite,),
-    "GG230": (finite,),
+    "GG230": (finite, inside_of_one),
 }

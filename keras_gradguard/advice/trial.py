@@ -1,10 +1,14 @@
 """Runs a step with a change of the user's code, and says whether it helps."""
 
+import dataclasses
+
 import keras
 import numpy as np
 
 from keras_gradguard.diagnosis.addends import explain_addends
 from keras_gradguard.diagnosis.cuts import Location
+from keras_gradguard.diagnosis.jumps import jumps_of
+from keras_gradguard.diagnosis.questions import jumps_of_losses
 from keras_gradguard.diagnosis.shares import explain_addends_of_loss
 from keras_gradguard.records.text import counted
 from keras_gradguard.source.swap import swapped
@@ -50,6 +54,10 @@ class LossTrial:
             return None
         if explain_addends_of_loss(evidence).findings:
             return None
+        if self._finding.kind == "discontinuous":
+            subject = evidence.loss_run()
+            if subject is None or jumps_of(subject, evidence.loss.name):
+                return None
         return "the prediction got a finite gradient on this batch"
 
 
@@ -114,12 +122,21 @@ class StepTrial:
                 return None
         elif not evidence.runs_eagerly:
             return None
+        is_jump = self._finding.kind == "discontinuous"
+        if is_jump and self._still_jumps(evidence):
+            return None
         if not evidence.has_data:
             return f"a gradient reaches {self._count()}"
         recorded = evidence.recorded(self._weights)
         if recorded.error is not None or not self._is_finite(recorded):
             return None
         return f"{self._count()} got a finite gradient on this batch"
+
+    def _still_jumps(self, evidence):
+        step = dataclasses.replace(self._step, evidence=evidence)
+        return not evidence.has_data or jumps_of_losses(
+            step, evidence.runs_eagerly
+        )
 
     def _is_connected(self, trace):
         """Whether each variable that was hit is reached, and no other lost."""

@@ -288,7 +288,7 @@ def explain_jumps(step, graph=None):
         A list of `Finding`s.
     """
     if runs_eagerly(step.model):
-        return _jumps_of(step)
+        return jumps_of_losses(step)
     if graph is None:
         return []
     return list(step.answer(_jumps_in, weakref.ref(graph)))
@@ -296,10 +296,16 @@ def explain_jumps(step, graph=None):
 
 def _jumps_in(step, graph):
     own = step.evidence.adapted(graph())
-    return _jumps_of(step, False) if holds_condition(own) else []
+    return jumps_of_losses(step, False) if holds_condition(own) else []
 
 
-def _jumps_of(step, is_eager=True):
+def jumps_of_losses(step, is_eager=True):
+    """Says where the losses of a step jump, whatever its graph shows.
+
+    Args:
+        step: The `Step`, its `data` a batch.
+        is_eager: Whether a Python `if` on numbers may choose as well.
+    """
     findings = []
     for call in step.evidence.loss_calls():
         code = getattr(call.function, "__code__", None)

@@ -7,6 +7,10 @@ import sys
 import tempfile
 import types
 
+# From a name of a module to the function behind its decorators.
+_DEPTH, _MOST_OBJECTS = 6, 50_000
+_OTHERS = (types.ModuleType, types.CodeType, str, bytes, int, float)
+
 
 class NotSwapped(Exception):
     """The other text does not have the functions that the file has."""
@@ -71,13 +75,24 @@ def _functions(file):
 
 
 def _defined(file):
-    """What a module holds: after `gc.freeze` the collector shows nothing."""
+    """What a module holds: after `gc.freeze` the collector shows nothing.
+
+    Decorated functions are held by closures, partials and the like.
+    """
     for module in list(sys.modules.values()):
-        if getattr(module, "__file__", None) == file:
-            for one in list(vars(module).values()):
-                yield one
-                if isinstance(one, type):
-                    yield from list(vars(one).values())
+        if getattr(module, "__file__", None) != file:
+            continue
+        found, seen = [list(vars(module).values())], set()
+        for _ in range(_DEPTH):
+            found = [
+                one
+                for one in gc.get_referents(*found)
+                if id(one) not in seen and not isinstance(one, _OTHERS)
+            ]
+            seen.update(map(id, found))
+            yield from found
+            if len(seen) > _MOST_OBJECTS:
+                break
 
 
 def _holds(code, line):

@@ -116,6 +116,14 @@ CASES = {
         "return ops.mean(ops.where(good, part * ops.log("
         "ops.where(good, part, ops.ones_like(part))), part))",
     ),
+    "jump": (
+        OPS,
+        "error = ops.abs(y_true - y_pred)\n"
+        "    far = error > 1.0\n"
+        "    return ops.mean(ops.where(far, 3.0 * error, error))",
+        "GG241",
+        "far = ops.sigmoid(10.0 * (error - 1.0))",
+    ),
     "addend": (
         OPS,
         "soft = ops.mean(ops.square(y_pred - y_true))\n"
