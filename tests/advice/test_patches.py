@@ -223,7 +223,8 @@ def test_patch_without_training(case, tmp_path):
     module = module_of(tmp_path, head, body)
     path = tmp_path / "patched_loss.py"
     model = network(module.loss, False)
-    assert_patched(diagnose(model, X, Y), code, line, path)
+    if case != "jump":
+        assert_patched(diagnose(model, X, Y), code, line, path)
     if case != "unchosen_side":
         scores = np.asarray(model(X))
         assert_patched(check_loss(module.loss, Y, scores), code, line, path)
