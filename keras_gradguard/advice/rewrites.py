@@ -26,6 +26,7 @@ _ORDERS = {
     **dict.fromkeys((ast.Gt, ast.GtE), (0, 1)),
     **dict.fromkeys((ast.Lt, ast.LtE), (1, 0)),
 }
+_ZEROS, _ONES = ("0", "0.0", "0."), ("1", "1.0", "1.")
 _ROUNDING = ("round", "rint", "floor", "ceil", "trunc")
 
 
@@ -70,9 +71,15 @@ def _blended(site):
             made = site.assigned(call.args[0].id)
             if len(made) == 1 and _soft(site, made[0]) is not None:
                 name, one, other = map(site.operand, call.args)
-                text = f"({other} + {name} * ({one} - {other}))"
-                edits.append(site.replace(call, text))
+                edits.append(site.replace(call, _mixed(name, one, other)))
     return tuple(edits)
+
+
+def _mixed(share, one, other):
+    """The text of one value where a share is 1, and of another where it is 0."""
+    if other in _ZEROS:
+        return share if one in _ONES else f"{share} * {one}"
+    return f"({other} + {share} * ({one} - {other}))"
 
 
 def _soft(site, node):
@@ -108,7 +115,7 @@ def _with_holder(site, node, soft):
         return holder, soft
     if name == "where" and len(holder.args) == 3:
         one, other = map(site.operand, holder.args[1:])
-        return holder, f"({other} + {soft} * ({one} - {other}))"
+        return holder, _mixed(soft, one, other)
     if name == "count_nonzero":
         rest = [site.source(one) for one in holder.args[1:]]
         rest += [

@@ -42,7 +42,7 @@ CASES = {
         "hit = keras.ops.where(y_pred > 0.5, 1.0, 0.0)\n"
         "    return keras.ops.mean(hit - y_true)",
         "GG102",
-        "hit = (0.0 + keras.ops.sigmoid(10.0 * (y_pred - 0.5)) * (1.0 - 0.0))",
+        "hit = keras.ops.sigmoid(10.0 * (y_pred - 0.5))",
     ),
     "match": (
         OPS,
