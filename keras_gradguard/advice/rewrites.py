@@ -76,9 +76,9 @@ def _blended(site):
 
 
 def _mixed(share, one, other):
-    """The text of one value where a share is 1, and of another where it is 0."""
+    """The text of one value where a share is 1, of another where it is 0."""
     if other in _ZEROS:
-        return share if one in _ONES else f"{share} * {one}"
+        return share if one in _ONES else f"({share} * {one})"
     return f"({other} + {share} * ({one} - {other}))"
 
 
