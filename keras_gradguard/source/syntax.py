@@ -90,6 +90,30 @@ def returns_of(code):
     return [node.lineno for node in named or found]
 
 
+def assigned_by_call(place, name, called):
+    """Returns the line at which a call assigned a name, the last one above.
+
+    Args:
+        place: The user's line.
+        name: A name that the line uses.
+        called: Last parts of the names of the functions that count.
+
+    Returns:
+        The line, `None` if something else assigned the name last.
+    """
+    found = [
+        node
+        for node in ast.walk(tree_of(place.file))
+        if isinstance(node, ast.Assign)
+        and node.lineno <= place.line
+        and any(getattr(t, "id", None) == name for t in node.targets)
+    ]
+    last = max(found, key=lambda node: node.lineno, default=None)
+    if last is None or not isinstance(last.value, ast.Call):
+        return None
+    return last.lineno if called_name(last.value) in called else None
+
+
 def names_on(place):
     """Returns the names that the statement on a line uses, a set.
 

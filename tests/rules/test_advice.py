@@ -29,6 +29,7 @@ TENSORFLOW_ONLY = {
     "GG116": "tf.numpy_function, tf.py_function",
     "GG117": "tf.strings",
     "GG120": "tf.GradientTape",
+    "GG126": "tf.GradientTape",
     "GG124": "tf.nn.ctc_greedy_decoder",
     "GG223": "tf.math.xlogy",
     "GG230": "tf.math.ndtri",

@@ -62,6 +62,9 @@ CAUSES = {
     "other_variables": "GG313",
     "trainable_changed": "GG314",
     "frozen": "GG316",
+    "no_derivative": "GG126",
+    "flat_derivative": "GG212",
+    "only_derivative": "GG310",
 }
 # What is wrong there stands in no line of the model or the loss.
 WITHOUT_LINE = ("GG207", "GG221", "GG261", "GG262", "GG306", "GG311", "GG316")

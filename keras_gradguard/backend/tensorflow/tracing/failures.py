@@ -11,11 +11,14 @@ from keras_gradguard.graph.ops import Graph
 from keras_gradguard.records.finding import Finding
 from keras_gradguard.source.frames import (
     frames_of_error,
+    is_users,
     library_calls,
+    place_at,
     user_place,
 )
 from keras_gradguard.source.syntax import (
     REBUILDERS,
+    assigned_by_call,
     called_name,
     calls_in,
     names_on,
@@ -70,6 +73,9 @@ def failure_finding(error, any_error=False):
     is_lookup = isinstance(error, LookupError) or "LookupError" in str(error)
     if is_lookup and lookup:
         return _unregistered(error, lookup.group(1))
+    unwatched = _without_derivative(error)
+    if unwatched is not None:
+        return unwatched
     frames = frames_of_error(error)
     place = user_place(frames)
     cause = _cause(error)
@@ -90,6 +96,42 @@ def failure_finding(error, any_error=False):
         error=str(error),
         certainty="proved" if cause else "suspected",
     )
+
+
+_NONE = re.compile(r"\bNone(Type)?\b")
+_DERIVATIVES = ("gradient", "jacobian", "batch_jacobian")
+
+
+def _without_derivative(error):
+    """The `Finding` of a derivative that is `None` and is computed with.
+
+    The value is looked up where the line failed; what assigned it must be a
+    call of a tape's.
+    """
+    if not isinstance(error, (TypeError, ValueError)):
+        return None
+    if not _NONE.search(str(error)):
+        return None
+    for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
+        code = frame.f_code
+        if not is_users(code.co_filename):
+            continue
+        place = place_at(code.co_filename, line, code.co_name)
+        for name in sorted(names_on(place)):
+            if frame.f_locals.get(name, error) is not None:
+                continue
+            made = assigned_by_call(place, name, _DERIVATIVES)
+            if made is not None:
+                return Finding(
+                    kind="disconnected",
+                    cause="no_derivative",
+                    place=place_at(code.co_filename, made, code.co_name),
+                    exception=type(error).__name__,
+                    error=str(error),
+                    notes=(f"`{name}` is `None` in line {line}",),
+                )
+        return None
+    return None
 
 
 def _unregistered(error, op_type):
