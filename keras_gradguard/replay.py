@@ -7,10 +7,14 @@ import sys
 
 import keras
 
+from keras_gradguard.advice.patches import Patches
 from keras_gradguard.backend import step_evidence
 from keras_gradguard.backend.tensorflow.internals.batches import (
     loaded,
     unpacked,
+)
+from keras_gradguard.backend.tensorflow.internals.randomness import (
+    random_state_kept,
 )
 from keras_gradguard.backend.tensorflow.tracing.restore import state_restored
 from keras_gradguard.diagnosis.questions import explain_nonfinite
@@ -56,9 +60,9 @@ def replay_incident(folder, model):
         )
     evidence = step_evidence(made, incident.batch)
     step = Step(made, incident.batch, trained, incident.paths, evidence)
-    weights = zip(variables, incident.weights, strict=False)
+    weights = tuple(zip(variables, incident.weights, strict=False))
     found = explain_nonfinite(
-        step, incident.hit, tuple(weights), incident.mode == "xla"
+        step, incident.hit, weights, incident.mode == "xla"
     )
     notes = (*incident.notes, replay_note(folder))
     found = [dataclasses.replace(f, notes=(*f.notes, *notes)) for f in found]
@@ -68,6 +72,7 @@ def replay_incident(folder, model):
         severity_of(len(incident.hit), len(incident.paths)),
         step=incident.step,
         epoch=incident.epoch,
+        patches=Patches.of_step(step, random_state_kept, weights),
     )
     return Report(diagnoses=diagnoses, step=incident.step)
 

@@ -35,10 +35,11 @@ class Patches:
         self._known = {}
 
     @classmethod
-    def of_step(cls, step, isolated):
+    def of_step(cls, step, isolated, weights=()):
         """Returns those of one step, see the attributes."""
         patches = cls()
         patches.step, patches.isolated = step, isolated
+        patches.weights = weights
         return patches
 
     def forget(self):
