@@ -105,7 +105,10 @@ class Site:
             return False
         if isinstance(node, ast.expr):
             return not isinstance(node, ast.Lambda)
-        return isinstance(node, (ast.If, ast.Assign, ast.AugAssign, ast.Return))
+        if isinstance(node, ast.If):
+            # One around the line is another matter.
+            return node.lineno == self.line
+        return isinstance(node, (ast.Assign, ast.AugAssign, ast.Return))
 
     def parent(self, node):
         """Returns the node around another one, `None` for the module."""
