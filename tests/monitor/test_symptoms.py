@@ -327,7 +327,7 @@ def test_presets_and_figures():
     for wrong, text in (
         ("pytorch", "default, sagemaker, autotrainer, deepchecker"),
         ({"patiense": 3}, "did you mean 'patience'"),
-        ({"patience": 0}, "at least 1"),
+        ({"patience": 0}, "must be a positive integer"),
         ({"exploding_mean": "big"}, "must be a number"),
         (7, "name of a preset or a dict"),
     ):
