@@ -2,6 +2,7 @@
 
 import contextlib
 import gc
+import linecache
 import os
 import sys
 import tempfile
@@ -44,6 +45,8 @@ def swapped(file, lines, text, names=()):
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as end:
         # AutoGraph and tracebacks read the source where the code says it is.
         path = os.path.join(folder, os.path.basename(file) or "cell.py")
+        # A text that stays there is taken for a cell of a notebook.
+        end.callback(linecache.cache.pop, path, None)
         with open(path, "w", encoding="utf-8") as other:
             other.write(text)
         made = _codes(compile(text, path, "exec", dont_inherit=True))

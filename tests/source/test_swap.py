@@ -1,6 +1,7 @@
 """Functions run from another text of their file for a moment."""
 
 import importlib.util
+import linecache
 import sys
 
 import pytest
@@ -85,6 +86,18 @@ def test_code_is_exchanged_and_put_back(old, new, before, within, module):
     ):
         raise ZeroDivisionError
     assert before == value()
+
+
+def test_other_text_is_forgotten(module):
+    """Nothing that looks for the user's code finds it afterwards."""
+    other = TEXT.replace("x + 10", "x / 0")
+    known = dict(linecache.cache)
+    line = line_of("x + 10")
+    with swapped(module.__file__, [line], other):
+        path = module.Thing.method.__code__.co_filename
+        assert "x / 0" in linecache.getlines(path)[line - 1]
+        assert path not in known
+    assert path not in linecache.cache
 
 
 def test_names_are_lent(module):
