@@ -328,7 +328,7 @@ def test_presets_and_figures():
         ("pytorch", "default, sagemaker, autotrainer, deepchecker"),
         ({"patiense": 3}, "did you mean 'patience'"),
         ({"patience": 0}, "must be a positive integer"),
-        ({"exploding_mean": "big"}, "must be a number"),
+        ({"exploding_mean": "big"}, "must be a non-negative number"),
         (7, "name of a preset or a dict"),
     ):
         with pytest.raises(ValueError, match=text):

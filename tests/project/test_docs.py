@@ -9,6 +9,7 @@ import configparser
 import contextlib
 import importlib
 import inspect
+import linecache
 import os
 import pathlib
 import re
@@ -86,6 +87,8 @@ def output_of_example():
         pathlib.Path("train.py").write_text(code, encoding="utf-8")
         with pytest.raises(GradientBreakError) as caught:
             runpy.run_path("train.py")
+    # A text that is in no file any more is taken for a cell of a notebook.
+    linecache.clearcache()
     said, _ = str(caught.value).split("\n\nKeras says: ")
     return f"```\n{said.strip()}\n```\n"
 
