@@ -2,7 +2,8 @@
 
 import ast
 
-from keras_gradguard.advice.site import Rewrite, call_name
+from keras_gradguard.advice.site import SAME, Rewrite
+from keras_gradguard.source.reachable import called
 
 # 1 / _EPSILON must be finite in the dtype; 1e-7 is Keras' own epsilon.
 _EPSILON = {"float16": "1e-4", "bfloat16": "1e-4"}
@@ -31,7 +32,7 @@ def finite(site):
 
 
 def _call(site, call):
-    name, first = call_name(call), call.args[0]
+    name, first = called(call), call.args[0]
     if name in _LOGS or name in _ROOTS:
         yield from _shifted(site, first)
         yield from _bounded(site, first)
@@ -178,7 +179,7 @@ def _stable_form(site):
                 value = site.source(inner.right.args[0])
                 yield _stable(site, call, f"{site.ops('softplus')}({value})")
             continue
-        name = call_name(inner)
+        name = called(inner)
         rest = ", ".join(
             [site.source(one) for one in inner.args]
             + [f"{k.arg}={site.source(k.value)}" for k in inner.keywords]
@@ -187,7 +188,7 @@ def _stable_form(site):
             yield _stable(site, call, f"{site.ops(stable[name])}({rest})")
         if name in ("sum", "reduce_sum") and inner.args:
             first = inner.args[0]
-            if isinstance(first, ast.Call) and call_name(first) == "exp":
+            if isinstance(first, ast.Call) and called(first) == "exp":
                 value = site.source(first.args[0])
                 rest = [
                     f"{k.arg}={site.source(k.value)}" for k in inner.keywords
@@ -204,7 +205,7 @@ def _is_one_plus_exp(node):
         and isinstance(node.left, ast.Constant)
         and node.left.value == 1
         and isinstance(node.right, ast.Call)
-        and call_name(node.right) == "exp"
+        and called(node.right) == "exp"
     )
 
 
@@ -213,7 +214,7 @@ def _stable(site, call, text):
     return Rewrite(
         f"use `{name}`, which is stable for large numbers",
         (site.replace(call, text),),
-        "the value stays the same where it was finite",
+        f"{SAME} where it was finite",
     )
 
 
@@ -237,7 +238,7 @@ def _safe_side(site):
                 yield Rewrite(
                     "make the argument safe where its result is not chosen",
                     (site.replace(risky, safe),),
-                    "the value stays the same",
+                    SAME,
                 )
 
 
@@ -248,7 +249,7 @@ def _risky(node):
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Pow):
         return node.left
     if isinstance(node, ast.Call) and node.args:
-        name = call_name(node)
+        name = called(node)
         if name in (*_LOGS, *_ROOTS, *_ARCS, *_POWERS):
             return node.args[0]
         if name in _DIVISIONS:

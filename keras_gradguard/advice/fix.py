@@ -32,7 +32,8 @@ def fixed(file, patches):
 
     Args:
         file: Path of the file.
-        patches: `Patch`es of it; of two that change one line the first wins.
+        patches: `Patch`es of it, each of which was checked by itself; of two
+            that change one line the first is taken, and of the other nothing.
 
     Returns:
         `(old, new)`.
@@ -44,21 +45,24 @@ def fixed(file, patches):
     if not file.endswith(".py"):
         raise ValueError(f"{file} is no Python file, so it is left alone")
     text, _ = _read(file)
-    universal = text.replace("\r\n", "\n").replace("\r", "\n")
+    lines = list(io.StringIO(text, newline=""))
+    # Python's cache of lines ends the last one, whatever the file does.
+    universal = "".join(line.rstrip("\r\n") + "\n" for line in lines)
     if any(patch.digest != digest_of(universal) for patch in patches):
         raise ValueError(
             f"{file} has changed since its patches were checked; run the "
             "training again for new ones"
         )
-    lines, taken = text.splitlines(keepends=True), set()
-    end = "\r\n" if "\r\n" in text else "\n"
-    changes = [change for patch in patches for change in patch.changes]
-    chosen = []
-    for line, old, new in changes:
-        numbers = set(range(line, line + max(1, len(old))))
+    end, chosen, taken = "\r\n" if "\r\n" in text else "\n", [], set()
+    for patch in patches:
+        numbers = {
+            number
+            for line, old, _ in patch.changes
+            for number in range(line, line + max(1, len(old)))
+        }
         if not numbers & taken:
             taken |= numbers
-            chosen.append((line, old, new))
+            chosen += patch.changes
     for line, old, new in sorted(chosen, reverse=True):
         found = [text.rstrip("\r\n") for text in lines[line - 1 :][: len(old)]]
         if found != list(old):

@@ -43,7 +43,7 @@ class Patches:
         return patches
 
     def forget(self):
-        """Drops the step: its traces, its batch and its weights take room."""
+        """Drops the step: its traces, batch and weights use memory."""
         self.step, self.weights = None, ()
 
     def about(self, finding, code):
@@ -80,7 +80,7 @@ def checked_help(finding, code, trial):
     Args:
         finding: A `Finding`.
         code: Code of the rule that explains it.
-        trial: Has `check(text, lines)`, see `StepTrial`.
+        trial: Has `check(text, lines, keeps_value)`, see `StepTrial`.
 
     Returns:
         A `Help` with the user's own lines before and after, and a `Patch`.
@@ -93,7 +93,9 @@ def checked_help(finding, code, trial):
             return None
         text = edited(site.text, rewrite.edits)
         lines = [line for line, *_ in changes_between(site.text, text)]
-        found = trial.check(text, lines) if lines else None
+        if not lines:
+            continue
+        found = trial.check(text, lines, rewrite.keeps_value)
         if found is not None:
             return _help(site, rewrite, text, found)
     return None
@@ -126,7 +128,7 @@ def changes_between(old, new):
         A tuple of `(line, old lines, new lines)`: the number of the first
         line that goes, from 1, and tuples of lines without their ends.
     """
-    before, after = old.splitlines(), new.splitlines()
+    before, after = old.split("\n"), new.split("\n")
     matcher = difflib.SequenceMatcher(None, before, after, autojunk=False)
     return tuple(
         (begin + 1, tuple(before[begin:end]), tuple(after[first:last]))

@@ -4,13 +4,13 @@ import ast
 
 import keras
 
-from keras_gradguard.advice.site import Edit, Rewrite, call_name
+from keras_gradguard.advice.site import SAME, Edit, Rewrite
+from keras_gradguard.source.reachable import called
 
 _READ_OUT = ("numpy", "item", "tolist")
 _VALUES = ("float", "int")
 _ARRAYS = ("array", "asarray", "float32", "float64")
 _LARGEST = {"max": "maximum", "min": "minimum"}
-_SAME = "the value stays the same"
 _NOT_WHOLE = "the value is no longer a whole number"
 _RENAMED = {
     "acos": "arccos",
@@ -28,7 +28,7 @@ def leave_numpy(site):
         edits = [e for node in nodes for e in _tensor_code(site, node)]
         if edits:
             is_cut_off = any(site.calls("int", nodes=nodes))
-            effect = _NOT_WHOLE if is_cut_off else _SAME
+            effect = _NOT_WHOLE if is_cut_off else SAME
             yield Rewrite("use operations on tensors", tuple(edits), effect)
 
 
@@ -41,14 +41,14 @@ def keep_tensor(site):
             for node in site.nodes:
                 if node is not call:
                     edits += _tensor_code(site, node)
-            yield Rewrite("use the tensor itself", tuple(edits), _SAME)
+            yield Rewrite("use the tensor itself", tuple(edits), SAME)
 
 
 def _tensor_code(site, node):
     """The edits that make one node an operation on tensors."""
     if not isinstance(node, ast.Call):
         return
-    name, function = call_name(node), node.func
+    name, function = called(node), node.func
     if isinstance(function, ast.Attribute):
         holder = function.value
         if name in _READ_OUT and not node.args:
@@ -64,9 +64,7 @@ def _tensor_code(site, node):
             if hasattr(keras.ops, known):
                 yield site.replace(function, site.ops(known))
             return
-        is_read = (
-            isinstance(holder, ast.Call) and call_name(holder) in _READ_OUT
-        )
+        is_read = isinstance(holder, ast.Call) and called(holder) in _READ_OUT
         if is_read and hasattr(keras.ops, str(name)):
             value = site.source(holder.func.value)
             rest = [value, *map(site.source, node.args)]
@@ -86,7 +84,10 @@ def _cut(site, kept, node):
 def _without_call(site, call):
     """Leaves the first argument in place of a call."""
     whole, kept = site.replace(call, ""), site.replace(call.args[0], "")
-    is_alone = not isinstance(site.parent(call), (ast.BinOp, ast.UnaryOp))
+    holder = site.parent(call)
+    is_alone = isinstance(holder, (ast.Assign, ast.Return, ast.keyword)) or (
+        isinstance(holder, ast.Call) and call in holder.args
+    )
     if is_alone or site.operand(call.args[0]) == site.source(call.args[0]):
         yield Edit(whole.start, kept.start, "")
         yield Edit(kept.end, whole.end, "")
@@ -110,11 +111,11 @@ def on_tensors(site):
         text = _as_operation(site, node)
         if text is not None:
             edits.append(site.replace(node, text))
-            yield Rewrite("use an operation on tensors", (edits[-1],), _SAME)
+            yield Rewrite("use an operation on tensors", (edits[-1],), SAME)
         elif isinstance(node, ast.If):
             yield from _without_if(site, node)
     if len(edits) > 1:
-        yield Rewrite("use operations on tensors", tuple(edits), _SAME)
+        yield Rewrite("use operations on tensors", tuple(edits), SAME)
 
 
 def _as_operation(site, node):
@@ -160,7 +161,7 @@ def without_wrapper(site):
         edits = [site.replace(call, f"{name}({inside})")]
         for node in site.nodes_of_function(name):
             edits += _tensor_code(site, node)
-        yield Rewrite("call the function on tensors", tuple(edits), _SAME)
+        yield Rewrite("call the function on tensors", tuple(edits), SAME)
 
 
 def call_model(site):
@@ -219,7 +220,7 @@ def _without_if(site, node):
     last = other if not node.orelse else node
     edit = site.replace(node, text)
     edit = Edit(edit.start, site.replace(last, "").end, text)
-    yield Rewrite("choose with `where` instead of `if`", (edit,), _SAME)
+    yield Rewrite("choose with `where` instead of `if`", (edit,), SAME)
 
 
 def _without_else(site, node):
@@ -242,4 +243,4 @@ def _without_else(site, node):
     chosen = f"{site.ops('where')}({site.source(node.test)}, {value}"
     text = f"{name.id} = {chosen}, {name.id})"
     edit = site.replace(node, text)
-    yield Rewrite("choose with `where` instead of `if`", (edit,), _SAME)
+    yield Rewrite("choose with `where` instead of `if`", (edit,), SAME)

@@ -15,7 +15,8 @@ from keras_gradguard.advice.python_code import (
     on_tensors,
     without_wrapper,
 )
-from keras_gradguard.advice.site import Rewrite, call_name
+from keras_gradguard.advice.site import SAME, Rewrite
+from keras_gradguard.source.reachable import called
 
 _SOFT = "a soft value instead of a hard one: the loss differs"
 _COMPARED = {
@@ -86,7 +87,7 @@ def _soft(site, node):
     """The text of a comparison between 0 and 1, `None` for all else."""
     if isinstance(node, ast.Call) and node.args:
         values = [_soft(site, one) or site.operand(one) for one in node.args]
-        name = call_name(node)
+        name = called(node)
         if name == "logical_not":
             return f"(1.0 - {values[0]})"
         if name in ("logical_and", "logical_or") and len(values) == 2:
@@ -110,7 +111,7 @@ def _with_holder(site, node, soft):
     holder = site.parent(node)
     if not (isinstance(holder, ast.Call) and node in holder.args[:1]):
         return node, soft
-    name = call_name(holder)
+    name = called(holder)
     if name == "cast":
         return holder, soft
     if name == "where" and len(holder.args) == 3:
@@ -137,7 +138,7 @@ def _sides(node):
         if kind in (ast.Eq, ast.NotEq):
             return *both, kind is ast.Eq
     if isinstance(node, ast.Call) and len(node.args) == 2:
-        name = call_name(node)
+        name = called(node)
         if name in _COMPARED:
             first, second = _COMPARED[name]
             return node.args[first], node.args[second], None
@@ -170,7 +171,7 @@ def match_by_probability(site):
         share = f"{site.ops('softmax')}({scores}, axis={axis})"
         text = f"{site.ops('sum')}({labels} * {share}, axis={axis})"
         holder = site.parent(node)
-        if isinstance(holder, ast.Call) and call_name(holder) == "cast":
+        if isinstance(holder, ast.Call) and called(holder) == "cast":
             node = holder
         yield Rewrite(
             "use the probability of the label instead of a match of classes",
@@ -186,7 +187,7 @@ def _is_of(names, node):
 def _resolved(site, node):
     """What a node is, behind casts and a name that is assigned once."""
     for _ in range(4):
-        if isinstance(node, ast.Call) and call_name(node) == "cast":
+        if isinstance(node, ast.Call) and called(node) == "cast":
             node = node.args[0]
         elif isinstance(node, ast.Name):
             made = site.assigned(node.id)
@@ -197,7 +198,7 @@ def _resolved(site, node):
 
 
 def _is_argmax(node):
-    return isinstance(node, ast.Call) and call_name(node) == "argmax"
+    return isinstance(node, ast.Call) and called(node) == "argmax"
 
 
 def _scores(site, call):
@@ -214,7 +215,7 @@ def soften_argmax(site):
         scores, axis = _scores(site, call)
         share = f"{site.ops('softmax')}(10.0 * {scores}, axis={axis})"
         holder = site.parent(call)
-        if isinstance(holder, ast.Call) and call_name(holder) == "one_hot":
+        if isinstance(holder, ast.Call) and called(holder) == "one_hot":
             yield Rewrite(
                 "use a softmax instead of the one-hot code",
                 (site.replace(holder, share),),
@@ -223,7 +224,7 @@ def soften_argmax(site):
         size = f"{site.ops('shape')}({scores})[{axis}]"
         indices = f'{site.ops("cast")}({site.ops("arange")}({size}), "float32")'
         text = f"{site.ops('sum')}({share} * {indices}, axis={axis})"
-        if isinstance(holder, ast.Call) and call_name(holder) == "cast":
+        if isinstance(holder, ast.Call) and called(holder) == "cast":
             call = holder
         yield Rewrite(
             "use the expected index under a softmax",
@@ -251,7 +252,7 @@ def pass_rounding(site):
             Rewrite(
                 "use a straight-through estimator",
                 (site.replace(call, f"({value} + {stopped})"),),
-                "the value stays the same; the gradient is that of the input",
+                f"{SAME}; the gradient is that of the input",
             )
         )
     for node in site.nodes:
@@ -304,7 +305,7 @@ def pass_gradient(site):
             yield Rewrite(
                 "let the gradient pass here",
                 (site.replace(call, site.operand(call.args[0])),),
-                "the value stays the same; check that the stop was not meant",
+                f"{SAME}; check that the stop was not meant",
             )
 
 
@@ -373,7 +374,7 @@ def sum_by_segment(site):
             yield Rewrite(
                 "sum the weights by segment",
                 (site.replace(call, f"{site.ops('segment_sum')}({text})"),),
-                "the value stays the same",
+                SAME,
             )
 
 
@@ -386,7 +387,7 @@ def pass_upstream(site):
                 yield Rewrite(
                     "pass the gradient through unchanged",
                     (site.replace(node, f"return {upstream}"),),
-                    "the value stays the same",
+                    SAME,
                 )
 
 

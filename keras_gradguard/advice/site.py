@@ -6,6 +6,9 @@ import functools
 import linecache
 
 from keras_gradguard.source.dialect import Dialect
+from keras_gradguard.source.reachable import called
+
+SAME = "the value stays the same"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +39,11 @@ class Rewrite:
     text: str
     edits: tuple[Edit, ...]
     effect: str | None = None
+
+    @property
+    def keeps_value(self):
+        """Whether the value is said to stay the same, which a trial checks."""
+        return self.effect is not None and self.effect.startswith(SAME)
 
 
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
@@ -138,7 +146,7 @@ class Site:
             nodes: Where to look; by default on the line.
         """
         for node in self.nodes if nodes is None else nodes:
-            if isinstance(node, ast.Call) and call_name(node) in names:
+            if isinstance(node, ast.Call) and called(node) in names:
                 yield node
 
     def replace(self, node, text):
@@ -197,15 +205,8 @@ class Site:
 
     @functools.cached_property
     def _lines(self):
-        return self.text.splitlines(keepends=True)
-
-
-def call_name(call):
-    """Returns the last part of the name of what is called, or `None`."""
-    function = call.func
-    if isinstance(function, ast.Name):
-        return function.id
-    return getattr(function, "attr", None)
+        # As Python counts lines: a form feed begins none.
+        return linecache.getlines(self.file or "")
 
 
 def edited(text, edits):

@@ -29,16 +29,22 @@ class LossTrial:
         self._evidence = evidence
         self._finding = finding
 
-    def check(self, text, lines):
+    def check(self, text, lines, keeps_value=False):
         """Tries another text of the file, see `StepTrial.check`."""
+        known = None
+        if keeps_value:
+            with self._evidence.state_kept():
+                known = _totals(self._evidence.recorded())
         file = self._finding.place.file
-        return _tried(file, lines, text, self._verdict)
+        return _tried(file, lines, text, lambda: self._verdict(known))
 
-    def _verdict(self):
+    def _verdict(self, known):
         evidence = self._evidence.renewed()
         with evidence.state_kept():
             recorded = evidence.recorded()
         if recorded.error is not None:
+            return None
+        if _has_changed(known, recorded):
             return None
         _, gradients = recorded.applied[0]
         arrays = [recorded.graph.oracle.array(g) for g in gradients]
@@ -67,6 +73,27 @@ def _loss_scale(model):
     if optimizer is None:
         return 1.0
     return float(keras.ops.convert_to_numpy(optimizer.scale_loss(1.0)))
+
+
+def _totals(recorded):
+    """The values that were differentiated, arrays; `None` if not known."""
+    targets = [t for call in recorded.targets for t in call.targets]
+    found = [target.array() for target in targets]
+    is_known = recorded.error is None and all(a is not None for a in found)
+    # A value that NumPy has computed is no tensor.
+    return found if found and is_known else None
+
+
+def _has_changed(known, recorded):
+    """Whether values that were finite are others now, but for rounding."""
+    if known is None or not all(np.all(np.isfinite(one)) for one in known):
+        return False
+    now = _totals(recorded) or ()
+    return len(now) != len(known) or not all(
+        np.shape(one) == np.shape(other)
+        and np.allclose(one, other, rtol=1e-3, atol=1e-6)
+        for one, other in zip(known, now, strict=True)
+    )
 
 
 def _tried(file, lines, text, verdict):
@@ -99,22 +126,26 @@ class StepTrial:
         self._hit = set(finding.variables)
         self._before = None
 
-    def check(self, text, lines):
+    def check(self, text, lines, keeps_value=False):
         """Tries another text of the file.
 
         Args:
             text: The text of the finding's file with a change.
             lines: Numbers of the lines that the change is in.
+            keeps_value: Whether the loss has to keep its value.
 
         Returns:
             What was checked, a clause; `None` if the change does not help.
         """
         # Before the code is exchanged: the evidence keeps what it sees.
-        self._before = self._step.evidence.traced()
+        evidence, known = self._step.evidence, None
+        self._before = evidence.traced()
+        if keeps_value and evidence.has_data:
+            known = _totals(evidence.recorded(self._weights))
         file = self._finding.place.file
-        return _tried(file, lines, text, self._verdict)
+        return _tried(file, lines, text, lambda: self._verdict(known))
 
-    def _verdict(self):
+    def _verdict(self, known):
         evidence = self._step.evidence.renewed()
         trace = evidence.traced()
         if trace.error is None:
@@ -129,6 +160,8 @@ class StepTrial:
             return f"a gradient reaches {self._count()}"
         recorded = evidence.recorded(self._weights)
         if recorded.error is not None or not self._is_finite(recorded):
+            return None
+        if _has_changed(known, recorded):
             return None
         return f"{self._count()} got a finite gradient on this batch"
 

@@ -2,11 +2,13 @@
 
 import dataclasses
 import json
+import linecache
 import subprocess
 
 import pytest
 
 from keras_gradguard.__main__ import main
+from keras_gradguard.advice.fix import fixed
 from keras_gradguard.advice.patches import changes_between
 from keras_gradguard.records.reading import read_report
 from keras_gradguard.records.report import (
@@ -134,3 +136,26 @@ def test_forged_patch(changes, tmp_path, source, capsys):
     assert main(["fix", "--write", path]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
     assert source.read_text() == OLD
+
+
+def test_file_without_an_end_of_line(tmp_path, source):
+    """Python ends the last line by itself, a form feed begins none."""
+    source.write_text(OLD.replace("\n\n\n", "\n\x0c\n\n").rstrip("\n"))
+    text = "".join(linecache.getlines(str(source)))
+    path = stored(tmp_path, source, text, text.replace("np.abs", "ops.abs"))
+    assert main(["fix", "--write", path]) == 0
+    assert "\x0c" in source.read_text()
+    assert source.read_text().rstrip().endswith("ops.abs(y - p)")
+
+
+def test_of_two_patches_of_a_line_one_is_applied_whole(tmp_path, source):
+    """Half of a patch was never checked."""
+    digest = digest_of(OLD)
+    import_line = (1, ("import numpy as np",), ("from keras import ops",))
+    value = (5, ("    return np.abs(y - p)",), ("    return ops.abs(y - p)",))
+    other = (5, ("    return np.abs(y - p)",), ("    return y - p",))
+    both = Patch(str(source), digest, (import_line, value))
+    first = Patch(str(source), digest, (other,))
+    _, new = fixed(str(source), [first, both])
+    assert new == OLD.replace("np.abs(y - p)", "y - p")
+    del tmp_path

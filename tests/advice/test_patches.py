@@ -8,12 +8,16 @@ import numpy as np
 import pytest
 
 from keras_gradguard import (
+    GradGuardLoss,
     GradHealthCallback,
     GradientBreakError,
     check_loss,
     diagnose,
 )
+from keras_gradguard.advice import rewrites
 from keras_gradguard.advice.fix import file_patches, fixed
+from keras_gradguard.advice.site import SAME, Rewrite, Site, edited
+from keras_gradguard.records.finding import Finding, Place
 from tests.fitting import MODES, NAMES
 
 modes = pytest.mark.parametrize("eager", MODES, ids=NAMES)
@@ -132,7 +136,7 @@ CASES = {
         "return soft + 3.0 * ops.mean(ops.abs(y_pred))",
     ),
 }
-FILES = ("patched_loss.py", "again.py")
+FILES = ("patched_loss.py", "again.py", "attribute.py")
 # What only fails where a step is compiled.
 COMPILED = {
     "if": (
@@ -242,13 +246,14 @@ def test_patch_without_training(case, tmp_path):
 
 
 def test_no_patch_where_none_helps(tmp_path):
-    """A value that stays an index can only be told of in general."""
+    """Advice for a value that stays an index is general."""
     body = (
         "best = ops.argmax(y_pred, -1)\n"
         "    return ops.mean(ops.take(y_true, best, axis=1))"
     )
     module = module_of(tmp_path, OPS, body)
     report, _ = fitted(module.loss, False)
+    assert report.diagnoses
     for told in report.diagnoses:
         assert all(item.patch is None for item in told.help)
         assert all("checked" not in item.text for item in told.help)
@@ -333,3 +338,67 @@ def test_functions_keep_their_code(eager, tmp_path):
     assert level(scores).numpy() == np.float32(1.0)
     for one, other in zip(*weights, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_value_that_is_said_to_stay_is_compared(tmp_path, monkeypatch):
+    """A change that passes a gradient, and another value, is not shown."""
+
+    def other_value(site):
+        for call in site.calls("stop_gradient"):
+            text = f"2.0 * {site.source(call.args[0])}"
+            yield Rewrite("double it", (site.replace(call, text),), SAME)
+
+    monkeypatch.setitem(rewrites._PROPOSALS, "GG106", (other_value,))
+    head, body, *_ = CASES["stop"]
+    module = module_of(tmp_path, head, body)
+    model = network(module.loss, False)
+    scores = np.asarray(model(X))
+    for report in (
+        diagnose(model, X, Y),
+        check_loss(module.loss, Y, scores),
+    ):
+        (told,) = report.diagnoses
+        assert all(item.patch is None for item in told.help)
+
+
+def test_call_of_numpy_around_a_sum_keeps_its_parentheses(tmp_path):
+    """What follows the call belongs to all of its argument."""
+    body = "return ops.mean(np.square(np.array(y_true - y_pred)).mean())"
+    head = "import numpy as np\nfrom keras import ops\n\n\n"
+    module = module_of(tmp_path, head, body)
+    finding = Finding(
+        "untraceable", Place(module.__file__, 6, "loss", (), None)
+    )
+    (first, *_) = rewrites.rewrites(Site(finding), "GG101")
+    text = edited(Site(finding).text, first.edits)
+    assert "ops.square(y_true - y_pred)" in text
+    line = "return np.array(y_true - y_pred).sum()"
+    module = module_of(tmp_path, head, line, "attribute")
+    finding = Finding(
+        "untraceable", Place(module.__file__, 6, "loss", (), None)
+    )
+    (first, *_) = rewrites.rewrites(Site(finding), "GG101")
+    text = edited(Site(finding).text, first.edits)
+    assert "return (y_true - y_pred).sum()" in text
+
+
+@pytest.mark.parametrize("wrap", [False, True])
+def test_loss_scale_and_wrapper(wrap, tmp_path):
+    """Gradients times a loss scale are not too large; the wrapper tries too."""
+    case = "rounding" if wrap else "logarithm"
+    head, body, code, line = CASES[case]
+    module = module_of(tmp_path, head, body)
+    path = tmp_path / "patched_loss.py"
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        if wrap:
+            model = network(GradGuardLoss(module.loss), False)
+            with pytest.raises(GradientBreakError) as caught:
+                model.fit(X, Y, batch_size=16, verbose=0)
+            report = caught.value.report
+        else:
+            report, _ = fitted(module.loss, False)
+    finally:
+        keras.config.set_dtype_policy(policy)
+    assert_patched(report, code, line, path)

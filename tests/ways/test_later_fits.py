@@ -696,11 +696,11 @@ def test_a_guard_that_failed_is_not_kept(monkeypatch):
 
 
 def test_the_batch_is_let_go():
-    """Between two fits no batch takes room, and no weights of a bad step."""
+    """Between two fits no batch uses memory, nor do weights of a bad step."""
     model = made()
     fitted(model, guards(), x=BAD)
     probe = kept_step(model)[0].probe
     buffers = [*probe._batch_keeper._buffers]
     buffers += probe._bad_step._snapshot._weights.values()
     assert buffers
-    assert {0} == {int(tf.size(room)) for room in buffers}
+    assert {0} == {int(tf.size(buffer)) for buffer in buffers}
