@@ -99,3 +99,23 @@ def test_pairs_of_one_scorer(eager):
     zero = [row.path for row in report.variables if row.status == "zero"]
     assert all(path.endswith("bias") for path in zero)
     assert report.verdict == "healthy"
+
+
+def constant_sum(y_true, y_pred):
+    """A sum of shares: constant, but for rounding."""
+    del y_true
+    return keras.ops.mean(keras.ops.sum(keras.ops.softmax(y_pred), axis=-1))
+
+
+@modes
+def test_constant_but_for_rounding(eager):
+    """Too few records for a verdict: suspected when `fit` ends."""
+    keras.utils.set_random_seed(2)
+    layers = [keras.layers.Dense(8, "tanh"), keras.layers.Dense(16)]
+    model = keras.Sequential([keras.Input((6,)), *layers])
+    model.compile("sgd", constant_sum, run_eagerly=eager)
+    callback = GradHealthCallback(every=1)
+    model.fit(X[:60], Y[:60], batch_size=20, verbose=0, callbacks=[callback])
+    (told,) = callback.report.diagnoses
+    assert ("GG209", "suspected") == (told.code, told.certainty)
+    assert "seen in all 3 records of this training" in told.evidence["notes"]
