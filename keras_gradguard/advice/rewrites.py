@@ -100,6 +100,10 @@ def _soft(site, node):
         return None
     larger, smaller, is_equal = sides
     gap = f"{site.operand(larger)} - {site.operand(smaller)}"
+    if site.source(smaller) in _ZEROS:
+        gap = site.operand(larger)
+    elif site.source(larger) in _ZEROS:
+        gap = f"-{site.operand(smaller)}"
     if is_equal is None:
         return f"{site.ops('sigmoid')}(10.0 * ({gap}))"
     soft = f"{site.ops('exp')}(-10.0 * {site.ops('square')}({gap}))"

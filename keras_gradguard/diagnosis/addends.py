@@ -128,9 +128,8 @@ class _Term:
 
     @property
     def is_dead(self):
-        """Whether it trains nothing, and not because that was written."""
-        masks = self.masks
-        return masks.cut > BATCH and not (masks.open | masks.stopped) & ~BATCH
+        """Whether it trains nothing, and not only because that was written."""
+        return self.masks.cut > BATCH and not self.masks.open & ~BATCH
 
     @property
     def is_whole(self):
@@ -298,7 +297,13 @@ def _terms(dependence, total, stops):
                 term = _Term(addend, masks, {})
                 cuts = {}
                 if term.is_dead:
-                    cuts = dependence.first_cuts(addend.value)
+                    cuts = {
+                        op: edge
+                        for op, edge in dependence.first_cuts(
+                            addend.value
+                        ).items()
+                        if not is_stop(edge)
+                    }
                 found = (masks.open, masks.cut, masks.stopped)
                 kind = (*(one & ~BATCH for one in found), frozenset(cuts))
                 found = {kind: dataclasses.replace(term, cuts=cuts)}
@@ -440,7 +445,16 @@ class _Judge:
 
     def _cuts(self, term, hit, ops):
         """The findings for the cuts at some ops that end it for a few."""
-        location = self._location.of_losses([term.addend.value])
+        # What was stopped on purpose is no way to what was cut by accident.
+        stops = [
+            tensor
+            for op, edge in self._dependence.first_cuts(
+                term.addend.value
+            ).items()
+            if is_stop(edge)
+            for tensor in op.outputs
+        ]
+        location = self._location.of_losses([term.addend.value], stops)
         hit = [n for n in hit if 0 < location.distance(n) < float("inf")]
         place = self._location.places.place
         keys = {(o.type, place(o, e.context)[0]) for o, e in ops.items()}

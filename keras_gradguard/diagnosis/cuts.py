@@ -70,14 +70,15 @@ class Location:
         location._losses = [t for c in trace.targets for t in c.targets]
         return location
 
-    def of_losses(self, losses):
+    def of_losses(self, losses, stops=()):
         """Returns the ways to the same variables from other tensors.
 
         Args:
             losses: Tensors to start from.
+            stops: See `Flow`.
         """
         other = copy.copy(self)
-        other._losses, other._flows = losses, {}
+        other._losses, other._flows, other._stops = losses, {}, stops
         return other
 
     def flow_of(self, number, state=False):
