@@ -7,6 +7,7 @@ from keras_gradguard.diagnosis.cuts import Location
 from keras_gradguard.graph.ops import DATA, RESOURCE, Context, Value
 from keras_gradguard.graph.sums import (
     BATCH,
+    STOPS,
     Addend,
     Dependence,
     Masks,
@@ -426,7 +427,7 @@ class _Judge:
         if not self._numbers(term.masks.cut & self._whole.open):
             # All of it is missing, and has been explained.
             return
-        found = self._cuts(term, hit, term.cuts)
+        found = self._cuts(term, hit)
         for value in self._dependence.before_cuts(term.addend.value):
             place = op_place(value.tensor.op)
             if found and place.line is not None:
@@ -443,8 +444,11 @@ class _Judge:
                 _DEAD_UNMEASURED.format(others),
             )
 
-    def _cuts(self, term, hit, ops):
-        """The findings for the cuts at some ops that end it for a few."""
+    def _cuts(self, term, hit, ops=None):
+        """The findings for its cuts, or for those at some ops alone.
+
+        Of several cuts in a row the one nearest to a variable is found.
+        """
         # What was stopped on purpose is no way to what was cut by accident.
         stops = [
             tensor
@@ -456,6 +460,8 @@ class _Judge:
         ]
         location = self._location.of_losses([term.addend.value], stops)
         hit = [n for n in hit if 0 < location.distance(n) < float("inf")]
+        if ops is None:
+            return [f for f in location.cuts(hit) if f.op not in STOPS]
         place = self._location.places.place
         keys = {(o.type, place(o, e.context)[0]) for o, e in ops.items()}
         return [f for f in location.cuts(hit) if (f.op, f.place) in keys]

@@ -102,6 +102,30 @@ def signs(y_true, y_pred):
     return tf.reduce_mean(tf.abs(side - tf.sign(y_true - 0.5)), -1)
 
 
+def of_matches(y_true, y_pred):
+    """Two cuts in a row: the one nearest to the prediction is named."""
+    return bce(y_true, y_pred) + 2.0 * misses(y_true, y_pred)
+
+
+def misses(y_true, y_pred):
+    """The share of rounded predictions that are wrong."""
+    level = tf.round(y_pred)  # cut
+    return tf.reduce_mean(tf.cast(tf.not_equal(level, y_true), tf.float32), -1)
+
+
+def of_calibration(y_true, y_pred):
+    """A part of the term is stopped on purpose, the rest cut by accident."""
+    sure = tf.stop_gradient(tf.reduce_mean(tf.abs(y_pred - 0.5), -1))
+    gap = tf.abs(calibration(y_true, y_pred) - sure)
+    return bce(y_true, y_pred) + 2.0 * gap
+
+
+def calibration(y_true, y_pred):
+    """The share of predictions on the right side."""
+    hard = tf.cast(y_pred > 0.5, tf.float32)  # cut
+    return 1.0 - tf.reduce_mean(tf.abs(hard - y_true), -1)
+
+
 class Summing(keras.losses.Loss):
     """A sum in a subclass."""
 
@@ -119,6 +143,8 @@ SUMS = (
     (of_numpy, errors, "GG116", "PyFunc"),
     (of_ranks, ranks, "GG111", "TopKV2"),
     (of_signs, signs, "GG202", "Sign"),
+    (of_matches, misses, "GG105", "Round"),
+    (of_calibration, calibration, "GG102", "Greater"),
     (Summing(name="summing"), levels, "GG105", "Round"),
 )
 sums = pytest.mark.parametrize(
