@@ -60,9 +60,18 @@ class Board:
 
 
 def wait(condition, seconds=40):
-    """Returns the first value of `condition` that is true."""
+    """Returns the first value of `condition` that is true.
+
+    A page that is drawn anew while `condition` reads it is asked once more.
+    """
+    from selenium.common.exceptions import StaleElementReferenceException
+
     end = time.monotonic() + seconds
-    while not (value := condition()):
+    while True:
+        try:
+            if value := condition():
+                return value
+        except StaleElementReferenceException:
+            pass
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.05)
-    return value

@@ -118,7 +118,13 @@ class Tab:
 
     def labels(self):
         """Returns the labels of the rows in view, top first."""
-        return [element.text for element in self.all(".row .name")]
+        # One script, since rows may be drawn anew between two questions.
+        return self.run(
+            """
+            return [...document.querySelectorAll(".row .name")]
+              .map(element => element.innerText);
+            """
+        )
 
     def pixel(self, row, column):
         """Returns red, green, blue of a cell of the first heatmap."""
