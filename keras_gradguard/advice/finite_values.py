@@ -23,7 +23,7 @@ def finite(site):
     yield from _safe_side(site)
     yield from _stable_form(site)
     for node in site.nodes:
-        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
+        if _is_quotient(node):
             yield from _division(site, node, node.left, node.right)
         elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Pow):
             yield from _power(site, node.left)
@@ -34,6 +34,8 @@ def finite(site):
 def _call(site, call):
     name, first = called(call), call.args[0]
     if name in _LOGS or name in _ROOTS:
+        if name in _LOGS and _is_quotient(first):
+            yield _shifted_sides(site, first.left, first.right)
         yield from _shifted(site, first)
         yield from _bounded(site, first)
     elif name in _GROWING:
@@ -62,6 +64,22 @@ def _shifted(site, node):
         "add a small number to the argument",
         (site.replace(node, f"{site.operand(node)} + {small}"),),
         f"the argument is larger by {small}",
+    )
+
+
+def _is_quotient(node):
+    return isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div)
+
+
+def _shifted_sides(site, *sides):
+    small = _epsilon(site)
+    return Rewrite(
+        "add a small number to both sides of the quotient",
+        tuple(
+            site.replace(side, f"({site.operand(side)} + {small})")
+            for side in sides
+        ),
+        f"both sides are larger by {small}",
     )
 
 
@@ -244,7 +262,7 @@ def _safe_side(site):
 
 def _risky(node):
     """The operand of an op that is not finite everywhere."""
-    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
+    if _is_quotient(node):
         return node.right
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Pow):
         return node.left

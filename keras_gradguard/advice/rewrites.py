@@ -51,7 +51,8 @@ def soften_comparisons(site):
     if len(edits) > 1:
         yield Rewrite(text, edits, _SOFT)
     everywhere = _softened(site, site.around) + _blended(site)
-    if len(everywhere) > len(edits):
+    # Comparisons of other lines alone are another finding's.
+    if edits and len(everywhere) > len(edits):
         yield Rewrite(text, everywhere, _SOFT)
 
 
@@ -159,6 +160,9 @@ def match_by_probability(site):
             continue
         both = [_resolved(site, side) for side in sides[:2]]
         found = [one for one in both if _is_argmax(one)]
+        if not any(map(site.covers, (node, *found))):
+            # A match that the finding has no part in.
+            continue
         if len(found) == 2:
             # A loss takes the labels first and the prediction second.
             found.sort(key=lambda one: _is_of(site.parameters[1:2], one))

@@ -77,7 +77,7 @@ class Site:
         found = [
             node
             for node in ast.walk(self._tree)
-            if isinstance(node, _FUNCTIONS) and self._covers(node)
+            if isinstance(node, _FUNCTIONS) and self.covers(node)
         ]
         return max(found, key=lambda n: n.lineno, default=None)
 
@@ -104,12 +104,13 @@ class Site:
                 return self.nodes
         return list(ast.walk(holder)) if holder is not None else self.nodes
 
-    def _covers(self, node):
+    def covers(self, node):
+        """Returns whether a node stands on the line or runs over it."""
         return node.lineno <= self.line <= node.end_lineno
 
     def _begins(self, node):
         """An expression that runs over the line, no statement around it."""
-        if not hasattr(node, "lineno") or not self._covers(node):
+        if not hasattr(node, "lineno") or not self.covers(node):
             return False
         if isinstance(node, ast.expr):
             return not isinstance(node, ast.Lambda)

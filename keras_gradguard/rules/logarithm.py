@@ -6,6 +6,7 @@ from keras_gradguard.rules._when import (
     both,
     first_value,
     is_half,
+    lines,
     no,
     op,
 )
@@ -62,7 +63,19 @@ RULE = Rule(
                 "known = ops.log(ops.maximum(y_true, 1e-7))\n"
                 "gain = y_true * (known - ops.log_softmax(y_pred))"
             ),
-            when=both(op("Log"), after("RealDiv")),
+            when=both(op("Log"), after("RealDiv"), lines(r"softmax\(")),
+        ),
+        Remedy(
+            text="add a small number to both sides of the quotient",
+            before="share = ops.log(part / total)",
+            after="share = ops.log((part + 1e-7) / (total + 1e-7))",
+            when=both(
+                op("Log"),
+                after("RealDiv"),
+                no(lines(r"softmax\(")),
+                no(is_half),
+                no(_is_negative),
+            ),
         ),
         Remedy(
             text="make the argument positive with softplus",

@@ -105,6 +105,15 @@ CASES = {
         "GG223",
         "return -ops.mean(y_true * ops.log(ops.relu(y_pred) + 1e-7))",
     ),
+    # The part is 0, and so is its own gradient.
+    "logarithm_of_a_quotient": (
+        OPS,
+        "part = ops.sum(y_true * ops.relu(y_pred - 9.0), -1)\n"
+        "    total = ops.sum(y_true + ops.square(y_pred), -1)\n"
+        "    return -ops.log(part / total)",
+        "GG223",
+        "return -ops.log((part + 1e-7) / (total + 1e-7))",
+    ),
     "root": (
         OPS,
         "return ops.mean(ops.sqrt(ops.relu(y_pred)) - y_true)",
@@ -257,6 +266,23 @@ def test_no_patch_where_none_helps(tmp_path):
     for told in report.diagnoses:
         assert all(item.patch is None for item in told.help)
         assert all("checked" not in item.text for item in told.help)
+
+
+def test_patch_of_another_line_is_not_shown(tmp_path):
+    """Of two cuts side by side each has a patch of its own line, or none."""
+    body = (
+        "same = ops.equal(ops.argmax(y_true, 1), ops.argmax(y_pred, 1))\n"
+        "    hits = ops.mean(ops.cast(same, 'float32'))\n"
+        "    level = ops.max(y_pred, axis=1)\n"
+        "    return ops.square(hits - ops.cast(level > 0.5, 'float32'))"
+    )
+    module = module_of(tmp_path, OPS, body)
+    report, _ = fitted(module.loss, False)
+    lines = {"GG104": 5, "GG102": 8}
+    assert {d.code: d.line for d in report.diagnoses} == lines
+    for told in report.diagnoses:
+        (item,) = told.help
+        assert [told.line] == [line for line, *_ in item.patch.changes]
 
 
 def test_method_and_closure_are_tried_too(tmp_path):

@@ -530,22 +530,28 @@ PAGES = {
         "return -ops.mean(score)"
     ),
     ("GG223", 3): _loss(
-        "sigma = y_pred\nscore = ops.log(sigma)\n" + _MEAN_OF.format("score")
+        "part = ops.sum(y_true * ops.relu(y_pred - 9.0), axis=-1)\n"
+        "total = ops.sum(y_true + ops.square(y_pred), axis=-1)\n"
+        "share = ops.log(part / total)\n"
+        "return -ops.mean(share)"
     ),
     ("GG223", 4): _loss(
+        "sigma = y_pred\nscore = ops.log(sigma)\n" + _MEAN_OF.format("score")
+    ),
+    ("GG223", 5): _loss(
         "share = ops.cast(ops.relu(y_pred), 'float16')\n"
         "score = ops.log(share)\n"
         "return ops.mean(ops.square(ops.cast(score, 'float32')))"
     ),
-    ("GG223", 5): _loss(
+    ("GG223", 6): _loss(
         "share = ops.relu(y_pred)\nscore = ops.log(share)\n"
         + _MEAN_OF.format("score")
     ),
-    ("GG223", 6): _loss(
+    ("GG223", 7): _loss(
         "gap = 2.0 * y_pred - 1.0\nscore = ops.log1p(gap)\n"
         + _MEAN_OF.format("score")
     ),
-    ("GG223", 7): _loss(
+    ("GG223", 8): _loss(
         "share = ops.relu(y_pred)\ny_true = y_true + 0.1\n"
         "gain = tf.math.xlogy(y_true, share)\n"
         "return ops.mean(ops.square(gain))"

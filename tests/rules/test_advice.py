@@ -58,6 +58,7 @@ x = keras.layers.Dense(8, kernel_constraint=keras.constraints.UnitNorm())(x)
 value = keras.Variable(1.0)
 value = tf.Variable(1.0)
 found = tf.where(x > 0)
+share = ops.softmax(y_pred)
 mask = ops.equal(y_true, 0)
 error = target(x) - y_pred
 with tape.stop_recording():
