@@ -81,7 +81,8 @@ class Tab:
         self.driver.get("about:blank")
         self.driver.get(f"{self.board.url}{query}#{address}")
         self.enter()
-        wait(lambda: self.all(ready))
+        # Each run that is read draws what stands around all of them.
+        wait(lambda: self.all(ready) and not self.all("[aria-busy]"))
 
     def enter(self):
         """Goes into TensorBoard's frame of our page."""

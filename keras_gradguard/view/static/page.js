@@ -86,6 +86,7 @@ export class Page {
   async ask(columns = null) {
     this.asked += 1;
     const turn = this.asked;
+    this.root.setAttribute("aria-busy", "true");
     const names = chosen(this.all, this.state);
     this.runs.update(this.all);
     // Healthy runs need the room for their heatmaps.
@@ -99,6 +100,7 @@ export class Page {
     } finally {
       this.answered = Math.max(this.answered, turn);
     }
+    if (this.answered === this.asked) this.root.removeAttribute("aria-busy");
     this.askIfWider();
   }
 
