@@ -9,6 +9,7 @@ from keras_gradguard.errors import (
     ACTIONS,
     FaultBarrier,
     checked_action,
+    checked_flag,
     checked_folder,
     fault_sentence,
 )
@@ -56,8 +57,7 @@ class GradHealthCallback(keras.callbacks.Callback):
     as an attribute of a layer, is reported with the first record.
 
     The callback computes the L2 norm of each variable's gradient inside the
-    training step, without loss scaling and before clipping. `grad_norm` in
-    the logs is the mean of the global norm over the epoch so far.
+    training step, without loss scaling and before clipping.
 
     If a gradient or the loss is NaN or Inf, the callback replays that step
     outside the training to find where the value first appears. With
@@ -108,9 +108,13 @@ class GradHealthCallback(keras.callbacks.Callback):
             zero or not finite), or `"histograms"` (`"variables"` and a
             histogram of each gradient: slow, with large logs). The
             Gradients tab always has all norms.
+        log_norm: Whether to add `grad_norm`, the mean of the global norm over
+            the epoch so far, to the logs: for the progress bar, `History`,
+            `CSVLogger` or `EarlyStopping("grad_norm", mode="min")`.
 
     Raises:
         ValueError: If an argument has no valid value.
+        TypeError: If `log_dir` is no path, or `log_norm` no Boolean.
 
     Example:
     ```python
@@ -129,6 +133,7 @@ class GradHealthCallback(keras.callbacks.Callback):
         expect=(),
         thresholds="default",
         scalars="variables",
+        log_norm=False,
     ):
         super().__init__()
         self.every = every
@@ -140,6 +145,7 @@ class GradHealthCallback(keras.callbacks.Callback):
         self.expect = expect
         self.thresholds = thresholds
         self.scalars = checked_level(scalars)
+        self.log_norm = checked_flag("log_norm", log_norm)
         self._schedule = Schedule(every)
         self._thresholds = thresholds_of(thresholds)
         self._expected = Expected(expect)
@@ -203,6 +209,7 @@ class GradHealthCallback(keras.callbacks.Callback):
             self._expected,
             self.on_nonfinite,
             self.every,
+            self.log_norm,
         )
 
     def _note_fault(self, reason):

@@ -105,6 +105,20 @@ def checked_action(name, value, actions=ACTIONS):
     return value
 
 
+def checked_flag(name, value):
+    """Returns a Boolean, or raises TypeError that says what is expected.
+
+    Args:
+        name: Name of the argument.
+        value: What was given for it.
+    """
+    if not isinstance(value, bool):
+        raise TypeError(
+            f"`{name}` must be True or False. Received: {name}={value!r}"
+        )
+    return value
+
+
 def checked_folder(value):
     """Returns a `log_dir`, or raises TypeError that says what is expected.
 

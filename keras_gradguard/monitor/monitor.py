@@ -43,8 +43,10 @@ class Monitor:
         expected: The `Expected` variables without a gradient and breaks.
         on_nonfinite: `"warn"`, `"raise"`, `"stop"` or `"skip"`.
         every: Steps between two records, or a function.
+        log_norm: Whether `grad_norm` is to be in the logs of `fit`.
 
     Attributes:
+        log_norm: See above.
         barrier: The `FaultBarrier` of all that watches this training.
     """
 
@@ -58,7 +60,9 @@ class Monitor:
         expected,
         on_nonfinite,
         every,
+        log_norm=False,
     ):
+        self.log_norm = log_norm
         self._hook = hook
         self._model = hook.model
         self._log = log

@@ -336,7 +336,9 @@ def test_skip_leaves_the_step_out(mode, steps):
     for data in ((x, Y), without):
         model = model_of(mode, steps)
         model.layers[2].rate = 0.0
-        callback = GradHealthCallback(every=1, on_nonfinite="skip")
+        callback = GradHealthCallback(
+            every=1, on_nonfinite="skip", log_norm=True
+        )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)
             history = model.fit(
@@ -533,7 +535,7 @@ def test_mean_norm_while_a_loss_scale_finds_its_level():
         keras.optimizers.SGD(0.01), initial_scale=2.0**20
     )
     model.compile(optimizer, "mse", jit_compile=False)
-    callback = GradHealthCallback(every=1)
+    callback = GradHealthCallback(every=1, log_norm=True)
     history = model.fit(
         np.concatenate([X] * 12),
         np.concatenate([Y] * 12),

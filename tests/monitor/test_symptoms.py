@@ -414,7 +414,7 @@ def test_grad_norm_in_the_logs(eager, tmp_path):
     """History, CSVLogger, EarlyStopping and later callbacks see it."""
     seen = []
     path = tmp_path / "log.csv"
-    callback = GradHealthCallback(every=3)
+    callback = GradHealthCallback(every=3, log_norm=True)
     model = classifier("mse", eager)
     history = model.fit(
         *(X, Y),
@@ -438,6 +438,19 @@ def test_grad_norm_in_the_logs(eager, tmp_path):
     assert {"grad_norm", "loss"} == seen[0].keys()
     # It is the mean of the epoch so far, as `loss` is.
     assert seen[3]["grad_norm"] == pytest.approx(expected[0])
+
+
+@pytest.mark.parametrize("eager", MODES, ids=NAMES)
+def test_logs_are_those_of_keras(eager):
+    """Nobody gets an entry in the logs that was not asked for."""
+    seen = []
+    look = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: seen.append(set(logs))
+    )
+    model = classifier("mse", eager)
+    history = model.fit(X, Y, verbose=0, callbacks=[GradHealthCallback(), look])
+    assert ["loss"] == list(history.history)
+    assert {"loss"} == set.union(*seen)
 
 
 def test_embedding_rows_that_never_come_are_no_alarm():

@@ -141,3 +141,81 @@ def test_threads_that_overlap():
     thread.join()
     assert 1 == len(traces)
     assert 0 == function.experimental_get_tracing_count()
+
+
+def in_a_trace(run):
+    """Calls a function while another one is traced."""
+
+    @tf.function
+    def step():
+        run()
+        return tf.ones(())
+
+    return step.get_concrete_function()
+
+
+def test_in_a_trace_python_is_not_traced():
+    """Python's trace function would make the trace take twice as long."""
+    function, traces = counting()
+    functions, seen = Functions(), []
+
+    def run():
+        with functions.apart():
+            seen.append(sys.gettrace())
+            function(tf.ones(()))
+
+    known = sys.gettrace()
+    in_a_trace(run)
+    assert [known] == seen
+    assert 1 == len(traces)
+    assert 0 == function.experimental_get_tracing_count()
+    assert not {"_call", "_get_concrete_function_garbage_collected"} & {
+        *vars(function)
+    }
+
+
+def test_function_that_a_trace_makes():
+    """One that is first made and called in the block has no traces after."""
+    made, others = [], []
+
+    def run():
+        with Functions().apart():
+            made.append(counting()[0])
+            made[0](tf.ones(()))
+            thread = threading.Thread(target=elsewhere)
+            thread.start()
+            thread.join()
+
+    def elsewhere():
+        others.append(counting()[0])
+        others[0](tf.ones(()))
+
+    in_a_trace(run)
+    assert 0 == made[0].experimental_get_tracing_count()
+    assert 1 == others[0].experimental_get_tracing_count()
+
+
+def test_concrete_function_in_a_trace():
+    """To ask for a trace is to be seen, as a call is."""
+    function, _ = counting()
+
+    def run():
+        with Functions().apart():
+            function.get_concrete_function(tf.TensorSpec(()))
+
+    in_a_trace(run)
+    assert 0 == function.experimental_get_tracing_count()
+
+
+def test_other_thread_in_a_trace():
+    """What another thread calls in the meantime stays as it is."""
+    function, _ = counting()
+
+    def run():
+        with Functions().apart():
+            thread = threading.Thread(target=lambda: function(tf.ones(())))
+            thread.start()
+            thread.join()
+
+    in_a_trace(run)
+    assert 1 == function.experimental_get_tracing_count()

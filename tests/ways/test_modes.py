@@ -69,7 +69,7 @@ def test_every_step_is_seen(mode):
         batch_size=3,
         shuffle=False,
         verbose=0,
-        callbacks=[GradHealthCallback(every=1)],
+        callbacks=[GradHealthCallback(every=1, log_norm=True)],
     )
     found = history.history["grad_norm"]
     np.testing.assert_allclose(found, [np.mean(norms)], rtol=1e-5)

@@ -107,7 +107,7 @@ def test_name_that_a_step_has_taken():
             return {"loss": logs["mse"], "grad_norm": tf.constant(5.0)}
 
     histories = []
-    for callbacks in ([], [GradHealthCallback(every=1)]):
+    for callbacks in ([], [GradHealthCallback(every=1, log_norm=True)]):
         keras.utils.set_random_seed(1)
         model = Own(by_python)
         model.compile("sgd", "mse")

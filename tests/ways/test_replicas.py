@@ -71,7 +71,7 @@ def test_norms_and_weights(name, eager):
     with tf.GradientTape() as tape:
         loss = tf.reduce_mean(tf.square(guarded(X) - Y))
     gradients = tape.gradient(loss, guarded.trainable_variables)
-    callback, history = fit(guarded, epochs=1)
+    callback, history = fit(guarded, epochs=1, log_norm=True)
     for one, other in zip(bare.variables, guarded.variables, strict=True):
         np.testing.assert_array_equal(one.numpy(), other.numpy())
     found = [row.norm for row in callback.report.variables]

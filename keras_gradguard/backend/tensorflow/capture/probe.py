@@ -168,6 +168,8 @@ class Probe:
             the first one measures.
         withhold: As for `LoopProbe`.
         has_histograms: Whether the elements of each gradient are counted.
+        is_apart: Whether the update of a recorded step is measured by
+            `measure_apart`, and not in the step.
 
     Attributes:
         captures: The `Captures` of the updates that a step makes.
@@ -177,9 +179,14 @@ class Probe:
     """
 
     def __init__(
-        self, model, num_replicas=1, withhold=None, has_histograms=False
+        self,
+        model,
+        num_replicas=1,
+        withhold=None,
+        has_histograms=False,
+        is_apart=False,
     ):
-        self._model = model
+        self._model, self._is_apart = model, is_apart
         self._batch, self._num_seen, self._loss = [], 0, None
         self._has_loss = self._is_measuring = False
         # A step of the user's own may do anything anywhere.
@@ -303,7 +310,14 @@ class Probe:
     def after_apply(self, known):
         """Measures how far the update has moved the weights."""
         capture, _, due = known
-        capture.measure_update(due, is_kept=True)
+        if not self._is_apart:
+            capture.measure_update(due, is_kept=True)
+
+    def measure_apart(self):
+        """Measures the updates of a recorded step, right behind its call."""
+        if self._is_apart and self.is_due:
+            for capture in self.captures:
+                capture.measure_apart()
 
     def end(self, logs):
         """Adds what comes after a step; returns the logs and more.

@@ -4,6 +4,7 @@ Only instances are touched, and only for one step at a time: the model's
 `train_function`, and what `GuardedStep` names.
 """
 
+import contextlib
 import math
 import weakref
 
@@ -111,6 +112,7 @@ def _known(model):
 
 
 _NO_BATCH = "the batch of the bad step was not kept"
+_NOTHING = contextlib.nullcontext()
 
 
 class FitHook(TrainingHook):
@@ -135,6 +137,8 @@ class FitHook(TrainingHook):
         self.is_of = end_with(fit, self)
         self._step = self._plain = self._around = self._bad = None
         self._evidence, self._skips = None, False
+        self._settled, self._is_around = lambda: None, False
+        self._logs_norm = False
         # What its step holds for, once it is traced; `None` to keep no step.
         self._traced_for = None
 
@@ -235,6 +239,7 @@ class FitHook(TrainingHook):
 
     def _take(self, step, traced_for=None):
         self._step, self._traced_for = step, traced_for
+        self._settled = lambda: None
         step.training = self
         self._skips = step.probe.skips
         around = [Running(self), step.hooked]
@@ -267,8 +272,9 @@ class FitHook(TrainingHook):
             return self._plain(iterator)
         self.num_steps += self.model.steps_per_execution
         self._num_running += 1
+        is_settled = self._settled() is iterator
         try:
-            with self._around:
+            with _NOTHING if is_settled else self.around():
                 if is_first:
                     with self.barrier.guarded():
                         self._step.show_again()
@@ -289,6 +295,9 @@ class FitHook(TrainingHook):
             self._num_running -= 1
         self._num_done = self.num_steps
         with self.barrier:
+            self.probe.measure_apart()
+            if not is_settled:
+                self._settle(iterator)
             if is_first and self.barrier.is_open:
                 self._note_traced()
             if self.barrier.is_open:
@@ -297,8 +306,31 @@ class FitHook(TrainingHook):
             self.probe.stripped(logs)
         return logs
 
+    @contextlib.contextmanager
+    def around(self):
+        """Puts the hooks of the step in place while the block runs.
+
+        They are needed where Python runs the step: in a trace, or in each
+        eager step. A call of what is traced needs none.
+        """
+        if self._is_around:
+            yield
+            return
+        self._is_around = True
+        try:
+            with self._around:
+                yield
+        finally:
+            self._is_around = False
+
+    def _settle(self, iterator):
+        """Notes that the step of an iterator is traced."""
+        if self._step.runs_compiled and isinstance(iterator, tf.data.Iterator):
+            self._settled = weakref.ref(iterator)
+
     def _prepared(self, iterator):
         """Finds the trace for the first batch; returns what makes it."""
+        self._logs_norm = any(monitor.log_norm for monitor in self.monitors)
         spec = note_run(self._plain, iterator)
         if not self._step.runs_as(spec):
             is_due = self.probe.is_due
@@ -322,10 +354,14 @@ class FitHook(TrainingHook):
         if norm is None or NORM in logs:
             # A step of the user's own may take that name for itself.
             return logs
-        own, is_void = {NORM: norm}, False
+        own, is_void = {}, False
+        if self._logs_norm:
+            own[NORM] = norm
         if self._skips and SKIPPED not in logs:
             own[SKIPPED] = probe.epoch_totals.num_bad
             is_void = probe.epoch_totals.are_all_bad
+        if not own:
+            return logs
         known = {**logs, **own}
         return Logs(self.model, known, tuple(own), self.barrier, is_void)
 

@@ -30,6 +30,7 @@ from keras_gradguard.backend.tensorflow.hook.running import (
 from keras_gradguard.backend.tensorflow.hook.train_function import (
     OwnStep,
     changed_since,
+    holds_its_step,
     is_run_as,
     is_traced,
     made_anew,
@@ -84,6 +85,8 @@ class GuardedStep:
         num_replicas: How many replicas train the model.
         is_stale: Whether Keras has traced its own step before this one.
         is_sound: Whether nothing has failed in its trace.
+        runs_compiled: Whether Python runs it in a trace alone, wherever that
+            begins.
         is_partial: Whether its trace leaves bad steps out, and knew nothing
             of the statistics of layers: the model was not built.
         first_trace: Its `FirstTrace`.
@@ -120,7 +123,9 @@ class GuardedStep:
                 ),
             ]
         )
-        self.probe = Probe(model, self.num_replicas, *modes)
+        # A step of the user's own may go on changing weights.
+        is_apart = self.runs_compiled and self._own_step is None
+        self.probe = Probe(model, self.num_replicas, *modes, is_apart)
         self.is_partial = self.probe.withholds and not model.built
 
     def _patches_of(self, optimizer):
@@ -138,6 +143,9 @@ class GuardedStep:
         # `(what `note_run` returned, its `Traced`)`s.
         self._traces, self.traced = [], Traced()
         self.function = made_anew(self.model, self._guarded_step)
+        self.runs_compiled = self.num_replicas == 1 and holds_its_step(
+            self.model, self.function
+        )
 
     def make_whole(self):
         """Makes the function of a partial step anew once the model is built."""
@@ -279,7 +287,8 @@ class GuardedStep:
                     if self.is_probed():
                         self.probe.begin(data)
             try:
-                logs = run(data)
+                with self.training.around():
+                    logs = run(data)
             except Exception as error:
                 with self.barrier.guarded():
                     # A look may end where the step itself goes on.

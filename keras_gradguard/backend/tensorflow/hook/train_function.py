@@ -9,6 +9,7 @@ of a batch where that at hand is for any: the last bits of a sum may differ.
 import functools
 import weakref
 
+import keras
 import tensorflow as tf
 
 from keras_gradguard.backend.tensorflow.internals.functions import (
@@ -133,6 +134,24 @@ def made_anew(model, train_step):
         return model.train_function
     finally:
         model.train_function, model.run_eagerly = plain, run_eagerly
+
+
+def holds_its_step(model, train_function):
+    """Returns whether a train function is compiled, and keeps its step.
+
+    That of an older Keras looks `train_step` up whenever it is traced; one of
+    the user's own may do anything.
+
+    Args:
+        model: The model that it trains.
+        train_function: What `made_anew` has returned.
+    """
+    made = getattr(model.make_train_function, "__func__", None)
+    return (
+        made is keras.Model.make_train_function
+        and hasattr(model, "_make_function")
+        and bool(functions_of(train_function))
+    )
 
 
 def changed_since(model):

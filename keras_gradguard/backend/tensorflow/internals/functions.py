@@ -5,12 +5,18 @@ optimizer is hooked, or makes no update, must never run in a step that is not.
 """
 
 import contextlib
+import functools
+import gc
 import inspect
 import threading
 
 import tensorflow as tf
 from tensorflow.python.ops import control_flow_util
 
+from keras_gradguard.backend.tensorflow.internals.graphs import (
+    function_graph_here,
+    outermost,
+)
 from keras_gradguard.backend.tensorflow.internals.python_hooks import (
     calls_traced,
 )
@@ -106,6 +112,89 @@ def functions_entered(last):
     return found
 
 
+def _living():
+    """Returns the `tf.function`s of the process."""
+    return [one for one in gc.get_referrers(_KIND) if type(one) is _KIND]
+
+
+# The methods of a `tf.function` that begin a call or a trace.
+_METHODS = ("_call", "_get_concrete_function_garbage_collected")
+
+
+class _CallHooks:
+    """Tells who watches of the calls of `tf.function`s in some thread.
+
+    Python's trace function would tell of them too, and of every other call:
+    a step is traced in twice the time then. So each function has two of its
+    methods replaced by attributes of its own, as long as anybody watches.
+    """
+
+    def __init__(self):
+        self._lock = threading.RLock()
+        self._watching, self._hooked = [], {}
+
+    @contextlib.contextmanager
+    def watching(self, see):
+        """Calls a function before each `tf.function` that this thread calls.
+
+        Args:
+            see: Gets the `tf.function`, one that is older than the block.
+
+        Yields:
+            A function that returns those that were made in the block and
+            traced in the graph that is made here.
+        """
+        entry = threading.get_ident(), see
+        here = outermost(function_graph_here())
+        with self._lock:
+            self._watching.append(entry)
+            known = _living()
+            for function in known:
+                self._hook(function)
+        ids = set(map(id, known))
+        try:
+            yield lambda: [
+                function
+                for function in _living()
+                if id(function) not in ids and _is_traced_in(function, here)
+            ]
+        finally:
+            with self._lock:
+                self._watching.remove(entry)
+                if not self._watching:
+                    self._unhook()
+
+    def _hook(self, function):
+        if id(function) not in self._hooked:
+            self._hooked[id(function)] = function
+            for name in _METHODS:
+                run = functools.partial(self._run, function, name)
+                vars(function)[name] = run
+
+    def _unhook(self):
+        for function in self._hooked.values():
+            for name in _METHODS:
+                vars(function).pop(name, None)
+        self._hooked = {}
+
+    def _run(self, function, name, *args, **kwargs):
+        thread = threading.get_ident()
+        for known, see in tuple(self._watching):
+            if known == thread:
+                see(function)
+        return getattr(_KIND, name)(function, *args, **kwargs)
+
+
+_hooks = _CallHooks()
+
+
+def _is_traced_in(function, graph):
+    """Returns whether a function has a trace inside of another one's."""
+    return any(
+        outermost(trace) is graph for trace in graphs_traced(function).values()
+    )
+
+
 class Functions:
     """Gives `tf.function`s traces of their own while a block runs.
 
@@ -140,15 +229,29 @@ class Functions:
         Args:
             is_watching: Whether those that are called get to be known.
         """
-        watching = contextlib.nullcontext()
-        if is_watching:
-            watching = calls_traced(self._see, is_beside=True)
+        watching = contextlib.nullcontext(list)
+        if is_watching and tf.executing_eagerly():
+            # To look for all functions takes longer than an eager step.
+            watching = self._watching_calls()
+        elif is_watching:
+            watching = _hooks.watching(self._meet)
         self._change(1)
         try:
-            with watching:
-                yield
+            with watching as made:
+                try:
+                    yield
+                finally:
+                    for function in made():
+                        # As it was before the block, without any trace.
+                        traces = without_traces(function)
+                        self._known[id(function)] = function, traces
         finally:
             self._change(-1)
+
+    @contextlib.contextmanager
+    def _watching_calls(self):
+        with calls_traced(self._see, is_beside=True):
+            yield list
 
     def _change(self, number):
         """Exchanges the traces as the first block begins, the last ends."""
@@ -169,7 +272,9 @@ class Functions:
         Args:
             frame: Its frame; the code is one of `ENTRIES`.
         """
-        function = frame.f_locals["self"]
+        self._meet(frame.f_locals["self"])
+
+    def _meet(self, function):
         if id(function) not in self._known:
             traces = without_traces(function)
             self._known[id(function)] = _exchanged(function, traces)
