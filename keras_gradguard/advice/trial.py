@@ -44,7 +44,7 @@ class LossTrial:
             recorded = evidence.recorded()
         if recorded.error is not None:
             return None
-        if _has_changed(known, recorded):
+        if _has_changed(known, recorded) or not _is_finite_loss(recorded):
             return None
         _, gradients = recorded.applied[0]
         arrays = [recorded.graph.oracle.array(g) for g in gradients]
@@ -82,6 +82,11 @@ def _totals(recorded):
     is_known = recorded.error is None and all(a is not None for a in found)
     # A value that NumPy has computed is no tensor.
     return found if found and is_known else None
+
+
+def _is_finite_loss(recorded):
+    """Whether what was differentiated has a value, as far as it is known."""
+    return all(np.all(np.isfinite(one)) for one in _totals(recorded) or ())
 
 
 def _has_changed(known, recorded):
@@ -161,7 +166,7 @@ class StepTrial:
         recorded = evidence.recorded(self._weights)
         if recorded.error is not None or not self._is_finite(recorded):
             return None
-        if _has_changed(known, recorded):
+        if _has_changed(known, recorded) or not _is_finite_loss(recorded):
             return None
         return f"{self._count()} got a finite gradient on this batch"
 

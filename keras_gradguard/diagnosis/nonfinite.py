@@ -208,6 +208,9 @@ def nonfinite_findings(recorded, variables, paths, model=None, compiled=False):
     if not origins:
         origins, found = search.backward(compiled)
         numbers = numbers or found
+    elif not numbers:
+        # A loss without a value may have a derivative all the same.
+        numbers = search.trained_by_bad_losses()
     hit = tuple(paths[number] for number in numbers)
     findings = {}
     for origin in origins:
@@ -287,6 +290,15 @@ class _Search:
                     roots = {origin.key: origin}
                 found.update(roots)
         return sorted(found.values(), key=lambda o: o.key[1])
+
+    def trained_by_bad_losses(self):
+        """Returns the numbers of the variables whose loss is not finite."""
+        bad = [c for c in self._calls if not all(map(_is_finite, c.targets))]
+        return [
+            number
+            for number, variable in enumerate(self._variables)
+            if any(call.is_about(variable) for call in bad)
+        ]
 
     def backward(self, compiled):
         """Returns the origins nearest to the loss, and who is hit."""

@@ -212,6 +212,9 @@ def explain_nonfinite(step, hit, weights=(), is_xla=False):
         ]
     if not found:
         return [unexplained(hit, _NOT_AGAIN)]
+    if not hit:
+        # The loss alone is not finite.
+        return found
     measured = tuple(path for path in step.paths if path in hit)
     return [dataclasses.replace(f, variables=measured) for f in found]
 

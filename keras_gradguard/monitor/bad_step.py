@@ -37,6 +37,7 @@ class BadSteps:
         self._log = log
         self._log_dir = log_dir
         self._number, self._told = 0, set()
+        self._num_dismissed = 0
 
     def may_rearm(self):
         """Returns whether another bad step would be a new one."""
@@ -44,6 +45,28 @@ class BadSteps:
             bool(keras.ops.all(keras.ops.isfinite(variable)))
             for variable in self._model.trainable_variables
         )
+
+    def dismiss(self, kept):
+        """Returns whether a step that was only suspected is none.
+
+        An entry of its logs is not finite. If that is no loss that a gradient
+        is taken of, but a metric, nothing is broken.
+
+        Args:
+            kept: What was kept of the step, see `explain`.
+        """
+        if not kept.is_suspected:
+            return False
+        if kept.batch is not None and self._num_dismissed < MOST:
+            step = self._log.step_on(kept.batch, self._hook.answers)
+            recorded = step.evidence.recorded(kept.weights)
+            known = (recorded, step.variables, step.paths, step.model)
+            if recorded.error is None and nonfinite_findings(*known):
+                return False
+        self._num_dismissed += 1
+        if self._num_dismissed >= MOST:
+            self._hook.probe.trust_logs()
+        return True
 
     def explain(self, kept):
         """Explains one bad step; with a `log_dir` it is written there.

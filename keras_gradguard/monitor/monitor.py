@@ -283,6 +283,9 @@ class Monitor:
 
     def _explain_bad_step(self):
         kept = self._hook.bad_step()
+        if self._bad_steps.dismiss(kept):
+            self._hook.probe.first_bad.clear()
+            return
         found, severity = self._bad_steps.explain(kept)
         self._has_bad = self._on_nonfinite != "skip"
         if not self._has_bad:

@@ -26,6 +26,8 @@ class KeptStep:
         batch: Its batch as `train_step` gets it, `None` if it was not kept.
         trace: The `Trace` of its ops with their values, if it was recorded.
         note: Why the line is not known where there is neither.
+        is_suspected: Whether it is bad by an entry of its logs alone, which
+            may be a metric that nothing is trained by.
     """
 
     step: int
@@ -34,6 +36,7 @@ class KeptStep:
     batch: object = None
     trace: object = None
     note: str | None = None
+    is_suspected: bool = False
 
 
 class FirstBadStep:
@@ -95,6 +98,8 @@ class BadStep:
         self._snapshot = Snapshot(model, is_xla, model.steps_per_execution > 1)
         self._batch, self._now, self._taken = [], None, None
         self._begun = None
+        with guard_variables():
+            self._is_suspected = tf.Variable(False, trainable=False)
 
     def begin(self, batch, is_own=False):
         """Reads what a step changes by itself: call it before the step.
@@ -130,11 +135,12 @@ class BadStep:
 
         return keep
 
-    def mark_late(self, is_bad):
+    def mark_late(self, is_bad, is_suspected=False):
         """Latches a step of which no more than the loss is known to be bad.
 
         Args:
             is_bad: Boolean scalar tensor.
+            is_suspected: See `KeptStep`, a Boolean or such a tensor.
 
         Returns:
             Scalar float32 tensor, 1 if it is bad.
@@ -147,12 +153,13 @@ class BadStep:
             now = self._now[1]
 
         def mark():
-            self._mark(now)
+            self._mark(now, is_suspected)
             return tf.constant(1.0)
 
         return rarely(is_bad, mark, 0.0)
 
-    def _mark(self, now):
+    def _mark(self, now, is_suspected=False):
+        self._is_suspected.assign(is_suspected)
         self.first_bad.mark(tf.constant(True), tf.cast(now, tf.int64))
 
     def clear(self, captures):
@@ -170,6 +177,7 @@ class BadStep:
     def reset(self):
         """Makes all as it was before the first step."""
         self.first_bad.reset()
+        self._is_suspected.assign(False)
         self.forget()
         self._snapshot.reset()
 
@@ -184,13 +192,14 @@ class BadStep:
             captures: The `OptimizerCapture`s.
 
         Returns:
-            `(weights, batch, measured)`: see `Snapshot.take`, and
-            `(variables, statistics)` of each optimizer; the same for every
-            monitor.
+            `(weights, batch, measured, is_suspected)`: see `Snapshot.take`;
+            `(variables, statistics)` of each optimizer; and see `KeptStep`.
+            The same for every monitor.
         """
         if self._taken is None:
             measured = [(c.variables, c.take_bad()) for c in captures]
-            self._taken = (*self._snapshot.take(), measured)
+            is_suspected = bool(self._is_suspected.numpy())
+            self._taken = (*self._snapshot.take(), measured, is_suspected)
         return self._taken
 
 

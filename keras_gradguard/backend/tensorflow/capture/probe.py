@@ -1,6 +1,7 @@
 """All ops that the guard adds to a training step."""
 
 import collections
+import functools
 
 import tensorflow as tf
 
@@ -159,6 +160,11 @@ class LoopProbe:
 NORM, SKIPPED = "grad_norm", "skipped_steps"
 
 
+def _is_float(value):
+    """Returns whether a value is one floating-point number, a tensor."""
+    return tf.is_tensor(value) and value.dtype.is_floating and value.shape == ()
+
+
 class Probe:
     """Measures the steps of one model, and keeps the first bad one.
 
@@ -202,6 +208,8 @@ class Probe:
             self._due = tf.Variable(0.0, trainable=False)
             # What it may be; to make one takes as long as to assign it.
             self._answers = tf.constant(0.0), tf.constant(1.0)
+            # Whether an entry of the logs may say that a step is bad.
+            self._is_suspicious = tf.Variable(True, trainable=False)
         self.first_bad = self._bad_step.first_bad
         self.epoch_totals, self._step_totals = EpochTotals(), StepTotals()
         self._left_out = LeftOutUpdates(model, withhold, self.first_bad)
@@ -333,14 +341,27 @@ class Probe:
             loss = logs.get("loss")
         if is_known:
             logs = self._left_out.restored(logs, is_bad > 0)
-        late = []
-        if tf.is_tensor(loss) and loss.dtype.is_floating:
+        late, is_suspected = [], False
+        if _is_float(loss):
             late.append(~tf.math.is_finite(loss) & (is_bad <= 0))
         if self._is_own:
             # Its update may sit in a branch that is not taken.
             late.append((is_bad > 0) & ~self.first_bad.is_set())
-        for is_late in late:
-            marked = self._bad_step.mark_late(is_late)
+            others = [v for v in (logs or {}).values() if v is not loss]
+            others = [v for v in others if _is_float(v)] if is_known else []
+            if others:
+                is_known_bad = functools.reduce(tf.logical_or, late)
+                total = tf.add_n([tf.cast(v, tf.float32) for v in others])
+                is_suspected = (
+                    ~tf.math.is_finite(total)
+                    & (is_bad <= 0)
+                    & ~is_known_bad
+                    & self._is_suspicious.value()
+                )
+                late.append(is_suspected)
+        if late:
+            is_late = functools.reduce(tf.logical_or, late)
+            marked = self._bad_step.mark_late(is_late, is_suspected)
             is_bad = tf.maximum(is_bad, marked)
         found = packed_totals(
             tf.sqrt(square),
@@ -369,9 +390,14 @@ class Probe:
             self._batch_keeper.take(logs)
         return self.epoch_totals.take(logs)
 
+    def trust_logs(self):
+        """Lets no entry of the logs but the loss say that a step is bad."""
+        self._is_suspicious.assign(False)
+
     def reset(self):
         """Makes all as it was before the first step; its graph stays."""
         self.expect(False)
+        self._is_suspicious.assign(True)
         self.captures.reset()
         self._batch_keeper.reset()
         self._step_totals.reset()

@@ -5,6 +5,7 @@ Only instances are touched, and only for one step at a time: the model's
 """
 
 import contextlib
+import dataclasses
 import math
 import weakref
 
@@ -386,13 +387,15 @@ class FitHook(TrainingHook):
 
     def bad_step(self):
         """Returns what was kept of it, a `KeptStep`."""
-        weights, tensors, measured = self.probe.bad_step()
+        weights, tensors, measured, is_suspected = self.probe.bad_step()
         batch = self.batch()
-        if self.model.steps_per_execution > 1:
+        # What is suspected is run again, so the last batch of a call will do.
+        if self.model.steps_per_execution > 1 and not is_suspected:
             batch = None
             if tensors is not None:
                 batch = packed_batch(self.data, tensors)
-        return KeptStep(self._bad, measured, weights, batch, note=_NO_BATCH)
+        kept = KeptStep(self._bad, measured, weights, batch, note=_NO_BATCH)
+        return dataclasses.replace(kept, is_suspected=is_suspected)
 
     def stop(self):
         """Ends the training after this step."""
