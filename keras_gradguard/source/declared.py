@@ -8,6 +8,7 @@ may have made it. Where two fit there is no answer.
 import ast
 import functools
 import inspect
+import random
 import re
 import sys
 
@@ -99,10 +100,14 @@ def _differ(name, written, configured):
 def _class_of(name, module):
     """The class that `"uniform"` and the like, or `None`, stands for, bare."""
     kind = getattr(keras, str(module).rpartition("keras.")[2], None)
+    # An initializer that is made draws its seed.
+    state = random.getstate()
     try:
         return _bare(type(kind.get(name)).__name__)
     except (AttributeError, ValueError):
         return None if name is None else _bare(name)
+    finally:
+        random.setstate(state)
 
 
 def _activation(name):
@@ -315,13 +320,12 @@ class Declarations:
                 found.append(other)
         return found
 
-    def instances_of(self, layer):
-        """Returns the layers of the model that are of the class of one.
+    def instances_of(self, kind):
+        """Returns the layers of the model that are of a class, a list.
 
         Args:
-            layer: A layer of the model.
+            kind: The class.
         """
-        kind = type(layer)
         return [o for o in layers_of(self._model) if isinstance(o, kind)]
 
     def _layer_at(self, path):
