@@ -6,16 +6,14 @@ says what that is.
 """
 
 import ast
-import dataclasses
 import inspect
 
 import keras
 import numpy as np
 
+from keras_gradguard.advice.construction import ModelCode, is_of_keras
 from keras_gradguard.advice.rewrites import LEAK
-from keras_gradguard.advice.site import Rewrite, Site
-from keras_gradguard.records.finding import Place
-from keras_gradguard.source.declared import Declarations
+from keras_gradguard.advice.site import Rewrite
 from keras_gradguard.source.reachable import called
 
 _DRAWN = "training begins with other weights"
@@ -38,130 +36,9 @@ def layer_rewrites(finding, code, step):
     Yields:
         `(site, rewrite)`: the `Site` of the code, and a `Rewrite`.
     """
-    model = _Model(finding, step)
+    model = ModelCode(finding, step)
     for propose in _PROPOSALS.get(code, ()):
         yield from propose(model)
-
-
-class _Model:
-    """The model of a step, as the code that has made it.
-
-    Args:
-        finding: The `Finding`.
-        step: The `Step`.
-    """
-
-    def __init__(self, finding, step):
-        self.finding, self.step = finding, step
-        self.declarations = Declarations(step.model)
-        self._sites = {}
-
-    @property
-    def can_draw(self):
-        """Whether the step can run with other weights."""
-        evidence = self.step.evidence
-        return evidence.has_data and not evidence.is_tracing
-
-    @property
-    def layer(self):
-        """The one layer that the finding names, or `None`."""
-        found = self.declarations.layers_at(self.finding.layer)
-        return found[0] if len(found) == 1 else None
-
-    def site(self, file, line):
-        """Returns the `Site` of a line; those of one file have one text."""
-        place = Place(file, line)
-        if place not in self._sites:
-            finding = dataclasses.replace(self.finding, place=place)
-            self._sites[place] = Site(finding)
-        return self._sites[place]
-
-    def made(self, layer):
-        """Returns the `_Construction` of a layer, `None` if it is not known."""
-        found = None
-        if layer is not None and _is_of_keras(layer):
-            found = self.declarations.construction(layer)
-        if found is None:
-            return None
-        file, call = found
-        layers = self.declarations.made_by(call, layer)
-        site = self.site(file, call.lineno)
-        call = site.same(call)
-        if call is None or not layers:
-            return None
-        made = _Construction(site, call, layers)
-        return None if made.is_open else made
-
-    def returned(self, layer):
-        """Returns the ranks of what a layer returns in the step, a set."""
-        trace = self.step.evidence.traced()
-        return {
-            None if tensor.shape is None else len(tensor.shape)
-            for own, tensors in trace.returned()
-            if own is layer
-            for tensor in tensors
-        }
-
-    def variables(self):
-        """Returns the variables that the finding hits, in the model's order."""
-        hit = set(self.finding.variables)
-        both = zip(self.step.variables, self.step.paths, strict=True)
-        return [variable for variable, path in both if path in hit]
-
-
-def _is_of_keras(layer):
-    """Whether Keras brings its class: a user's may use arguments otherwise."""
-    return (type(layer).__module__ or "").startswith("keras.")
-
-
-@dataclasses.dataclass(frozen=True)
-class _Construction:
-    """A call that has made layers.
-
-    Args:
-        site: The `Site` of the call.
-        call: The `ast.Call`, of the site's tree.
-        layers: The layers of the model that it has made.
-    """
-
-    site: Site
-    call: ast.Call
-    layers: list
-
-    @property
-    def is_open(self):
-        """Whether the text does not show what the call is given."""
-        return any(isinstance(a, ast.Starred) for a in self.call.args) or any(
-            keyword.arg is None for keyword in self.call.keywords
-        )
-
-    @property
-    def _parameters(self):
-        known = inspect.signature(type(self.layers[0]).__init__).parameters
-        return {name: p for name, p in known.items() if name != "self"}
-
-    def argument(self, name):
-        """Returns the node of an argument, `None` where it is not given."""
-        given = dict(zip(self._parameters, self.call.args, strict=False))
-        given |= {k.arg: k.value for k in self.call.keywords}
-        return given.get(name)
-
-    def default(self, name):
-        """Returns the default of a parameter that has one, else `None`."""
-        known = self._parameters.get(name)
-        default = getattr(known, "default", None)
-        return None if default is inspect.Parameter.empty else default
-
-    def given(self, name, text):
-        """Returns the `Edit` that gives the call an argument."""
-        node = self.argument(name)
-        if node is None:
-            return self.site.insert(self.call, f"{name}={text}")
-        return self.site.replace(node, text)
-
-    def attributes(self, name, value):
-        """Returns an attribute for each layer, as `Rewrite` takes them."""
-        return tuple((layer, name, value) for layer in self.layers)
 
 
 def _activation(made):
@@ -194,10 +71,11 @@ def _own_weight(layer, argument):
 
 def _draw(initializer, variable):
     """Values as an initializer draws them, an array; `None` if it cannot."""
-    if not hasattr(initializer, "get_config"):
+    kind = type(initializer)
+    if not (kind.__module__ or "").startswith("keras."):
         return None
     # A copy: a seed generator of its own would go on.
-    initializer = type(initializer).from_config(initializer.get_config())
+    initializer = kind.from_config(initializer.get_config())
     values = initializer(tuple(variable.shape), dtype=variable.dtype)
     return keras.ops.convert_to_numpy(values)
 
@@ -235,7 +113,7 @@ def _redrawn(layers, argument, name):
 
 
 def _is_of_other_size(variable, drawn):
-    """Whether it is no more than another draw that is proposed."""
+    """Whether other values are more than another draw of the same size."""
     sizes = [_size(values) for values in (_values(variable), drawn)]
     return np.ptp(_values(variable)) == 0 or (
         max(sizes) > _FAR * max(min(sizes), 1e-30)
@@ -246,7 +124,7 @@ def by_default(made, *arguments):
     """The default initializer in place of one that a call gives.
 
     Args:
-        made: A `_Construction`, or `None`.
+        made: A `Construction`, or `None`.
         arguments: Names of arguments such as `"bias_initializer"`.
     """
     for argument in arguments if made is not None else ():
@@ -387,7 +265,7 @@ def break_zeros(model):
         owner = model.declarations.owner(variable)
         if owner is None or np.any(_values(variable)):
             continue
-        if _is_of_keras(owner):
+        if is_of_keras(owner):
             arguments = [
                 name
                 for name in inspect.signature(type(owner).__init__).parameters
@@ -421,7 +299,7 @@ def _zero_weight(model, owner, variable):
         return None
     name = "glorot_uniform"
     weights = []
-    for layer in model.declarations.instances_of(owner):
+    for layer in model.declarations.instances_of(type(owner)):
         own = vars(layer).get(names[0])
         if own is None or np.any(_values(own)):
             return None
@@ -443,25 +321,32 @@ def _gives_zeros(node):
 
 def divide_pixels(model):
     """A quotient in place of one that was rounded down to zero."""
-    made = model.made(model.layer)
-    if made is None or not isinstance(made.layers[0], keras.layers.Rescaling):
-        return
-    node = made.argument("scale")
+    for layer in model.declarations.instances_of(keras.layers.Rescaling):
+        made = model.made(layer)
+        node = None if made is None else made.argument("scale")
+        if not _is_rounded_to_zero(node):
+            continue
+        left, right = map(made.site.operand, (node.left, node.right))
+        scale = node.left.value / node.right.value
+        yield (
+            made.site,
+            Rewrite(
+                "divide without rounding",
+                (made.site.replace(node, f"{left} / {right}"),),
+                "the scale is no longer 0",
+                made.attributes("scale", scale),
+            ),
+        )
+
+
+def _is_rounded_to_zero(node):
     if not isinstance(node, ast.BinOp) or not isinstance(node.op, ast.FloorDiv):
-        return
-    sides = [getattr(side, "value", None) for side in (node.left, node.right)]
-    if not all(isinstance(side, (int, float)) and side for side in sides):
-        return
-    left, right = map(made.site.operand, (node.left, node.right))
-    yield (
-        made.site,
-        Rewrite(
-            "divide without rounding",
-            (made.site.replace(node, f"{left} / {right}"),),
-            "the scale is no longer 0",
-            made.attributes("scale", sides[0] / sides[1]),
-        ),
-    )
+        return False
+    left, right = (getattr(n, "value", None) for n in (node.left, node.right))
+    plain = (int, float)
+    if not isinstance(left, plain) or not isinstance(right, plain):
+        return False
+    return 0 < left < right
 
 
 def track(model):
@@ -485,7 +370,7 @@ def track(model):
     if text is None:
         return
     attributes, tracked = [], []
-    for one in model.declarations.instances_of(layer):
+    for one in model.declarations.instances_of(type(layer)):
         held = vars(one).get(name)
         if not hasattr(held, "assign") or "float32" not in str(held.dtype):
             return
@@ -551,8 +436,8 @@ _PROPOSALS = {
     "GG201": (initialise, leak),
     "GG204": (initialise,),
     "GG205": (sigmoid_of_one_unit,),
-    "GG206": (divide_pixels,),
     "GG208": (break_zeros,),
+    "GG211": (divide_pixels,),
     "GG212": (smooth,),
     "GG231": (initialise, keep_size),
     "GG308": (track,),

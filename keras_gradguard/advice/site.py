@@ -148,10 +148,11 @@ class Site:
             text: The argument.
         """
         given = [*call.args, *(keyword.value for keyword in call.keywords)]
-        if given:
-            last = max(given, key=_span)
-            return self.replace(last, f"{self.source(last)}, {text}")
         end = self.replace(call, "").end - 1
+        if given:
+            # Behind an argument that another edit may replace.
+            end = max(self.replace(one, "").end for one in given)
+            text = f", {text}"
         return Edit(end, end, text)
 
     def parent(self, node):
