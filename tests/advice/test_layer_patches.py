@@ -208,6 +208,13 @@ CASES = {
         "GG308",
         "self.first = keras.Variable(tf.random.normal((8, 8)))",
     ),
+    "one_unit": (
+        added("network.add(keras.layers.Dense(6, 'tanh'))")
+        .replace("Dense(3, ", "Dense(1, activation='softmax', ")
+        .replace("LOW", "ROWS = 4\nLOW", 1),
+        "GG205",
+        'network.add(keras.layers.Dense(1, activation="sigmoid", name="head"))',
+    ),
     "pixels": (
         added("network.add(keras.layers.Rescaling(1 // 255))"),
         "GG211",
@@ -243,13 +250,18 @@ def module_of(folder, source, name="layer_page"):
 
 
 def trained(module, eager, callbacks=()):
-    """Trains a program's model, one batch an epoch."""
+    """Trains a program's model, one batch an epoch.
+
+    Of 8 rows and more some processors round a softmax of one value.
+    """
+    rows = getattr(module, "ROWS", 16)
     keras.utils.set_random_seed(3)
     keras.backend.clear_session()
     model = module.model()
     model.run_eagerly = eager
+    x, y = X[:rows], Y[:rows]
     model.fit(
-        X, Y, batch_size=16, epochs=8, verbose=0, callbacks=list(callbacks)
+        x, y, batch_size=16, epochs=8, verbose=0, callbacks=list(callbacks)
     )
     return model
 
