@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_gradguard import GradHealthCallback
+from keras_gradguard import GradHealthCallback, diagnose
 from keras_gradguard.advice.fix import file_patches, fixed
 from keras_gradguard.advice.layers import layer_rewrites
 from keras_gradguard.advice.patches import Patches
@@ -188,6 +188,23 @@ CASES = {
         "GG231",
         "keras.layers.Dense(8, 'sigmoid', bias_initializer=\"zeros\")",
     ),
+    "saturated_kernel": (
+        added(
+            "wide = keras.initializers.RandomNormal(stddev=1e4)",
+            "network.add(keras.layers.Dense(8, 'tanh', True, wide))",
+        ),
+        "GG231",
+        "network.add(keras.layers.Dense(8, 'tanh', True, \"glorot_uniform\"))",
+    ),
+    "saturated_for_good": (
+        added(
+            "high = keras.initializers.Constant(200.0)",
+            "network.add(keras.layers.Dense(8, 'sigmoid',",
+            "                               bias_initializer=high))",
+        ),
+        "GG204",
+        'bias_initializer="zeros"))',
+    ),
     "deep": (
         added(
             "for _ in range(9):",
@@ -322,6 +339,15 @@ def test_training_is_that_without_the_guard(case, eager, tmp_path):
     assert len(plain) == len(guarded)
     for one, other in zip(plain, guarded, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_patch_without_training(tmp_path):
+    """`diagnose` tries it as well."""
+    module = module_of(tmp_path, CASES["one_unit"][0])
+    report = diagnose(module.model(), X[:4], Y[:4, :1])
+    (told,) = report.diagnoses
+    assert told.help[0].checked
+    assert told.help[0].after.strip() == CASES["one_unit"][2]
 
 
 def step_of(model):
