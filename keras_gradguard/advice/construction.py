@@ -8,6 +8,9 @@ from keras_gradguard.advice.site import Site
 from keras_gradguard.records.finding import Place
 from keras_gradguard.source.declared import Declarations
 
+# What they return is what they are given, in another shape.
+_VIEWS = ("Reshape", "ExpandDims", "Squeeze", "Transpose", "Identity", "Cast")
+
 
 class ModelCode:
     """The model of a step, as the code that has made it.
@@ -61,15 +64,35 @@ class ModelCode:
         made = Construction(site, call, layers)
         return None if made.is_open else made
 
-    def returned(self, layer):
-        """Returns the ranks of what a layer returns in the step, a set."""
-        trace = self.step.evidence.traced()
-        return {
-            None if tensor.shape is None else len(tensor.shape)
-            for own, tensors in trace.returned()
-            if own is layer
+    def returned(self, layers):
+        """Returns the `Tensor`s that layers return in the traced step."""
+        return [
+            tensor
+            for own, tensors in self.step.evidence.traced().returned()
+            if any(own is layer for layer in layers)
             for tensor in tensors
-        }
+        ]
+
+    def is_gate(self, layers):
+        """Returns whether layers may scale another value of the model's."""
+        trace = self.step.evidence.traced()
+        if trace.error is not None:
+            return True
+        batch = {tensor for _, tensor in trace.batch}
+        waiting = self.returned(layers)
+        while waiting:
+            tensor = waiting.pop()
+            for op in tensor.consumers():
+                if op.type in _VIEWS:
+                    waiting += op.outputs
+                if op.type != "Mul":
+                    continue
+                others = [other for other in op.inputs if other is not tensor]
+                before = trace.graph.ancestors(others)
+                inputs = {i for one in before for i in one.inputs}
+                if not batch.isdisjoint({*others, *inputs}):
+                    return True
+        return False
 
     def variables(self):
         """Returns the variables that the finding hits, in the model's order."""

@@ -187,7 +187,8 @@ def sigmoid_of_one_unit(model):
     made = model.made(model.layer)
     if made is None:
         return
-    ranks = set().union(*map(model.returned, made.layers))
+    shapes = [tensor.shape for tensor in model.returned(made.layers)]
+    ranks = {None if shape is None else len(shape) for shape in shapes}
     if ranks == {2} and _activation(made) == "softmax":
         yield (
             made.site,
@@ -229,7 +230,8 @@ def keep_size(model):
     name = None if made is None else _activation(made)
     if not model.can_draw or name not in _SATURATING:
         return
-    if _is_last(model, made.layers):
+    # A gate or a probability is one because it lies between 0 and 1.
+    if _is_last(model, made.layers) or model.is_gate(made.layers):
         return
     argument = "kernel_initializer"
     weights = _redrawn(made.layers, argument, "he_normal")

@@ -465,6 +465,43 @@ def test_output_layer_stays_a_probability(tmp_path):
         assert len(proposed(finding, "GG231", step)) == count
 
 
+GATED = """\
+import keras
+
+
+def model():
+    inputs = keras.Input((4,))
+    hidden = keras.layers.Dense(8, "tanh")(inputs)
+    hidden = keras.layers.Dropout(0.5)(hidden)
+    gate = keras.layers.Dense(8, "sigmoid", name="gate")(hidden)
+    outputs = keras.layers.Dense(3, name="head")(hidden * gate)
+    network = keras.Model(inputs, outputs)
+    network.compile("sgd", loss="mse")
+    return network
+"""
+
+
+def test_gate_stays_between_0_and_1(tmp_path):
+    """ReLU is for values that are not multiplied by others; a mask is none."""
+    for source, count in (
+        (GATED, 0),
+        (GATED.replace("hidden * gate", "gate"), 1),
+        (
+            GATED.replace("hidden * gate", "dropped").replace(
+                "    outputs",
+                "    dropped = keras.layers.Dropout(0.5)(gate)\n    outputs",
+            ),
+            1,
+        ),
+    ):
+        module = module_of(tmp_path, source)
+        step = step_of(module.model())
+        finding = finding_of(
+            step, "vanishing", "gate", "vanishing", module=module
+        )
+        assert len(proposed(finding, "GG231", step)) == count
+
+
 def test_change_that_does_not_help_is_not_shown(tmp_path):
     """Inputs that are zero stay zero, whatever the activation."""
     module = module_of(tmp_path, CASES["bias"][0])
