@@ -2,11 +2,14 @@
 
 import contextlib
 import difflib
+import functools
+import itertools
 import time
 
+from keras_gradguard.advice.layers import layer_rewrites
 from keras_gradguard.advice.rewrites import rewrites
 from keras_gradguard.advice.site import Site, edited
-from keras_gradguard.advice.trial import StepTrial
+from keras_gradguard.advice.trial import LayerTrial, StepTrial
 from keras_gradguard.records.report import Help, Patch, digest_of
 
 # Each trial traces and runs a step.
@@ -60,8 +63,20 @@ class Patches:
         key = (code, place.file, place.line)
         if key not in self._known:
             with self.isolated():
-                self._known[key] = checked_help(finding, code, trial)
+                self._known[key] = _first_checked(
+                    itertools.chain(
+                        _of_lines(finding, code, trial),
+                        self._of_layers(finding, code),
+                    )
+                )
         return self._known[key]
+
+    def _of_layers(self, finding, code):
+        """Rewrites of what has made the model; a loss alone has none."""
+        if self.step is not None:
+            trial = LayerTrial(self.step, finding, self.weights)
+            for site, rewrite in layer_rewrites(finding, code, self.step):
+                yield site, rewrite, functools.partial(trial.check, rewrite)
 
     def _step_trial(self, finding):
         """A step of a loop that was only seen cannot be run once more."""
@@ -87,15 +102,27 @@ def checked_help(finding, code, trial):
     """
     if finding.place.line is None:
         return None
-    site, begin = Site(finding), time.monotonic()
-    for number, rewrite in enumerate(rewrites(site, code)):
+    return _first_checked(_of_lines(finding, code, trial))
+
+
+def _of_lines(finding, code, trial):
+    """Yields `(site, rewrite, check)` of the code that a step runs."""
+    site = Site(finding)
+    for rewrite in rewrites(site, code):
+        text = edited(site.text, rewrite.edits)
+        lines = [line for line, *_ in changes_between(site.text, text)]
+        check = functools.partial(trial.check, text, lines, rewrite.keeps_value)
+        yield site, rewrite, check
+
+
+def _first_checked(proposals):
+    """The `Help` of the first rewrite that a check has words for."""
+    begin = time.monotonic()
+    for number, (site, rewrite, check) in enumerate(proposals):
         if number >= MOST_TRIALS or time.monotonic() - begin > MOST_SECONDS:
             return None
         text = edited(site.text, rewrite.edits)
-        lines = [line for line, *_ in changes_between(site.text, text)]
-        if not lines:
-            continue
-        found = trial.check(text, lines, rewrite.keeps_value)
+        found = None if text == site.text else check()
         if found is not None:
             return _help(site, rewrite, text, found)
     return None

@@ -18,6 +18,7 @@ from keras_gradguard.advice.python_code import (
 from keras_gradguard.advice.site import SAME, Rewrite
 from keras_gradguard.source.reachable import called
 
+LEAK = "negative inputs pass on a fifth of their value"
 _SOFT = "a soft value instead of a hard one: the loss differs"
 _COMPARED = {
     **dict.fromkeys(("greater", "greater_equal"), (0, 1)),
@@ -342,7 +343,8 @@ def other_axis(site):
     for call in site.calls("softmax", "log_softmax"):
         given = [k.value for k in call.keywords if k.arg == "axis"]
         given = given or call.args[1:2]
-        for axis in ("-1", "1", "-2"):
+        # Never over the rows of a batch: -2 may be their axis.
+        for axis in ("-1", "1"):
             if given:
                 edit = site.replace(given[0], axis)
             elif call.args:
@@ -368,6 +370,19 @@ def sigmoid_of_one_unit(site):
                 (site.replace(call, text),),
                 "the value is a probability instead of always 1",
             )
+
+
+def leak(site):
+    """A slope for negative inputs in place of none."""
+    # A unit that was active at first would die once more.
+    if site.finding.from_start is not False:
+        for call in site.calls("relu"):
+            if len(call.args) == 1 and not call.keywords:
+                yield Rewrite(
+                    "give the activation a gradient for negative inputs",
+                    (site.replace(call.func, site.ops("leaky_relu")),),
+                    LEAK,
+                )
 
 
 def sum_by_segment(site):
@@ -414,6 +429,7 @@ _PROPOSALS = {
     "GG121": (call_model,),
     "GG125": (sum_by_segment,),
     "GG119": (keep_tensor,),
+    "GG201": (leak,),
     "GG202": (soften_sign,),
     "GG203": (without_clip,),
     "GG205": (other_axis, sigmoid_of_one_unit),

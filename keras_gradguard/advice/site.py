@@ -34,11 +34,20 @@ class Rewrite:
         text: What it does, imperative, one line, no full stop.
         edits: The `Edit`s.
         effect: What becomes of the value, a clause; `None` if it stays.
+        attributes: `(layer, name, value)` of the layers that the changed code
+            would have made otherwise.
+        weights: `(variable, value)` of what it would have initialised
+            otherwise.
+        tracked: `(layer, variable, path)` of the weights that a layer would
+            have beside its own.
     """
 
     text: str
     edits: tuple[Edit, ...]
     effect: str | None = None
+    attributes: tuple = ()
+    weights: tuple = ()
+    tracked: tuple = ()
 
     @property
     def keeps_value(self):
@@ -119,6 +128,33 @@ class Site:
             return node.lineno == self.line
         return isinstance(node, (ast.Assign, ast.AugAssign, ast.Return))
 
+    def same(self, other):
+        """Returns the call that stands where one of another tree does.
+
+        Args:
+            other: An `ast.Call` of the same text; `None` is returned where
+                the text is another one.
+        """
+        for node in ast.walk(self._tree):
+            if isinstance(node, ast.Call) and _span(node) == _span(other):
+                return node
+        return None
+
+    def insert(self, call, text):
+        """Returns the `Edit` that adds an argument to a call.
+
+        Args:
+            call: An `ast.Call`.
+            text: The argument.
+        """
+        given = [*call.args, *(keyword.value for keyword in call.keywords)]
+        end = self.replace(call, "").end - 1
+        if given:
+            # Behind an argument that another edit may replace.
+            end = max(self.replace(one, "").end for one in given)
+            text = f", {text}"
+        return Edit(end, end, text)
+
     def parent(self, node):
         """Returns the node around another one, `None` for the module."""
         return self._parents.get(node)
@@ -198,6 +234,16 @@ class Site:
             for item in node.names
         }
 
+    @functools.cached_property
+    def names_imported(self):
+        """The names that imports give the whole file, a set."""
+        return {
+            item.asname or item.name
+            for node in self._tree.body
+            if isinstance(node, (ast.Import, ast.ImportFrom))
+            for item in node.names
+        }
+
     def _offset(self, line, column):
         """Offset of a position as `ast` counts, in bytes of UTF-8."""
         before = sum(map(len, self._lines[: line - 1]))
@@ -208,6 +254,10 @@ class Site:
     def _lines(self):
         # As Python counts lines: a form feed begins none.
         return linecache.getlines(self.file or "")
+
+
+def _span(node):
+    return node.lineno, node.col_offset, node.end_lineno, node.end_col_offset
 
 
 def edited(text, edits):

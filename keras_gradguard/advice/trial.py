@@ -1,5 +1,6 @@
 """Runs a step with a change of the user's code, and says whether it helps."""
 
+import contextlib
 import dataclasses
 
 import keras
@@ -10,6 +11,7 @@ from keras_gradguard.diagnosis.cuts import Location
 from keras_gradguard.diagnosis.jumps import jumps_of
 from keras_gradguard.diagnosis.questions import jumps_of_losses
 from keras_gradguard.diagnosis.shares import explain_addends_of_loss
+from keras_gradguard.model.layers import weights_added
 from keras_gradguard.records.text import counted
 from keras_gradguard.source.swap import swapped
 
@@ -101,6 +103,15 @@ def _has_changed(known, recorded):
     )
 
 
+def _gradients(recorded):
+    """Id of each variable -> its gradient, an array or `None`."""
+    return {
+        id(variable): recorded.graph.oracle.array(gradient)
+        for variables, gradients in recorded.applied
+        for variable, gradient in zip(variables, gradients, strict=True)
+    }
+
+
 def _tried(file, lines, text, verdict):
     names = (("keras", keras),)
     try:
@@ -163,12 +174,15 @@ class StepTrial:
             return None
         if not evidence.has_data:
             return f"a gradient reaches {self._count()}"
-        recorded = evidence.recorded(self._weights)
+        recorded = self._recorded(evidence)
         if recorded.error is not None or not self._is_finite(recorded):
             return None
         if _has_changed(known, recorded) or not _is_finite_loss(recorded):
             return None
         return f"{self._count()} got a finite gradient on this batch"
+
+    def _recorded(self, evidence):
+        return evidence.recorded(self._weights)
 
     def _still_jumps(self, evidence):
         step = dataclasses.replace(self._step, evidence=evidence)
@@ -200,10 +214,8 @@ class StepTrial:
         return now < known if is_addend else now <= known
 
     def _is_finite(self, recorded):
-        arrays, largest = {}, _LARGEST * _loss_scale(self._step.model)
-        for variables, gradients in recorded.applied:
-            for variable, gradient in zip(variables, gradients, strict=True):
-                arrays[id(variable)] = recorded.graph.oracle.array(gradient)
+        largest = _LARGEST * _loss_scale(self._step.model)
+        arrays = _gradients(recorded)
         if not arrays:
             return False
         for variable, path in zip(
@@ -223,5 +235,170 @@ class StepTrial:
         """Words for the variables that were hit."""
         total = len(self._step.paths)
         hit = len(self._hit) or total
+        if hit == 1:
+            return "the variable"
         which = "all" if hit == total else "the"
         return f"{which} {counted(hit, 'variable')}"
+
+
+# The norm of a gradient that was as good as zero is that much larger now.
+_LIFTED = 1e3
+# One that vanished is no smaller than that beside the largest, and larger
+# than it was.
+_SHARE, _GROWN = 1e-2, 10.0
+_PACE = 1e-2
+
+
+class LayerTrial(StepTrial):
+    """Tries what other code would have made of layers that exist.
+
+    To run the code of a construction again would make other layers. So the
+    layers get what it would have given them, for the step alone: attributes
+    and weights are as before then.
+
+    Args:
+        step: See `StepTrial`.
+        finding: See `StepTrial`.
+        weights: See `StepTrial`.
+    """
+
+    def __init__(self, step, finding, weights=()):
+        super().__init__(step, finding, weights)
+        self._drawn, self._norms, self._num_steps = (), {}, 1
+
+    def check(self, rewrite):
+        """Tries one rewrite.
+
+        Args:
+            rewrite: A `Rewrite` with `attributes`, `weights` or `tracked`.
+
+        Returns:
+            See `StepTrial.check`.
+        """
+        self._drawn, self._num_steps = rewrite.weights, 1
+        evidence = self._step.evidence
+        self._before = evidence.traced()
+        if evidence.has_data:
+            self._norms = self._norms_of(evidence.recorded(self._weights))
+        elif rewrite.weights:
+            return None
+        known = self._step
+        try:
+            with (
+                attributes_set(rewrite.attributes),
+                weights_added([pair[:2] for pair in rewrite.tracked]),
+            ):
+                self._step = _extended(known, rewrite.tracked)
+                return self._verdict(None)
+        except Exception:  # noqa: BLE001
+            # A layer with other attributes may fail in any way.
+            return None
+        finally:
+            self._step = known
+
+    def _verdict(self, known):
+        found = super()._verdict(known)
+        if found is None or self._num_steps == 1:
+            return found
+        return f"{found} within two steps"
+
+    def _recorded(self, evidence):
+        recorded = evidence.recorded((*self._weights, *self._drawn))
+        if not self._drawn or recorded.error is not None:
+            return recorded
+        moved = self._moved(_gradients(recorded))
+        if not moved:
+            return recorded
+        self._num_steps = 2
+        return evidence.recorded((*self._weights, *self._drawn, *moved))
+
+    def _moved(self, arrays):
+        """The weights after a step, where it takes one to let others learn.
+
+        Of two factors the gradient of the first is zero as long as the other
+        one is.
+        """
+        given = {
+            id(variable): value
+            for variable, value in (*self._weights, *self._drawn)
+        }
+        moved, is_waiting = [], False
+        for variable, path in zip(
+            self._step.variables, self._step.paths, strict=True
+        ):
+            array = arrays.get(id(variable))
+            if path not in self._hit or array is None:
+                continue
+            size = np.sqrt(np.mean(np.square(array)))
+            if size == 0:
+                is_waiting = True
+                continue
+            value = given.get(id(variable), variable)
+            value = keras.ops.convert_to_numpy(value)
+            moved.append((variable, value - _PACE * array / size))
+        return moved if is_waiting else []
+
+    def _is_finite(self, recorded):
+        return super()._is_finite(recorded) and self._is_lifted(
+            self._norms_of(recorded)
+        )
+
+    def _norms_of(self, recorded):
+        """Norms of the gradients: of each layer that is hit, of any variable.
+
+        Returns:
+            A dict of the largest norm among the variables of each layer that
+            are hit, and the largest of all, under `None`.
+        """
+        arrays, found = _gradients(recorded), {None: 0.0}
+        for variable, path in zip(
+            self._step.variables, self._step.paths, strict=True
+        ):
+            array = arrays.get(id(variable))
+            norm = 0.0 if array is None else float(np.linalg.norm(array))
+            layers = [path.rpartition("/")[0]] if path in self._hit else []
+            for layer in (None, *layers):
+                found[layer] = max(norm, found.get(layer, 0.0))
+        return found
+
+    def _is_lifted(self, norms):
+        for layer, now in norms.items():
+            before = self._norms.get(layer, 0.0)
+            if layer is None:
+                continue
+            if self._finding.kind == "vanishing":
+                if now < max(_SHARE * norms[None], _GROWN * before):
+                    return False
+            elif now <= _LIFTED * before:
+                return False
+        return True
+
+
+def _extended(step, tracked):
+    """The step with variables that it is to train too."""
+    if not tracked:
+        return step
+    return dataclasses.replace(
+        step,
+        variables=(*step.variables, *(variable for _, variable, _ in tracked)),
+        paths=(*step.paths, *(path for *_, path in tracked)),
+        answers={},
+    )
+
+
+@contextlib.contextmanager
+def attributes_set(attributes):
+    """Gives layers other attributes while the block runs.
+
+    Args:
+        attributes: `(layer, name, value)` of attributes that they have.
+    """
+    # Past Keras, which would note what it is given.
+    kept = [(vars(o), name, vars(o)[name]) for o, name, _ in attributes]
+    try:
+        for owner, name, value in attributes:
+            vars(owner)[name] = value
+        yield
+    finally:
+        for names, name, value in kept:
+            names[name] = value

@@ -30,8 +30,9 @@ backend gives an object that keeps each answer:
 - `state_size()`: the bytes of all that a forward pass reads; `has_loops()`:
   whether the model has a loop, which takes long to trace.
 - `renewed()`: evidence of the same step with nothing known of it, for code that
-  was changed; `runs_eagerly`, `has_data` (whether the batch is one of values)
-  and `is_shared` (whether other replicas run the same code at this time).
+  was changed; `runs_eagerly`, `has_data` (whether the batch is one of values),
+  `is_tracing` (whether a function is traced at this time, so that no value can
+  be read) and `is_shared` (whether other replicas run the same code then).
 - `is_backward_crash(error)`: whether an exception may come from a Python
   function that is cut inside.
 

@@ -71,6 +71,23 @@ def own_weights(layer):
     return layer._trainable_variables
 
 
+@contextlib.contextmanager
+def weights_added(weights):
+    """Lets layers have more trainable weights while the block runs.
+
+    Args:
+        weights: `(layer, variable)` pairs.
+    """
+    kept = [(own_weights(layer), [*own_weights(layer)]) for layer, _ in weights]
+    try:
+        for layer, variable in weights:
+            own_weights(layer).append(variable)
+        yield
+    finally:
+        for known, before in kept:
+            known[:] = before
+
+
 def functions_of(train_function):
     """Returns the `tf.function`s in a train function, the outermost first."""
     cells = getattr(train_function, "__closure__", None) or ()

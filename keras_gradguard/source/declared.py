@@ -8,6 +8,7 @@ may have made it. Where two fit there is no answer.
 import ast
 import functools
 import inspect
+import random
 import re
 import sys
 
@@ -99,10 +100,14 @@ def _differ(name, written, configured):
 def _class_of(name, module):
     """The class that `"uniform"` and the like, or `None`, stands for, bare."""
     kind = getattr(keras, str(module).rpartition("keras.")[2], None)
+    # An initializer that is made draws its seed.
+    state = random.getstate()
     try:
         return _bare(type(kind.get(name)).__name__)
     except (AttributeError, ValueError):
         return None if name is None else _bare(name)
+    finally:
+        random.setstate(state)
 
 
 def _activation(name):
@@ -229,6 +234,18 @@ class Declarations:
         Returns:
             A `Place`, or `None`.
         """
+        found = self.assignment(value)
+        return None if found is None else self._place(found[0], found[1].lineno)
+
+    def assignment(self, value):
+        """Finds the statement of `assigned`.
+
+        Args:
+            value: See `assigned`.
+
+        Returns:
+            `(file, ast.Assign)`, or `None`.
+        """
         for owner in layers_of(self._model):
             names = [k for k, v in vars(owner).items() if v is value]
             file = class_file(type(owner)) if names else None
@@ -238,17 +255,82 @@ class Declarations:
                 if not isinstance(node, ast.ClassDef):
                     continue
                 if node.name == type(owner).__name__:
-                    lines = _assignments(node, names)
-                    if len(lines) == 1:
-                        return self._place(file, lines[0])
+                    made = _assignments(node, names)
+                    if len(made) == 1:
+                        return file, made[0]
         return None
 
-    def _layer_at(self, path):
-        found = None
-        for layer in layers_of(self._model):
-            if path is not None and path in (layer.path, layer.name):
-                found = layer
+    def layers_at(self, path):
+        """Returns the layers of the model that a path or a name fits, a list.
+
+        Args:
+            path: Keras path or name of a layer, or `None`.
+        """
+        return [
+            layer
+            for layer in layers_of(self._model)
+            if path is not None and path in (layer.path, layer.name)
+        ]
+
+    def construction(self, layer):
+        """Finds the call that made a layer.
+
+        Args:
+            layer: A layer of the model.
+
+        Returns:
+            `(file, ast.Call)`; `None` where no call of the user's may have
+            made it, or more than one.
+        """
+        names, found = (type(layer).__name__,), self.assignment(layer)
+        reached = self._sources.reached(_running())
+        nodes = reached.nodes
+        if found is not None:
+            if found[0] not in reached.files:
+                return None
+            nodes = [(found[0], node) for node in ast.walk(found[1])]
+        made = [
+            (file, node)
+            for file, node in _callers(reached, nodes, names, layer)
+            if isinstance(node, ast.Call)
+        ]
+        return made[0] if len(made) == 1 else None
+
+    def made_by(self, call, layer):
+        """Returns the layers of the model that one call has made.
+
+        Args:
+            call: An `ast.Call`, the `construction` of a layer.
+            layer: That layer.
+
+        Returns:
+            A list of layers, `layer` among them; `None` where it is not
+            known of each layer of its class whether the call has made it.
+        """
+        found = []
+        for other in layers_of(self._model):
+            if type(other) is not type(layer) or not (
+                may_make(call, other) and may_name(call, other)
+            ):
+                continue
+            known = self.construction(other)
+            if known is None:
+                return None
+            if known[1] is call:
+                found.append(other)
         return found
+
+    def instances_of(self, kind):
+        """Returns the layers of the model that are of a class, a list.
+
+        Args:
+            kind: The class.
+        """
+        return [o for o in layers_of(self._model) if isinstance(o, kind)]
+
+    def _layer_at(self, path):
+        found = self.layers_at(path)
+        return found[-1] if found else None
 
     def _only(self, op, names, layer=None):
         """The one place that may have called something, by its names."""
@@ -257,17 +339,14 @@ class Declarations:
         else:
             stack = _running()
         reached = self._sources.reached(stack)
-        named = {file: reached.aliases(file, names) for file in reached.files}
         nodes = reached.nodes
         found = {
             (file, node.lineno)
-            for file, node in nodes
-            if _may_call(node, named[file], names, layer)
-            and not (
-                isinstance(node, ast.Call) and reached.is_foreign(file, node)
-            )
+            for file, node in _callers(reached, nodes, names, layer)
         }
-        if len(found) != 1 or (layer is None and _is_handed_on(nodes, named)):
+        if len(found) != 1:
+            return None
+        if layer is None and _is_handed_on(nodes, _named(reached, names)):
             return None
         return self._place(*found.pop())
 
@@ -302,7 +381,7 @@ def _running():
 
 def _assignments(node, names):
     return [
-        assignment.lineno
+        assignment
         for assignment in ast.walk(node)
         if isinstance(assignment, ast.Assign)
         for target in assignment.targets
@@ -321,6 +400,22 @@ def class_file(owner_class):
         if code is not None:
             return code.co_filename
     return None
+
+
+def _named(reached, names):
+    """File -> the names under which it may call something."""
+    return {file: reached.aliases(file, names) for file in reached.files}
+
+
+def _callers(reached, nodes, names, layer):
+    """`(file, node)` of what may have called something, by its names."""
+    named = _named(reached, names)
+    return [
+        (file, node)
+        for file, node in nodes
+        if _may_call(node, named.get(file, names), names, layer)
+        and not (isinstance(node, ast.Call) and reached.is_foreign(file, node))
+    ]
 
 
 def _may_call(node, own, names, layer):

@@ -1,6 +1,7 @@
 """Which call of a layer's class may have made a layer."""
 
 import ast
+import random
 
 import pytest
 from keras import layers
@@ -49,3 +50,12 @@ def test_call_that_made_another_layer(pair):
     """A call whose plain values differ has made another one."""
     call, made = pair.split(" | ")
     assert not may_make(parsed(call), eval(made, {"layers": layers}))
+
+
+def test_random_state_stays():
+    """An initializer that Keras makes for a name would draw its seed."""
+    layer = layers.Dense(4)
+    for call in CALLS[2:6]:
+        state = random.getstate()
+        may_make(parsed(call), layer)
+        assert random.getstate() == state

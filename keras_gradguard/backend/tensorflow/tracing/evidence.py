@@ -130,6 +130,11 @@ class StepEvidence(_Evidence):
         return tf.executing_eagerly() and num_replicas > 1
 
     @property
+    def is_tracing(self):
+        """Whether a function is traced now, in which nothing can be read."""
+        return not tf.executing_eagerly()
+
+    @property
     def has_data(self):
         """Whether the batch is one of values, not of specs."""
         return self.data is not None and all(
