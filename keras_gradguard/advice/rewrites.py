@@ -6,7 +6,22 @@ that does not fit the code, or does not help, costs a trial and no trust.
 
 import ast
 
+from keras_gradguard.advice.comparisons import (
+    SOFT,
+    match_by_probability,
+    soften_comparisons,
+)
 from keras_gradguard.advice.finite_values import finite, inside_of_one
+from keras_gradguard.advice.indices import (
+    blend_rows,
+    soften_argmax,
+    soften_best,
+    soften_code,
+    soften_counts,
+    soften_draw,
+    soften_order,
+    soften_selection,
+)
 from keras_gradguard.advice.python_code import (
     call_model,
     keep_result,
@@ -16,18 +31,12 @@ from keras_gradguard.advice.python_code import (
     without_wrapper,
 )
 from keras_gradguard.advice.site import SAME, Rewrite
-from keras_gradguard.source.reachable import called
+from keras_gradguard.advice.tapes import (
+    inside_tape,
+    use_stored_value,
+    watch_source,
+)
 
-_SOFT = "a soft value instead of a hard one: the loss differs"
-_COMPARED = {
-    **dict.fromkeys(("greater", "greater_equal"), (0, 1)),
-    **dict.fromkeys(("less", "less_equal"), (1, 0)),
-}
-_ORDERS = {
-    **dict.fromkeys((ast.Gt, ast.GtE), (0, 1)),
-    **dict.fromkeys((ast.Lt, ast.LtE), (1, 0)),
-}
-_ZEROS, _ONES = ("0", "0.0", "0."), ("1", "1.0", "1.")
 _ROUNDING = ("round", "rint", "floor", "ceil", "trunc")
 
 
@@ -40,205 +49,6 @@ def rewrites(site, code):
     """
     for propose in _PROPOSALS.get(code, ()):
         yield from propose(site)
-
-
-def soften_comparisons(site):
-    """A sigmoid of the difference in place of a comparison."""
-    edits = _softened(site, site.nodes)
-    for edit in edits:
-        yield Rewrite("use a sigmoid instead of the comparison", (edit,), _SOFT)
-    text = "use sigmoids instead of the comparisons"
-    if len(edits) > 1:
-        yield Rewrite(text, edits, _SOFT)
-    everywhere = _softened(site, site.around) + _blended(site)
-    # Comparisons of other lines alone are another finding's.
-    if edits and len(everywhere) > len(edits):
-        yield Rewrite(text, everywhere, _SOFT)
-
-
-def _softened(site, nodes):
-    """The edits that make each comparison and what combines them soft."""
-    return tuple(
-        site.replace(*_with_holder(site, node, soft))
-        for node in nodes
-        if (soft := _soft(site, node)) is not None
-    )
-
-
-def _blended(site):
-    """The choices by a comparison that has a name, as sums of both sides."""
-    edits = []
-    for call in site.calls("where", nodes=site.around):
-        if len(call.args) == 3 and isinstance(call.args[0], ast.Name):
-            made = site.assigned(call.args[0].id)
-            if len(made) == 1 and _soft(site, made[0]) is not None:
-                name, one, other = map(site.operand, call.args)
-                edits.append(site.replace(call, _mixed(name, one, other)))
-    return tuple(edits)
-
-
-def _mixed(share, one, other):
-    """The text of one value where a share is 1, of another where it is 0."""
-    if other in _ZEROS:
-        return share if one in _ONES else f"({share} * {one})"
-    return f"({other} + {share} * ({one} - {other}))"
-
-
-def _soft(site, node):
-    """The text of a comparison between 0 and 1, `None` for all else."""
-    if isinstance(node, ast.Call) and node.args:
-        values = [_soft(site, one) or site.operand(one) for one in node.args]
-        name = called(node)
-        if name == "logical_not":
-            return f"(1.0 - {values[0]})"
-        if name in ("logical_and", "logical_or") and len(values) == 2:
-            one, other = values
-            if name == "logical_and":
-                return f"({one} * {other})"
-            return f"({one} + {other} - {one} * {other})"
-    sides = _sides(node)
-    if sides is None:
-        return None
-    larger, smaller, is_equal = sides
-    gap = f"{site.operand(larger)} - {site.operand(smaller)}"
-    if site.source(smaller) in _ZEROS:
-        gap = site.operand(larger)
-    elif site.source(larger) in _ZEROS:
-        gap = f"-{site.operand(smaller)}"
-    if is_equal is None:
-        return f"{site.ops('sigmoid')}(10.0 * ({gap}))"
-    soft = f"{site.ops('exp')}(-10.0 * {site.ops('square')}({gap}))"
-    return soft if is_equal else f"(1.0 - {soft})"
-
-
-def _with_holder(site, node, soft):
-    """`(node, text)`, of the call around a comparison where it goes as well."""
-    holder = site.parent(node)
-    if not (isinstance(holder, ast.Call) and node in holder.args[:1]):
-        return node, soft
-    name = called(holder)
-    if name == "cast":
-        return holder, soft
-    if name == "where" and len(holder.args) == 3:
-        one, other = map(site.operand, holder.args[1:])
-        return holder, _mixed(soft, one, other)
-    if name == "count_nonzero":
-        rest = [site.source(one) for one in holder.args[1:]]
-        rest += [
-            f"{k.arg}={site.source(k.value)}"
-            for k in holder.keywords
-            if k.arg != "dtype"
-        ]
-        return holder, f"{site.ops('sum')}({', '.join([soft, *rest])})"
-    return node, soft
-
-
-def _sides(node):
-    """`(larger, smaller, is_equal)` of a comparison, `None` for all else."""
-    if isinstance(node, ast.Compare) and len(node.ops) == 1:
-        both, kind = (node.left, node.comparators[0]), type(node.ops[0])
-        if kind in _ORDERS:
-            first, second = _ORDERS[kind]
-            return both[first], both[second], None
-        if kind in (ast.Eq, ast.NotEq):
-            return *both, kind is ast.Eq
-    if isinstance(node, ast.Call) and len(node.args) == 2:
-        name = called(node)
-        if name in _COMPARED:
-            first, second = _COMPARED[name]
-            return node.args[first], node.args[second], None
-        if name in ("equal", "not_equal"):
-            return *node.args, name == "equal"
-    return None
-
-
-def match_by_probability(site):
-    """The probability of the label in place of a match of two classes."""
-    for node in site.around:
-        sides = _sides(node)
-        if sides is None or sides[2] is not True:
-            continue
-        both = [_resolved(site, side) for side in sides[:2]]
-        found = [one for one in both if _is_argmax(one)]
-        if not any(map(site.covers, (node, *found))):
-            # A match that the finding has no part in.
-            continue
-        if len(found) == 2:
-            # A loss takes the labels first and the prediction second.
-            found.sort(key=lambda one: _is_of(site.parameters[1:2], one))
-            if not _is_of(site.parameters[1:2], found[1]):
-                continue
-            (labels, axis), (scores, _) = (_scores(site, one) for one in found)
-        elif found:
-            scores, axis = _scores(site, found[0])
-            labels = sides[0] if both[1] is found[0] else sides[1]
-            whole = f'{site.ops("cast")}({site.source(labels)}, "int32")'
-            labels = f"{site.ops('one_hot')}({whole}, {scores}.shape[-1])"
-        else:
-            continue
-        share = f"{site.ops('softmax')}({scores}, axis={axis})"
-        text = f"{site.ops('sum')}({labels} * {share}, axis={axis})"
-        holder = site.parent(node)
-        if isinstance(holder, ast.Call) and called(holder) == "cast":
-            node = holder
-        yield Rewrite(
-            "use the probability of the label instead of a match of classes",
-            (site.replace(node, text),),
-            _SOFT,
-        )
-
-
-def _is_of(names, node):
-    return any(getattr(n, "id", None) in names for n in ast.walk(node))
-
-
-def _resolved(site, node):
-    """What a node is, behind casts and a name that is assigned once."""
-    for _ in range(4):
-        if isinstance(node, ast.Call) and called(node) == "cast":
-            node = node.args[0]
-        elif isinstance(node, ast.Name):
-            made = site.assigned(node.id)
-            if len(made) != 1:
-                return node
-            node = made[0]
-    return node
-
-
-def _is_argmax(node):
-    return isinstance(node, ast.Call) and called(node) == "argmax"
-
-
-def _scores(site, call):
-    axis = [k.value for k in call.keywords if k.arg == "axis"] + call.args[1:2]
-    axis = site.source(axis[0]) if axis else "-1"
-    return site.operand(call.args[0]), axis
-
-
-def soften_argmax(site):
-    """A softmax in place of a one-hot code, an expected index for an index."""
-    for call in site.calls("argmax"):
-        if not call.args:
-            continue
-        scores, axis = _scores(site, call)
-        share = f"{site.ops('softmax')}(10.0 * {scores}, axis={axis})"
-        holder = site.parent(call)
-        if isinstance(holder, ast.Call) and called(holder) == "one_hot":
-            yield Rewrite(
-                "use a softmax instead of the one-hot code",
-                (site.replace(holder, share),),
-                _SOFT,
-            )
-        size = f"{site.ops('shape')}({scores})[{axis}]"
-        indices = f'{site.ops("cast")}({site.ops("arange")}({size}), "float32")'
-        text = f"{site.ops('sum')}({share} * {indices}, axis={axis})"
-        if isinstance(holder, ast.Call) and called(holder) == "cast":
-            call = holder
-        yield Rewrite(
-            "use the expected index under a softmax",
-            (site.replace(call, text),),
-            _SOFT,
-        )
 
 
 def pass_rounding(site):
@@ -302,7 +112,7 @@ def soften_sign(site):
             yield Rewrite(
                 "use tanh instead of the sign",
                 (site.replace(call, f"{site.ops('tanh')}(10.0 * {value})"),),
-                _SOFT,
+                SOFT,
             )
 
 
@@ -408,9 +218,16 @@ _PROPOSALS = {
     "GG106": (pass_gradient,),
     "GG108": (leave_numpy,),
     "GG109": (on_tensors,),
-    "GG112": (soften_argmax, keep_float),
-    "GG114": (soften_comparisons,),
+    "GG111": (soften_order, soften_best),
+    "GG112": (soften_argmax, soften_code, keep_float),
+    "GG113": (soften_selection,),
+    "GG114": (soften_counts, soften_comparisons),
+    "GG115": (soften_draw,),
     "GG116": (without_wrapper, leave_numpy),
+    "GG118": (use_stored_value,),
+    "GG120": (inside_tape,),
+    "GG123": (blend_rows, keep_float),
+    "GG126": (watch_source,),
     "GG121": (call_model,),
     "GG125": (sum_by_segment,),
     "GG119": (keep_tensor,),

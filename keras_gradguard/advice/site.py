@@ -165,6 +165,40 @@ class Site:
             and any(getattr(t, "id", None) == name for t in node.targets)
         ]
 
+    def reads_of(self, name):
+        """Returns the nodes of the function that read a name."""
+        return [
+            node
+            for node in self.around
+            if isinstance(node, ast.Name)
+            and node.id == name
+            and isinstance(node.ctx, ast.Load)
+        ]
+
+    def with_replaced(self, node, parts):
+        """Returns the text of a node with other text for some parts of it.
+
+        Args:
+            node: The node.
+            parts: `(part, text)` pairs of nodes inside of it.
+        """
+        start = self.replace(node, "").start
+        edits = [self.replace(part, text) for part, text in parts]
+        moved = [Edit(e.start - start, e.end - start, e.text) for e in edits]
+        return edited(self.source(node), moved)
+
+    def resolved(self, node):
+        """Returns what a node is, behind casts and a name assigned once."""
+        for _ in range(4):
+            if isinstance(node, ast.Call) and called(node) == "cast":
+                node = node.args[0]
+            elif isinstance(node, ast.Name):
+                made = self.assigned(node.id)
+                if len(made) != 1:
+                    return node
+                node = made[0]
+        return node
+
     def nodes_of_function(self, name):
         """Returns the nodes of the functions of the file with a name."""
         return [
@@ -179,14 +213,44 @@ class Site:
         start, end = self.replace(first, "").start, self.replace(last, "").end
         return self.text[start:end]
 
-    def next_statement(self, node):
-        """Returns the statement behind one, `None` if it is the last."""
+    @property
+    def statement(self):
+        """The innermost statement that runs over the line, or `None`."""
+        found = [
+            node
+            for node in self.around
+            if isinstance(node, ast.stmt) and self.covers(node)
+        ]
+        return max(found, key=lambda n: n.lineno, default=None)
+
+    def siblings(self, node):
+        """Returns `(before, behind)`: the statements of a statement's block."""
         for body in ("body", "orelse", "finalbody"):
             found = getattr(self.parent(node), body, None)
             if isinstance(found, list) and node in found:
-                later = found[found.index(node) + 1 :]
-                return later[0] if later else None
-        return None
+                number = found.index(node)
+                return found[:number], found[number + 1 :]
+        return [], []
+
+    def next_statement(self, node):
+        """Returns the statement behind one, `None` if it is the last."""
+        _, later = self.siblings(node)
+        return later[0] if later else None
+
+    def names(self):
+        """Returns the names that the function uses or sets."""
+        return {
+            getattr(node, "id", None) or getattr(node, "arg", None)
+            for node in self.around
+        }
+
+    def line_start(self, line):
+        """Returns the offset of a line's first letter, from line 1."""
+        return sum(map(len, self._lines[: line - 1]))
+
+    def lines_of(self, node):
+        """Returns the text of the whole lines that a node runs over."""
+        return "".join(self._lines[node.lineno - 1 : node.end_lineno])
 
     @functools.cached_property
     def modules(self):

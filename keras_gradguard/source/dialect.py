@@ -99,6 +99,7 @@ TENSORFLOW = {
     "sum": "reduce_sum",
     "take": "gather",
     "tanh": "tanh",
+    "tensordot": "tensordot",
     "tile": "tile",
     "top_k": "math.top_k",
     "transpose": "transpose",

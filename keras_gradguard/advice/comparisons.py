@@ -1,0 +1,185 @@
+"""Soft comparisons, and matches of classes as probabilities."""
+
+import ast
+
+from keras_gradguard.advice.site import Rewrite
+from keras_gradguard.source.reachable import called
+
+SOFT = "a soft value instead of a hard one: the loss differs"
+_COMPARED = {
+    **dict.fromkeys(("greater", "greater_equal"), (0, 1)),
+    **dict.fromkeys(("less", "less_equal"), (1, 0)),
+}
+_ORDERS = {
+    **dict.fromkeys((ast.Gt, ast.GtE), (0, 1)),
+    **dict.fromkeys((ast.Lt, ast.LtE), (1, 0)),
+}
+_ZEROS, _ONES = ("0", "0.0", "0."), ("1", "1.0", "1.")
+
+
+def soften_comparisons(site):
+    """A sigmoid of the difference in place of a comparison."""
+    edits = _softened(site, site.nodes)
+    for edit in edits:
+        yield Rewrite("use a sigmoid instead of the comparison", (edit,), SOFT)
+    text = "use sigmoids instead of the comparisons"
+    if len(edits) > 1:
+        yield Rewrite(text, edits, SOFT)
+    everywhere = _softened(site, site.around) + _blended(site)
+    # Comparisons of other lines alone are another finding's.
+    if edits and len(everywhere) > len(edits):
+        yield Rewrite(text, everywhere, SOFT)
+
+
+def _softened(site, nodes):
+    """The edits that make each comparison and what combines them soft."""
+    return tuple(
+        site.replace(*_with_holder(site, node, soft))
+        for node in nodes
+        if (soft := soft_form(site, node)) is not None
+    )
+
+
+def _blended(site):
+    """The choices by a comparison that has a name, as sums of both sides."""
+    edits = []
+    for call in site.calls("where", nodes=site.around):
+        if len(call.args) == 3 and isinstance(call.args[0], ast.Name):
+            made = site.assigned(call.args[0].id)
+            if len(made) == 1 and soft_form(site, made[0]) is not None:
+                name, one, other = map(site.operand, call.args)
+                edits.append(site.replace(call, _mixed(name, one, other)))
+    return tuple(edits)
+
+
+def _mixed(share, one, other):
+    """The text of one value where a share is 1, of another where it is 0."""
+    if other in _ZEROS:
+        return share if one in _ONES else f"({share} * {one})"
+    return f"({other} + {share} * ({one} - {other}))"
+
+
+def soft_form(site, node):
+    """Returns the text of a soft comparison, `None` for all else.
+
+    Its value lies between 0, for false, and 1.
+    """
+    if isinstance(node, ast.Call) and node.args:
+        values = [
+            soft_form(site, one) or site.operand(one) for one in node.args
+        ]
+        name = called(node)
+        if name == "logical_not":
+            return f"(1.0 - {values[0]})"
+        if name in ("logical_and", "logical_or") and len(values) == 2:
+            one, other = values
+            if name == "logical_and":
+                return f"({one} * {other})"
+            return f"({one} + {other} - {one} * {other})"
+    sides = _sides(node)
+    if sides is None:
+        return None
+    larger, smaller, is_equal = sides
+    gap = f"{site.operand(larger)} - {site.operand(smaller)}"
+    if site.source(smaller) in _ZEROS:
+        gap = site.operand(larger)
+    elif site.source(larger) in _ZEROS:
+        gap = f"-{site.operand(smaller)}"
+    if is_equal is None:
+        return f"{site.ops('sigmoid')}(10.0 * ({gap}))"
+    soft = f"{site.ops('exp')}(-10.0 * {site.ops('square')}({gap}))"
+    return soft if is_equal else f"(1.0 - {soft})"
+
+
+def _with_holder(site, node, soft):
+    """`(node, text)`, of the call around a comparison where it goes as well."""
+    holder = site.parent(node)
+    if not (isinstance(holder, ast.Call) and node in holder.args[:1]):
+        return node, soft
+    name = called(holder)
+    if name == "cast":
+        return holder, soft
+    if name == "where" and len(holder.args) == 3:
+        one, other = map(site.operand, holder.args[1:])
+        return holder, _mixed(soft, one, other)
+    if name == "count_nonzero":
+        rest = [site.source(one) for one in holder.args[1:]]
+        rest += [
+            f"{k.arg}={site.source(k.value)}"
+            for k in holder.keywords
+            if k.arg != "dtype"
+        ]
+        return holder, f"{site.ops('sum')}({', '.join([soft, *rest])})"
+    return node, soft
+
+
+def _sides(node):
+    """`(larger, smaller, is_equal)` of a comparison, `None` for all else."""
+    if isinstance(node, ast.Compare) and len(node.ops) == 1:
+        both, kind = (node.left, node.comparators[0]), type(node.ops[0])
+        if kind in _ORDERS:
+            first, second = _ORDERS[kind]
+            return both[first], both[second], None
+        if kind in (ast.Eq, ast.NotEq):
+            return *both, kind is ast.Eq
+    if isinstance(node, ast.Call) and len(node.args) == 2:
+        name = called(node)
+        if name in _COMPARED:
+            first, second = _COMPARED[name]
+            return node.args[first], node.args[second], None
+        if name in ("equal", "not_equal"):
+            return *node.args, name == "equal"
+    return None
+
+
+def match_by_probability(site):
+    """The probability of the label in place of a match of two classes."""
+    for node in site.around:
+        sides = _sides(node)
+        if sides is None or sides[2] is not True:
+            continue
+        both = [site.resolved(side) for side in sides[:2]]
+        found = [one for one in both if _is_argmax(one)]
+        if not any(map(site.covers, (node, *found))):
+            # A match that the finding has no part in.
+            continue
+        if len(found) == 2:
+            # A loss takes the labels first and the prediction second.
+            found.sort(key=lambda one: _is_of(site.parameters[1:2], one))
+            if not _is_of(site.parameters[1:2], found[1]):
+                continue
+            (labels, axis), (scores, _) = (
+                scores_of(site, one) for one in found
+            )
+        elif found:
+            scores, axis = scores_of(site, found[0])
+            labels = sides[0] if both[1] is found[0] else sides[1]
+            whole = f'{site.ops("cast")}({site.source(labels)}, "int32")'
+            labels = f"{site.ops('one_hot')}({whole}, {scores}.shape[-1])"
+        else:
+            continue
+        share = f"{site.ops('softmax')}({scores}, axis={axis})"
+        text = f"{site.ops('sum')}({labels} * {share}, axis={axis})"
+        holder = site.parent(node)
+        if isinstance(holder, ast.Call) and called(holder) == "cast":
+            node = holder
+        yield Rewrite(
+            "use the probability of the label instead of a match of classes",
+            (site.replace(node, text),),
+            SOFT,
+        )
+
+
+def _is_of(names, node):
+    return any(getattr(n, "id", None) in names for n in ast.walk(node))
+
+
+def _is_argmax(node):
+    return isinstance(node, ast.Call) and called(node) == "argmax"
+
+
+def scores_of(site, call):
+    """Returns the texts of what an `argmax` is of and of its axis."""
+    axis = [k.value for k in call.keywords if k.arg == "axis"] + call.args[1:2]
+    axis = site.source(axis[0]) if axis else "-1"
+    return site.operand(call.args[0]), axis

@@ -1,0 +1,476 @@
+"""Soft forms of what an index, an order or a mask picks."""
+
+import ast
+
+from keras_gradguard.advice.comparisons import SOFT, scores_of, soft_form
+from keras_gradguard.advice.site import Rewrite
+from keras_gradguard.source.reachable import called
+
+_ROUNDED = ("cast", "round", "rint", "floor", "trunc")
+_REDUCED = {
+    "sum": False,
+    "reduce_sum": False,
+    "mean": True,
+    "reduce_mean": True,
+}
+_ELEMENTWISE = frozenset(
+    "abs square sqrt exp log log1p tanh sigmoid relu softplus maximum minimum "
+    "cast subtract add multiply divide power pow negative".split()
+)
+
+
+def soften_argmax(site):
+    """A softmax in place of a one-hot code, an expected index for an index."""
+    for call in site.calls("argmax"):
+        if not call.args:
+            continue
+        scores, axis = scores_of(site, call)
+        share = f"{site.ops('softmax')}(10.0 * {scores}, axis={axis})"
+        holder = site.parent(call)
+        if isinstance(holder, ast.Call) and called(holder) == "one_hot":
+            yield Rewrite(
+                "use a softmax instead of the one-hot code",
+                (site.replace(holder, share),),
+                SOFT,
+            )
+        call = _with_cast(site, call)
+        text = _expected(site, scores, axis)
+        yield Rewrite(
+            "use the expected index under a softmax",
+            (site.replace(call, text),),
+            SOFT,
+        )
+
+
+def _expected(site, scores, axis, keepdims=False):
+    """Text of the index that is expected under a softmax of scores."""
+    share = f"{site.ops('softmax')}(10.0 * {scores}, axis={axis})"
+    size = f"{site.ops('shape')}({scores})[{axis}]"
+    indices = f'{site.ops("cast")}({site.ops("arange")}({size}), "float32")'
+    rest = ", keepdims=True" if keepdims else ""
+    return f"{site.ops('sum')}({share} * {indices}, axis={axis}{rest})"
+
+
+def _with_cast(site, node):
+    """The cast around a node, or the node."""
+    holder = site.parent(node)
+    is_cast = called(holder) == "cast" and node in holder.args
+    return holder if is_cast else node
+
+
+def _is_last(site, call, name):
+    """Whether an axis is the last one, as it is by default."""
+    axis = given(site, call, name, at=1)
+    return axis is None or site.source(axis) == "-1"
+
+
+def _bare(site, node, text):
+    """A text in parentheses without them where nothing is around it."""
+    is_alone = isinstance(site.parent(node), (ast.Assign, ast.Return))
+    return text[1:-1] if is_alone else text
+
+
+def soften_order(site):
+    """A count of the lower scores in place of a rank by sorting twice."""
+    for call in site.calls("argsort"):
+        for outer, edits in _ranks(site, call):
+            scores = given(site, call, "values", "x")
+            if scores is None or not _is_last(site, call, "axis"):
+                continue
+            if not _is_last(site, outer, "axis"):
+                continue
+            yield _soft_rank(site, (call, outer), scores, edits)
+
+
+def _ranks(site, call):
+    """Yields `(outer, inner)`: a sort of what a sort returned.
+
+    With the edits that the line of the inner one needs.
+    """
+    holder = site.parent(call)
+    if called(holder) == "argsort" and call in holder.args:
+        yield holder, None
+    elif isinstance(holder, ast.Assign) and len(holder.targets) == 1:
+        name = getattr(holder.targets[0], "id", None)
+        reads = site.reads_of(name)
+        if len(reads) == 1 and len(site.assigned(name)) == 1:
+            outer = site.parent(reads[0])
+            if called(outer) == "argsort" and reads[0] in outer.args[:1]:
+                yield outer, (holder, reads[0])
+
+
+def _soft_rank(site, calls, scores, named):
+    sign = "-" if sum(_is_descending(site, c) for c in calls) == 1 else ""
+    text, outer = site.operand(scores), _with_cast(site, calls[1])
+    gaps = f"{text}[..., :, None] - {text}[..., None, :]"
+    edits, given_name = [], f"({gaps})"
+    if named is not None:
+        holder, _ = named
+        given_name = "gaps"
+        if given_name in site.names():
+            given_name = site.source(holder.targets[0])
+        edits.append(site.replace(holder, f"{given_name} = {gaps}"))
+    soft = f"{site.ops('sigmoid')}({sign}10.0 * {given_name})"
+    rank = f"({site.ops('sum')}({soft}, axis=-1) - 0.5)"
+    edits.append(site.replace(outer, _bare(site, outer, rank)))
+    return Rewrite(
+        "use a soft rank: how many scores lie below this one",
+        tuple(edits),
+        SOFT,
+    )
+
+
+def _is_descending(site, call):
+    value = given(site, call, "direction")
+    return getattr(value, "value", None) == "DESCENDING"
+
+
+def soften_best(site):
+    """An expected index under a softmax in place of `top_k`'s best index."""
+    for call in site.calls("top_k"):
+        scores = given(site, call, "x", "input")
+        count = given(site, call, "k", at=1)
+        if scores is None or (count is not None and site.source(count) != "1"):
+            continue
+        picked, edits = _index_of_best(site, call)
+        if picked is None:
+            continue
+        text = _expected(site, site.operand(scores), "-1", keepdims=True)
+        yield Rewrite(
+            "use the expected index under a softmax",
+            (*edits, site.replace(picked, text)),
+            SOFT,
+        )
+
+
+def _index_of_best(site, call):
+    """`(node, edits)`: what is the index that a `top_k` returns."""
+    holder = site.parent(call)
+    if isinstance(holder, ast.Attribute) and holder.attr == "indices":
+        return _with_cast(site, holder), ()
+    if isinstance(holder, ast.Subscript):
+        if site.source(holder.slice) in ("1", "-1"):
+            return _with_cast(site, holder), ()
+    if isinstance(holder, ast.Assign) and len(holder.targets) == 1:
+        names = getattr(holder.targets[0], "elts", [])
+        if len(names) == 2 and isinstance(names[1], ast.Name):
+            name = names[1].id
+            is_alone = not site.reads_of(getattr(names[0], "id", None))
+            if is_alone and len(site.reads_of(name)) >= 1:
+                return call, (site.replace(holder.targets[0], name),)
+    return None, ()
+
+
+def soften_code(site):
+    """A softmax by the distance to each class in place of a one-hot code."""
+    for call in site.calls("one_hot"):
+        number = given(site, call, "indices", "x")
+        count = given(site, call, "depth", "num_classes", at=1)
+        axis = given(site, call, "axis", at=2)
+        names = [k.arg for k in call.keywords]
+        if number is None or count is None or "on_value" in names:
+            continue
+        if axis is not None and site.source(axis) != "-1":
+            continue
+        number, edits = _number(site, number)
+        if called(number) == "argmax":
+            continue
+        text = _near(site, number, site.source(count))
+        yield Rewrite(
+            "use a softmax by the distance to each class number",
+            (*edits, site.replace(call, text)),
+            "a number between two classes counts for both: the loss differs",
+        )
+
+
+def blend_rows(site):
+    """A blend of the rows of a table in place of the row at an index."""
+    for call in site.calls("gather", "take", nodes=site.around):
+        table = given(site, call, "params", "x")
+        index = given(site, call, "indices", at=1)
+        axis = given(site, call, "axis")
+        if axis is not None and site.source(axis) != "0":
+            continue
+        if table is None or index is None:
+            continue
+        number, edits = _number(site, index)
+        is_here = site.covers(call) or any(
+            site.covers(value) for value in site.assigned(site.source(index))
+        )
+        if not is_here or (not edits and number is index):
+            continue
+        rows = f"{site.ops('shape')}({site.source(table)})[0]"
+        share = _near(site, number, rows)
+        text = f"{site.ops('tensordot')}({share}, {site.source(table)}, 1)"
+        yield Rewrite(
+            "blend the rows of the table by their distance to the number",
+            (*edits, site.replace(call, text)),
+            "a number between two rows counts for both: the loss differs",
+        )
+
+
+def _number(site, node):
+    """`(number, edits)`: what was rounded or cast, and edits of its line.
+
+    Where a name stands for a rounded number that is read once, the name
+    keeps the number itself.
+    """
+    if isinstance(node, ast.Name):
+        made = site.assigned(node.id)
+        if len(made) == 1 and len(site.reads_of(node.id)) == 1:
+            number = _unrounded(made[0])
+            if number is not made[0]:
+                edit = site.replace(made[0], site.source(number))
+                return node, (edit,)
+        return node, ()
+    return _unrounded(node), ()
+
+
+def _unrounded(node):
+    while isinstance(node, ast.Call) and called(node) in _ROUNDED and node.args:
+        node = node.args[0]
+    return node
+
+
+def _near(site, number, count):
+    """Text of shares of whole numbers by their distance to a number."""
+    whole = f'{site.ops("cast")}({site.ops("arange")}({count}), "float32")'
+    gap = f"{site.operand(number)}[..., None] - {whole}"
+    soft = f"-10.0 * {site.ops('square')}({gap})"
+    return f"{site.ops('softmax')}({soft}, axis=-1)"
+
+
+def soften_selection(site):
+    """A sum with a soft mask in place of the elements that a mask picks."""
+    for call in site.calls("where", "nonzero"):
+        condition = given(site, call, "condition", "x")
+        is_alone = len(call.args) + len(call.keywords) == 1
+        soft = None if condition is None else soft_form(site, condition)
+        if not is_alone or soft is None:
+            continue
+        holder = site.parent(call)
+        if isinstance(holder, ast.Assign) and len(holder.targets) == 1:
+            name = getattr(holder.targets[0], "id", None)
+            reads = site.reads_of(name)
+            edits = _masked(site, name, [site.parent(one) for one in reads])
+            if edits and len(site.assigned(name)) == 1:
+                yield _selected((site.replace(call, soft), *edits))
+        elif called(holder) == "gather_nd":
+            edits = _masked(site, soft, [holder])
+            if edits:
+                yield _selected(edits)
+    for call in site.calls("boolean_mask"):
+        condition = given(site, call, "mask", at=1)
+        soft = None if condition is None else soft_form(site, condition)
+        edits = soft and _masked(site, soft, [call])
+        if edits:
+            yield _selected(edits)
+
+
+def _selected(edits):
+    return Rewrite(
+        "multiply by a soft mask instead of picking elements",
+        tuple(edits),
+        SOFT,
+    )
+
+
+def _masked(site, mask, picks):
+    """The edits that weigh what was picked; `()` if it is no plain sum."""
+    totals = {}
+    for pick in picks:
+        if called(pick) not in ("gather_nd", "boolean_mask") or not pick.args:
+            return ()
+        node = pick
+        while _is_elementwise(site.parent(node)):
+            node = site.parent(node)
+        total = site.parent(node)
+        is_total = called(total) in _REDUCED and total.args == [node]
+        if not is_total or total.keywords:
+            return ()
+        totals.setdefault(total, []).append(pick)
+    edits = []
+    for total, found in totals.items():
+        (whole,) = total.args
+        if not _is_of(site, whole, found):
+            return ()
+        text = site.with_replaced(
+            whole, [(pick, site.operand(pick.args[0])) for pick in found]
+        )
+        if not isinstance(whole, ast.Call) or whole in found:
+            text = text if whole in found else f"({text})"
+        weighed = f"{site.ops('sum')}({mask} * {text})"
+        if _REDUCED[called(total)]:
+            weighed = f"({weighed} / {site.ops('sum')}({mask}))"
+        edits.append(site.replace(total, weighed))
+    return tuple(edits)
+
+
+def _is_elementwise(node):
+    return isinstance(node, (ast.BinOp, ast.UnaryOp)) or (
+        isinstance(node, ast.Call) and called(node) in _ELEMENTWISE
+    )
+
+
+def _is_of(site, node, picks):
+    """Whether a term has one number for each element that was picked."""
+    if node in picks or isinstance(node, ast.Constant):
+        return True
+    if isinstance(node, ast.BinOp):
+        return all(_is_of(site, one, picks) for one in (node.left, node.right))
+    if isinstance(node, ast.UnaryOp):
+        return _is_of(site, node.operand, picks)
+    if isinstance(node, ast.Call) and called(node) == "cast":
+        return _is_of(site, node.args[0], picks)
+    return _is_elementwise(node) and all(
+        _is_of(site, one, picks) for one in node.args
+    )
+
+
+def soften_draw(site):
+    """Gumbel-softmax in place of the one-hot code of a draw of a class."""
+    for call in site.calls("categorical"):
+        scores = given(site, call, "logits")
+        count = given(site, call, "num_samples", at=1)
+        module = getattr(call.func, "value", None)
+        if scores is None or count is None or module is None:
+            continue
+        codes, named = _codes(site, call)
+        if site.source(count) != "1" or len(codes) != 1:
+            continue
+        log, size = site.ops("log"), site.ops("shape")
+        uniform = f"{site.source(module)}.uniform"
+        uniform += f"({size}({site.source(scores)}), 1e-6, 1.0)"
+        noisy = f"{site.operand(scores)} - {log}(-{log}({uniform}))"
+        softmax = site.ops("softmax")
+        if named is None:
+            code = f"{softmax}(2.0 * ({noisy}), axis=-1)"
+            edits = [site.replace(codes[0], code)]
+        else:
+            code = f"{softmax}(2.0 * {named}, axis=-1)"
+            edits = [site.replace(call, noisy), site.replace(codes[0], code)]
+        yield Rewrite(
+            "draw a soft one-hot code (Gumbel-softmax)",
+            tuple(edits),
+            "a soft draw instead of a hard one: the loss differs",
+        )
+
+
+def _codes(site, call):
+    """`(one-hot codes, name)` of a draw: where it goes, under which name."""
+    holder = site.parent(call)
+    if not isinstance(holder, ast.Assign):
+        return list(filter(None, [_code_around(site, call)])), None
+    name = getattr(holder.targets[0], "id", None)
+    later = [n for n in site.reads_of(name) if n.lineno > holder.end_lineno]
+    # Up to where the name gets another value.
+    ends = [
+        site.parent(value).end_lineno
+        for value in site.assigned(name)
+        if value.lineno > holder.end_lineno
+    ]
+    last = min(ends, default=None)
+    later = [n for n in later if last is None or n.lineno <= last]
+    codes = [_code_around(site, node) for node in later]
+    return [] if None in codes else codes, name
+
+
+def _code_around(site, node):
+    """The one-hot code of a number, behind casts, slices and squeezes."""
+    while True:
+        holder = site.parent(node)
+        if called(holder) == "one_hot" and node in holder.args[:1]:
+            return holder
+        is_passed = isinstance(holder, ast.Subscript) or (
+            called(holder) in ("cast", "squeeze", "reshape")
+        )
+        if not is_passed:
+            return None
+        node = holder
+
+
+def soften_counts(site):
+    """Shares of each value in all bins, in place of a count."""
+    names = ("histogram_fixed_width", "searchsorted", "bincount")
+    found = [
+        (call, text)
+        for call in site.calls(*names)
+        if (text := _soft_counts(site, call)) is not None
+    ]
+    edits = [site.replace(_with_cast(site, c), t) for c, t in found]
+    others = [
+        site.replace(_with_cast(site, call), text)
+        for call in site.calls(*names, nodes=site.around)
+        if not any(call is one for one, _ in found)
+        and (text := _soft_counts(site, call)) is not None
+    ]
+    effect = "each value counts in part for the bins around it"
+    text = "let each value contribute to all bins"
+    if found and others:
+        # Counts that are compared are to be soft on both sides.
+        yield Rewrite(text, (*edits, *others), effect)
+    if found:
+        yield Rewrite(text, tuple(edits), effect)
+
+
+def _soft_counts(site, call):
+    if called(call) == "searchsorted":
+        return _soft_bins(site, call)
+    square, flat = site.ops("square"), site.ops("reshape")
+    if called(call) == "bincount":
+        value = given(site, call, "arr", "x")
+        count = given(site, call, "minlength", at=2)
+        weights = given(site, call, "weights", at=1)
+        if value is None or count is None or weights is not None:
+            return None
+        value = site.source(_unrounded(value))
+        whole = f"{site.ops('arange')}({site.source(count)})"
+        centres = f'{site.ops("cast")}({whole}, "float32")'
+        gap = f"{flat}({value}, (-1, 1)) - {centres}"
+    else:
+        value = given(site, call, "values")
+        span = given(site, call, "value_range", at=1)
+        count = given(site, call, "nbins", at=2)
+        ends = [_constant(one) for one in getattr(span, "elts", ())]
+        number = 100 if count is None else _constant(count)
+        if value is None or len(ends) != 2 or None in (*ends, number):
+            return None
+        low, high = ends
+        width = (high - low) / number
+        centres = ", ".join(
+            f"{one:.7g}" for one in (low + width / 2, high - width / 2)
+        )
+        centres = f"{site.ops('linspace')}({centres}, {number})"
+        gap = f"({flat}({site.source(value)}, (-1, 1)) - {centres})"
+        gap = f"{gap} / {width:.7g}"
+    share = f"{site.ops('softmax')}(-10.0 * {square}({gap}), axis=-1)"
+    return f"{site.ops('sum')}({share}, axis=0)"
+
+
+def _soft_bins(site, call):
+    """How many edges lie below a value."""
+    edges = given(site, call, "sorted_sequence")
+    values = given(site, call, "values", at=1)
+    if edges is None or values is None:
+        return None
+    edges, values = site.operand(edges), site.operand(values)
+    gap = f"{values}[..., :, None] - {edges}[..., None, :]"
+    soft = f"{site.ops('sigmoid')}(10.0 * ({gap}))"
+    return f"{site.ops('sum')}({soft}, axis=-1)"
+
+
+def _constant(node):
+    """The number that a node is, `None` for all else."""
+    try:
+        value = ast.literal_eval(node)
+    except ValueError:
+        return None
+    return value if isinstance(value, (int, float)) else None
+
+
+def given(site, call, *names, at=0):
+    """Returns an argument by position or by one of its names, or `None`."""
+    for keyword in call.keywords:
+        if keyword.arg in names:
+            return keyword.value
+    return call.args[at] if len(call.args) > at else None
