@@ -60,7 +60,7 @@ def _with_cast(site, node):
 
 def _is_last(site, call, name):
     """Whether an axis is the last one, as it is by default."""
-    axis = given(site, call, name, at=1)
+    axis = given(call, name, at=1)
     return axis is None or site.source(axis) == "-1"
 
 
@@ -74,7 +74,7 @@ def soften_order(site):
     """A count of the lower scores in place of a rank by sorting twice."""
     for call in site.calls("argsort"):
         for outer, edits in _ranks(site, call):
-            scores = given(site, call, "values", "x")
+            scores = given(call, "values", "x")
             if scores is None or not _is_last(site, call, "axis"):
                 continue
             if not _is_last(site, outer, "axis"):
@@ -121,15 +121,15 @@ def _soft_rank(site, calls, scores, named):
 
 
 def _is_descending(site, call):
-    value = given(site, call, "direction")
+    value = given(call, "direction", at=2)
     return getattr(value, "value", None) == "DESCENDING"
 
 
 def soften_best(site):
     """An expected index under a softmax in place of `top_k`'s best index."""
     for call in site.calls("top_k"):
-        scores = given(site, call, "x", "input")
-        count = given(site, call, "k", at=1)
+        scores = given(call, "x", "input")
+        count = given(call, "k", at=1)
         if scores is None or (count is not None and site.source(count) != "1"):
             continue
         picked, edits = _index_of_best(site, call)
@@ -164,9 +164,9 @@ def _index_of_best(site, call):
 def soften_code(site):
     """A softmax by the distance to each class in place of a one-hot code."""
     for call in site.calls("one_hot"):
-        number = given(site, call, "indices", "x")
-        count = given(site, call, "depth", "num_classes", at=1)
-        axis = given(site, call, "axis", at=2)
+        number = given(call, "indices", "x")
+        count = given(call, "depth", "num_classes", at=1)
+        axis = given(call, "axis", at=2)
         names = [k.arg for k in call.keywords]
         if number is None or count is None or "on_value" in names:
             continue
@@ -186,9 +186,9 @@ def soften_code(site):
 def blend_rows(site):
     """A blend of the rows of a table in place of the row at an index."""
     for call in site.calls("gather", "take", nodes=site.around):
-        table = given(site, call, "params", "x")
-        index = given(site, call, "indices", at=1)
-        axis = given(site, call, "axis")
+        table = given(call, "params", "x")
+        index = given(call, "indices", at=1)
+        axis = given(call, "axis", at=None)
         if axis is not None and site.source(axis) != "0":
             continue
         if table is None or index is None:
@@ -243,7 +243,7 @@ def _near(site, number, count):
 def soften_selection(site):
     """A sum with a soft mask in place of the elements that a mask picks."""
     for call in site.calls("where", "nonzero"):
-        condition = given(site, call, "condition", "x")
+        condition = given(call, "condition", "x")
         is_alone = len(call.args) + len(call.keywords) == 1
         soft = None if condition is None else soft_form(site, condition)
         if not is_alone or soft is None:
@@ -260,7 +260,7 @@ def soften_selection(site):
             if edits:
                 yield _selected(edits)
     for call in site.calls("boolean_mask"):
-        condition = given(site, call, "mask", at=1)
+        condition = given(call, "mask", at=1)
         soft = None if condition is None else soft_form(site, condition)
         edits = soft and _masked(site, soft, [call])
         if edits:
@@ -330,8 +330,8 @@ def _is_of(site, node, picks):
 def soften_draw(site):
     """Gumbel-softmax in place of the one-hot code of a draw of a class."""
     for call in site.calls("categorical"):
-        scores = given(site, call, "logits")
-        count = given(site, call, "num_samples", at=1)
+        scores = given(call, "logits")
+        count = given(call, "num_samples", at=1)
         module = getattr(call.func, "value", None)
         if scores is None or count is None or module is None:
             continue
@@ -418,9 +418,9 @@ def _soft_counts(site, call):
         return _soft_bins(site, call)
     square, flat = site.ops("square"), site.ops("reshape")
     if called(call) == "bincount":
-        value = given(site, call, "arr", "x")
-        count = given(site, call, "minlength", at=2)
-        weights = given(site, call, "weights", at=1)
+        value = given(call, "arr", "x")
+        count = given(call, "minlength", at=2)
+        weights = given(call, "weights", at=1)
         if value is None or count is None or weights is not None:
             return None
         value = site.source(_unrounded(value))
@@ -428,9 +428,9 @@ def _soft_counts(site, call):
         centres = f'{site.ops("cast")}({whole}, "float32")'
         gap = f"{flat}({value}, (-1, 1)) - {centres}"
     else:
-        value = given(site, call, "values")
-        span = given(site, call, "value_range", at=1)
-        count = given(site, call, "nbins", at=2)
+        value = given(call, "values")
+        span = given(call, "value_range", at=1)
+        count = given(call, "nbins", at=2)
         ends = [_constant(one) for one in getattr(span, "elts", ())]
         number = 100 if count is None else _constant(count)
         if value is None or len(ends) != 2 or None in (*ends, number):
@@ -449,8 +449,8 @@ def _soft_counts(site, call):
 
 def _soft_bins(site, call):
     """How many edges lie below a value."""
-    edges = given(site, call, "sorted_sequence")
-    values = given(site, call, "values", at=1)
+    edges = given(call, "sorted_sequence")
+    values = given(call, "values", at=1)
     if edges is None or values is None:
         return None
     edges, values = site.operand(edges), site.operand(values)
@@ -468,9 +468,17 @@ def _constant(node):
     return value if isinstance(value, (int, float)) else None
 
 
-def given(site, call, *names, at=0):
-    """Returns an argument by position or by one of its names, or `None`."""
+def given(call, *names, at=0):
+    """Returns an argument by one of its names or by position, or `None`.
+
+    Args:
+        call: An `ast.Call`.
+        names: Names that the argument has in one library or the other.
+        at: Its position, `None` if it has none that all of them share.
+    """
     for keyword in call.keywords:
         if keyword.arg in names:
             return keyword.value
-    return call.args[at] if len(call.args) > at else None
+    if at is None or len(call.args) <= at:
+        return None
+    return call.args[at]

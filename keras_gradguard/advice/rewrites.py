@@ -226,7 +226,7 @@ _PROPOSALS = {
     "GG116": (without_wrapper, leave_numpy),
     "GG118": (use_stored_value,),
     "GG120": (inside_tape,),
-    "GG123": (blend_rows, keep_float),
+    "GG123": (blend_rows,),
     "GG126": (watch_source,),
     "GG121": (call_model,),
     "GG125": (sum_by_segment,),
