@@ -81,12 +81,13 @@ def soft_form(site, node):
         return None
     larger, smaller, is_equal = sides
     gap = f"{site.operand(larger)} - {site.operand(smaller)}"
-    if site.source(smaller) in _ZEROS:
-        gap = site.operand(larger)
-    elif site.source(larger) in _ZEROS:
+    if site.source(larger) in _ZEROS:
         gap = f"-{site.operand(smaller)}"
+    factor = f"({gap})"
+    if site.source(smaller) in _ZEROS:
+        gap = factor = site.operand(larger)
     if is_equal is None:
-        return f"{site.ops('sigmoid')}(10.0 * ({gap}))"
+        return f"{site.ops('sigmoid')}(10.0 * {factor})"
     soft = f"{site.ops('exp')}(-10.0 * {site.ops('square')}({gap}))"
     return soft if is_equal else f"(1.0 - {soft})"
 

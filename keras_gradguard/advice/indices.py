@@ -77,7 +77,7 @@ def soften_order(site):
             scores = given(call, "values", "x")
             if scores is None or not _is_last(site, call, "axis"):
                 continue
-            if not _is_last(site, outer, "axis"):
+            if not _is_last(site, outer, "axis") or _is_descending(outer):
                 continue
             yield _soft_rank(site, (call, outer), scores, edits)
 
@@ -100,7 +100,7 @@ def _ranks(site, call):
 
 
 def _soft_rank(site, calls, scores, named):
-    sign = "-" if sum(_is_descending(site, c) for c in calls) == 1 else ""
+    sign = "-" if _is_descending(calls[0]) else ""
     text, outer = site.operand(scores), _with_cast(site, calls[1])
     gaps = f"{text}[..., :, None] - {text}[..., None, :]"
     edits, given_name = [], f"({gaps})"
@@ -120,7 +120,7 @@ def _soft_rank(site, calls, scores, named):
     )
 
 
-def _is_descending(site, call):
+def _is_descending(call):
     value = given(call, "direction", at=2)
     return getattr(value, "value", None) == "DESCENDING"
 
@@ -163,7 +163,7 @@ def _index_of_best(site, call):
 
 def soften_code(site):
     """A softmax by the distance to each class in place of a one-hot code."""
-    for call in site.calls("one_hot"):
+    for call in site.calls("one_hot", nodes=site.around):
         number = given(call, "indices", "x")
         count = given(call, "depth", "num_classes", at=1)
         axis = given(call, "axis", at=2)
@@ -173,7 +173,7 @@ def soften_code(site):
         if axis is not None and site.source(axis) != "-1":
             continue
         number, edits = _number(site, number)
-        if called(number) == "argmax":
+        if called(number) == "argmax" or not _is_here(site, call, edits):
             continue
         text = _near(site, number, site.source(count))
         yield Rewrite(
@@ -194,10 +194,8 @@ def blend_rows(site):
         if table is None or index is None:
             continue
         number, edits = _number(site, index)
-        is_here = site.covers(call) or any(
-            site.covers(value) for value in site.assigned(site.source(index))
-        )
-        if not is_here or (not edits and number is index):
+        is_index = edits or number is not index
+        if not is_index or not _is_here(site, call, edits):
             continue
         rows = f"{site.ops('shape')}({site.source(table)})[0]"
         share = _near(site, number, rows)
@@ -230,6 +228,12 @@ def _unrounded(node):
     while isinstance(node, ast.Call) and called(node) in _ROUNDED and node.args:
         node = node.args[0]
     return node
+
+
+def _is_here(site, call, edits):
+    """Whether a call, or another edit that it needs, is on the line."""
+    start, end = site.line_start(site.line), site.line_start(site.line + 1)
+    return site.covers(call) or any(start <= e.start < end for e in edits)
 
 
 def _near(site, number, count):
@@ -302,6 +306,7 @@ def _masked(site, mask, picks):
         weighed = f"{site.ops('sum')}({mask} * {text})"
         if _REDUCED[called(total)]:
             weighed = f"({weighed} / {site.ops('sum')}({mask}))"
+            weighed = _bare(site, total, weighed)
         edits.append(site.replace(total, weighed))
     return tuple(edits)
 
@@ -391,70 +396,88 @@ def _code_around(site, node):
 
 def soften_counts(site):
     """Shares of each value in all bins, in place of a count."""
-    names = ("histogram_fixed_width", "searchsorted", "bincount")
-    found = [
-        (call, text)
-        for call in site.calls(*names)
-        if (text := _soft_counts(site, call)) is not None
-    ]
-    edits = [site.replace(_with_cast(site, c), t) for c, t in found]
-    others = [
-        site.replace(_with_cast(site, call), text)
-        for call in site.calls(*names, nodes=site.around)
-        if not any(call is one for one, _ in found)
-        and (text := _soft_counts(site, call)) is not None
-    ]
+    names = ("histogram_fixed_width", "searchsorted", "digitize", "bincount")
+    here, others = [], []
+    for call in site.calls(*names, nodes=site.around):
+        text, edits = _soft_counts(site, call)
+        if text is not None:
+            known = here if _is_here(site, call, edits) else others
+            known += [site.replace(_with_cast(site, call), text), *edits]
     effect = "each value counts in part for the bins around it"
     text = "let each value contribute to all bins"
-    if found and others:
+    if here and others:
         # Counts that are compared are to be soft on both sides.
-        yield Rewrite(text, (*edits, *others), effect)
-    if found:
-        yield Rewrite(text, tuple(edits), effect)
+        yield Rewrite(text, (*here, *others), effect)
+    if here:
+        yield Rewrite(text, tuple(here), effect)
 
 
 def _soft_counts(site, call):
-    if called(call) == "searchsorted":
-        return _soft_bins(site, call)
-    square, flat = site.ops("square"), site.ops("reshape")
-    if called(call) == "bincount":
-        value = given(call, "arr", "x")
-        count = given(call, "minlength", at=2)
-        weights = given(call, "weights", at=1)
-        if value is None or count is None or weights is not None:
-            return None
-        value = site.source(_unrounded(value))
-        whole = f"{site.ops('arange')}({site.source(count)})"
-        centres = f'{site.ops("cast")}({whole}, "float32")'
-        gap = f"{flat}({value}, (-1, 1)) - {centres}"
-    else:
-        value = given(call, "values")
-        span = given(call, "value_range", at=1)
-        count = given(call, "nbins", at=2)
-        ends = [_constant(one) for one in getattr(span, "elts", ())]
-        number = 100 if count is None else _constant(count)
-        if value is None or len(ends) != 2 or None in (*ends, number):
-            return None
-        low, high = ends
-        width = (high - low) / number
-        centres = ", ".join(
-            f"{one:.7g}" for one in (low + width / 2, high - width / 2)
-        )
-        centres = f"{site.ops('linspace')}({centres}, {number})"
-        gap = f"({flat}({site.source(value)}, (-1, 1)) - {centres})"
-        gap = f"{gap} / {width:.7g}"
-    share = f"{site.ops('softmax')}(-10.0 * {square}({gap}), axis=-1)"
+    """`(text, edits)`: the soft form of a count, `None` if there is none."""
+    name = called(call)
+    if name == "bincount":
+        return _soft_bincount(site, call)
+    if name == "searchsorted":
+        edges = given(call, "sorted_sequence")
+        return _soft_bins(site, edges, given(call, "values", at=1), True), ()
+    if name == "digitize":
+        return _soft_bins(site, given(call, "bins", at=1), given(call, "x")), ()
+    return _soft_histogram(site, call), ()
+
+
+def _soft_bincount(site, call):
+    value = given(call, "arr", "x")
+    count = given(call, "minlength", at=2)
+    weights = given(call, "weights", at=1)
+    if value is None or count is None or weights is not None:
+        return None, ()
+    value, edits = _number(site, value)
+    whole = f"{site.ops('arange')}({site.source(count)})"
+    whole = f'{site.ops("cast")}({whole}, "float32")'
+    return _shares(site, f"{_column(site, value)} - {whole}"), edits
+
+
+def _soft_histogram(site, call):
+    value = given(call, "values")
+    span = given(call, "value_range", at=1)
+    count = given(call, "nbins", at=2)
+    ends = [_constant(one) for one in getattr(span, "elts", ())]
+    number = 100 if count is None else _constant(count)
+    if value is None or len(ends) != 2 or None in (*ends, number):
+        return None
+    low, high = ends
+    width = (high - low) / number
+    first, last, width = (
+        f"{one:#.7g}".rstrip("0") + "0" * (one == round(one))
+        for one in (low + width / 2, high - width / 2, width)
+    )
+    centres = f"{site.ops('linspace')}({first}, {last}, {number})"
+    gap = f"{_column(site, value)} - {centres}"
+    return _shares(site, f"({gap}) / {width}")
+
+
+def _column(site, value):
+    return f"{site.ops('reshape')}({site.source(value)}, (-1, 1))"
+
+
+def _shares(site, gap):
+    """Text of how much of the values belongs to each bin, by distances."""
+    soft = f"-10.0 * {site.ops('square')}({gap})"
+    share = f"{site.ops('softmax')}({soft}, axis=-1)"
     return f"{site.ops('sum')}({share}, axis=0)"
 
 
-def _soft_bins(site, call):
-    """How many edges lie below a value."""
-    edges = given(call, "sorted_sequence")
-    values = given(call, "values", at=1)
+def _soft_bins(site, edges, values, is_batch=False):
+    """Text of how many edges lie below a value, `None` if it is not known."""
     if edges is None or values is None:
         return None
-    edges, values = site.operand(edges), site.operand(values)
-    gap = f"{values}[..., :, None] - {edges}[..., None, :]"
+    below, values = site.operand(edges), site.operand(values)
+    if isinstance(edges, (ast.List, ast.Tuple)):
+        below = f"{site.ops('convert_to_tensor')}({site.source(edges)})"
+    gap = f"{values}[..., None] - {below}"
+    if is_batch:
+        # Each row of values may have edges of its own.
+        gap = f"{values}[..., :, None] - {below}[..., None, :]"
     soft = f"{site.ops('sigmoid')}(10.0 * ({gap}))"
     return f"{site.ops('sum')}({soft}, axis=-1)"
 

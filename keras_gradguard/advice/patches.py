@@ -92,7 +92,11 @@ def checked_help(finding, code, trial):
         if number >= MOST_TRIALS or time.monotonic() - begin > MOST_SECONDS:
             return None
         text = edited(site.text, rewrite.edits)
-        lines = [line for line, *_ in changes_between(site.text, text)]
+        # What is added behind the last line of a function is a part of it.
+        lines = [
+            line if old else max(1, line - 1)
+            for line, old, _ in changes_between(site.text, text)
+        ]
         if not lines:
             continue
         found = trial.check(text, lines, rewrite.keeps_value)
@@ -129,9 +133,22 @@ def changes_between(old, new):
         line that goes, from 1, and tuples of lines without their ends.
     """
     before, after = old.split("\n"), new.split("\n")
+    # What stands in front of the change and behind it is no part of it, even
+    # where an empty line of the new text is like one of them.
+    head = _num_same(before, after)
+    tail = _num_same(before[head:][::-1], after[head:][::-1])
+    before = before[head : len(before) - tail]
+    after = after[head : len(after) - tail]
     matcher = difflib.SequenceMatcher(None, before, after, autojunk=False)
     return tuple(
-        (begin + 1, tuple(before[begin:end]), tuple(after[first:last]))
+        (head + begin + 1, tuple(before[begin:end]), tuple(after[first:last]))
         for kind, begin, end, first, last in matcher.get_opcodes()
         if kind != "equal"
     )
+
+
+def _num_same(one, other):
+    """How many items are the same from the first one on."""
+    pairs = enumerate(zip(one, other, strict=False))
+    differ = (number for number, (a, b) in pairs if a != b)
+    return next(differ, min(len(one), len(other)))

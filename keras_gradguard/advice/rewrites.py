@@ -14,6 +14,7 @@ from keras_gradguard.advice.comparisons import (
 from keras_gradguard.advice.finite_values import finite, inside_of_one
 from keras_gradguard.advice.indices import (
     blend_rows,
+    given,
     soften_argmax,
     soften_best,
     soften_code,
@@ -27,10 +28,12 @@ from keras_gradguard.advice.python_code import (
     keep_result,
     keep_tensor,
     leave_numpy,
+    map_rows,
     on_tensors,
+    without_text,
     without_wrapper,
 )
-from keras_gradguard.advice.site import SAME, Rewrite
+from keras_gradguard.advice.site import SAME, Edit, Rewrite
 from keras_gradguard.advice.tapes import (
     inside_tape,
     use_stored_value,
@@ -209,14 +212,72 @@ def pass_upstream(site):
                 )
 
 
+def without_scale(site):
+    """The argument of a saturated function without the factor on it."""
+    for call in site.calls("softmax", "sigmoid", "tanh", "log_softmax"):
+        first = call.args[0] if call.args else None
+        if not isinstance(first, ast.BinOp):
+            continue
+        sides, kept = (first.left, first.right), None
+        if isinstance(first.op, ast.Mult):
+            numbers = [isinstance(one, ast.Constant) for one in sides]
+            if any(numbers):
+                kept = sides[1 - numbers.index(True)]
+        elif isinstance(first.op, ast.Div):
+            kept = first.left
+        if kept is not None:
+            yield Rewrite(
+                "do not scale the scores up",
+                (site.replace(first, site.source(kept)),),
+                "the value is less close to 0 and 1",
+            )
+
+
+def with_gradient(site):
+    """Another method of an image op, or its formula written out."""
+    for call in site.calls("resize"):
+        method = given(call, "method", at=2)
+        is_area = "area" in site.source(method).lower() if method else False
+        names = [keyword.arg for keyword in call.keywords]
+        if is_area and "antialias" not in names and len(call.args) <= 3:
+            text = '"bilinear", antialias=True'
+            edits = [site.replace(method, text)]
+            if method in call.args and call.keywords:
+                # What is given by position stands in front.
+                edits = [site.replace(method, '"bilinear"')]
+                last = site.replace(call.keywords[-1].value, "").end
+                edits.append(Edit(last, last, ", antialias=True"))
+            yield Rewrite(
+                "resize by a method that has a gradient",
+                tuple(edits),
+                "near pixels count more than far ones: the loss differs",
+            )
+    for call in site.calls("adjust_contrast"):
+        image = given(call, "images")
+        factor = given(call, "contrast_factor", at=1)
+        if image is not None and factor is not None:
+            image, factor = site.operand(image), site.operand(factor)
+            mean = f"{site.ops('mean')}({image}, axis=(-3, -2), keepdims=True)"
+            yield Rewrite(
+                "compute the contrast from the mean",
+                (
+                    site.replace(
+                        call, f"(({image} - {mean}) * {factor} + {mean})"
+                    ),
+                ),
+                SAME,
+            )
+
+
 _PROPOSALS = {
     "GG101": (leave_numpy,),
     "GG102": (match_by_probability, soften_comparisons),
-    "GG103": (keep_float,),
+    "GG103": (soften_code, soften_counts, blend_rows, keep_float),
     "GG104": (match_by_probability, soften_argmax),
-    "GG105": (pass_rounding,),
+    "GG105": (soften_code, soften_counts, blend_rows, pass_rounding),
     "GG106": (pass_gradient,),
     "GG108": (leave_numpy,),
+    "GG107": (with_gradient,),
     "GG109": (on_tensors,),
     "GG111": (soften_order, soften_best),
     "GG112": (soften_argmax, soften_code, keep_float),
@@ -224,6 +285,8 @@ _PROPOSALS = {
     "GG114": (soften_counts, soften_comparisons),
     "GG115": (soften_draw,),
     "GG116": (without_wrapper, leave_numpy),
+    "GG110": (map_rows,),
+    "GG117": (without_text,),
     "GG118": (use_stored_value,),
     "GG120": (inside_tape,),
     "GG123": (blend_rows,),
@@ -233,6 +296,7 @@ _PROPOSALS = {
     "GG119": (keep_tensor,),
     "GG202": (soften_sign,),
     "GG203": (without_clip,),
+    "GG204": (without_scale,),
     "GG205": (other_axis, sigmoid_of_one_unit),
     "GG304": (keep_result,),
     "GG122": (pass_upstream,),

@@ -104,6 +104,7 @@ TENSORFLOW = {
     "top_k": "math.top_k",
     "transpose": "transpose",
     "var": "math.reduce_variance",
+    "vectorized_map": "vectorized_map",
     "where": "where",
     "zeros_like": "zeros_like",
 }
