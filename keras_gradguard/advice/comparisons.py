@@ -1,8 +1,8 @@
-"""Soft comparisons, and matches of classes as probabilities."""
+"""Soft comparisons and masks, and matches of classes as probabilities."""
 
 import ast
 
-from keras_gradguard.advice.site import Rewrite
+from keras_gradguard.advice.site import Rewrite, given
 from keras_gradguard.source.reachable import called
 
 SOFT = "a soft value instead of a hard one: the loss differs"
@@ -14,6 +14,16 @@ _ORDERS = {
     **dict.fromkeys((ast.Gt, ast.GtE), (0, 1)),
     **dict.fromkeys((ast.Lt, ast.LtE), (1, 0)),
 }
+_REDUCED = {
+    "sum": False,
+    "reduce_sum": False,
+    "mean": True,
+    "reduce_mean": True,
+}
+_ELEMENTWISE = frozenset(
+    "abs square sqrt exp log log1p tanh sigmoid relu softplus maximum minimum "
+    "cast subtract add multiply divide power pow negative".split()
+)
 _ZEROS, _ONES = ("0", "0.0", "0."), ("1", "1.0", "1.")
 
 
@@ -184,3 +194,93 @@ def scores_of(site, call):
     axis = [k.value for k in call.keywords if k.arg == "axis"] + call.args[1:2]
     axis = site.source(axis[0]) if axis else "-1"
     return site.operand(call.args[0]), axis
+
+
+def soften_selection(site):
+    """A sum with a soft mask in place of the elements that a mask picks."""
+    for call in site.calls("where", "nonzero"):
+        condition = given(call, "condition", "x")
+        is_alone = len(call.args) + len(call.keywords) == 1
+        soft = None if condition is None else soft_form(site, condition)
+        if not is_alone or soft is None:
+            continue
+        holder = site.parent(call)
+        if isinstance(holder, ast.Assign) and len(holder.targets) == 1:
+            name = getattr(holder.targets[0], "id", None)
+            reads = site.reads_of(name)
+            edits = _masked(site, name, [site.parent(one) for one in reads])
+            if edits and len(site.assigned(name)) == 1:
+                yield _selected((site.replace(call, soft), *edits))
+        elif called(holder) == "gather_nd":
+            edits = _masked(site, soft, [holder])
+            if edits:
+                yield _selected(edits)
+    for call in site.calls("boolean_mask"):
+        condition = given(call, "mask", at=1)
+        soft = None if condition is None else soft_form(site, condition)
+        edits = soft and _masked(site, soft, [call])
+        if edits:
+            yield _selected(edits)
+
+
+def _selected(edits):
+    return Rewrite(
+        "multiply by a soft mask instead of picking elements",
+        tuple(edits),
+        SOFT,
+    )
+
+
+def _masked(site, mask, picks):
+    """The edits that weigh what was picked; `()` if it is no plain sum."""
+    totals = {}
+    for pick in picks:
+        if called(pick) not in ("gather_nd", "boolean_mask") or not pick.args:
+            return ()
+        node = pick
+        while _is_elementwise(site.parent(node)):
+            node = site.parent(node)
+        total = site.parent(node)
+        is_total = called(total) in _REDUCED and total.args == [node]
+        if not is_total or total.keywords:
+            return ()
+        totals.setdefault(total, []).append(pick)
+    edits = []
+    for total, found in totals.items():
+        (whole,) = total.args
+        if not _is_for_each(site, whole, found):
+            return ()
+        text = site.with_replaced(
+            whole, [(pick, site.operand(pick.args[0])) for pick in found]
+        )
+        if not isinstance(whole, ast.Call) or whole in found:
+            text = text if whole in found else f"({text})"
+        weighed = f"{site.ops('sum')}({mask} * {text})"
+        if _REDUCED[called(total)]:
+            weighed = f"({weighed} / {site.ops('sum')}({mask}))"
+            weighed = site.bare(total, weighed)
+        edits.append(site.replace(total, weighed))
+    return tuple(edits)
+
+
+def _is_elementwise(node):
+    return isinstance(node, (ast.BinOp, ast.UnaryOp)) or (
+        isinstance(node, ast.Call) and called(node) in _ELEMENTWISE
+    )
+
+
+def _is_for_each(site, node, picks):
+    """Whether a term has one number for each element that was picked."""
+    if node in picks or isinstance(node, ast.Constant):
+        return True
+    if isinstance(node, ast.BinOp):
+        return all(
+            _is_for_each(site, one, picks) for one in (node.left, node.right)
+        )
+    if isinstance(node, ast.UnaryOp):
+        return _is_for_each(site, node.operand, picks)
+    if isinstance(node, ast.Call) and called(node) == "cast":
+        return _is_for_each(site, node.args[0], picks)
+    return _is_elementwise(node) and all(
+        _is_for_each(site, one, picks) for one in node.args
+    )

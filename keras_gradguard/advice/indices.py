@@ -1,22 +1,12 @@
-"""Soft forms of what an index, an order or a mask picks."""
+"""Soft forms of indices, orders, counts and draws."""
 
 import ast
 
-from keras_gradguard.advice.comparisons import SOFT, scores_of, soft_form
-from keras_gradguard.advice.site import Rewrite
+from keras_gradguard.advice.comparisons import SOFT, scores_of
+from keras_gradguard.advice.site import Rewrite, given
 from keras_gradguard.source.reachable import called
 
 _ROUNDED = ("cast", "round", "rint", "floor", "trunc")
-_REDUCED = {
-    "sum": False,
-    "reduce_sum": False,
-    "mean": True,
-    "reduce_mean": True,
-}
-_ELEMENTWISE = frozenset(
-    "abs square sqrt exp log log1p tanh sigmoid relu softplus maximum minimum "
-    "cast subtract add multiply divide power pow negative".split()
-)
 
 
 def soften_argmax(site):
@@ -64,12 +54,6 @@ def _is_last(site, call, name):
     return axis is None or site.source(axis) == "-1"
 
 
-def _bare(site, node, text):
-    """A text in parentheses without them where nothing is around it."""
-    is_alone = isinstance(site.parent(node), (ast.Assign, ast.Return))
-    return text[1:-1] if is_alone else text
-
-
 def soften_order(site):
     """A count of the lower scores in place of a rank by sorting twice."""
     for call in site.calls("argsort"):
@@ -112,7 +96,7 @@ def _soft_rank(site, calls, scores, named):
         edits.append(site.replace(holder, f"{given_name} = {gaps}"))
     soft = f"{site.ops('sigmoid')}({sign}10.0 * {given_name})"
     rank = f"({site.ops('sum')}({soft}, axis=-1) - 0.5)"
-    edits.append(site.replace(outer, _bare(site, outer, rank)))
+    edits.append(site.replace(outer, site.bare(outer, rank)))
     return Rewrite(
         "use a soft rank: how many scores lie below this one",
         tuple(edits),
@@ -242,94 +226,6 @@ def _near(site, number, count):
     gap = f"{site.operand(number)}[..., None] - {whole}"
     soft = f"-10.0 * {site.ops('square')}({gap})"
     return f"{site.ops('softmax')}({soft}, axis=-1)"
-
-
-def soften_selection(site):
-    """A sum with a soft mask in place of the elements that a mask picks."""
-    for call in site.calls("where", "nonzero"):
-        condition = given(call, "condition", "x")
-        is_alone = len(call.args) + len(call.keywords) == 1
-        soft = None if condition is None else soft_form(site, condition)
-        if not is_alone or soft is None:
-            continue
-        holder = site.parent(call)
-        if isinstance(holder, ast.Assign) and len(holder.targets) == 1:
-            name = getattr(holder.targets[0], "id", None)
-            reads = site.reads_of(name)
-            edits = _masked(site, name, [site.parent(one) for one in reads])
-            if edits and len(site.assigned(name)) == 1:
-                yield _selected((site.replace(call, soft), *edits))
-        elif called(holder) == "gather_nd":
-            edits = _masked(site, soft, [holder])
-            if edits:
-                yield _selected(edits)
-    for call in site.calls("boolean_mask"):
-        condition = given(call, "mask", at=1)
-        soft = None if condition is None else soft_form(site, condition)
-        edits = soft and _masked(site, soft, [call])
-        if edits:
-            yield _selected(edits)
-
-
-def _selected(edits):
-    return Rewrite(
-        "multiply by a soft mask instead of picking elements",
-        tuple(edits),
-        SOFT,
-    )
-
-
-def _masked(site, mask, picks):
-    """The edits that weigh what was picked; `()` if it is no plain sum."""
-    totals = {}
-    for pick in picks:
-        if called(pick) not in ("gather_nd", "boolean_mask") or not pick.args:
-            return ()
-        node = pick
-        while _is_elementwise(site.parent(node)):
-            node = site.parent(node)
-        total = site.parent(node)
-        is_total = called(total) in _REDUCED and total.args == [node]
-        if not is_total or total.keywords:
-            return ()
-        totals.setdefault(total, []).append(pick)
-    edits = []
-    for total, found in totals.items():
-        (whole,) = total.args
-        if not _is_of(site, whole, found):
-            return ()
-        text = site.with_replaced(
-            whole, [(pick, site.operand(pick.args[0])) for pick in found]
-        )
-        if not isinstance(whole, ast.Call) or whole in found:
-            text = text if whole in found else f"({text})"
-        weighed = f"{site.ops('sum')}({mask} * {text})"
-        if _REDUCED[called(total)]:
-            weighed = f"({weighed} / {site.ops('sum')}({mask}))"
-            weighed = _bare(site, total, weighed)
-        edits.append(site.replace(total, weighed))
-    return tuple(edits)
-
-
-def _is_elementwise(node):
-    return isinstance(node, (ast.BinOp, ast.UnaryOp)) or (
-        isinstance(node, ast.Call) and called(node) in _ELEMENTWISE
-    )
-
-
-def _is_of(site, node, picks):
-    """Whether a term has one number for each element that was picked."""
-    if node in picks or isinstance(node, ast.Constant):
-        return True
-    if isinstance(node, ast.BinOp):
-        return all(_is_of(site, one, picks) for one in (node.left, node.right))
-    if isinstance(node, ast.UnaryOp):
-        return _is_of(site, node.operand, picks)
-    if isinstance(node, ast.Call) and called(node) == "cast":
-        return _is_of(site, node.args[0], picks)
-    return _is_elementwise(node) and all(
-        _is_of(site, one, picks) for one in node.args
-    )
 
 
 def soften_draw(site):
@@ -489,19 +385,3 @@ def _constant(node):
     except ValueError:
         return None
     return value if isinstance(value, (int, float)) else None
-
-
-def given(call, *names, at=0):
-    """Returns an argument by one of its names or by position, or `None`.
-
-    Args:
-        call: An `ast.Call`.
-        names: Names that the argument has in one library or the other.
-        at: Its position, `None` if it has none that all of them share.
-    """
-    for keyword in call.keywords:
-        if keyword.arg in names:
-            return keyword.value
-    if at is None or len(call.args) <= at:
-        return None
-    return call.args[at]

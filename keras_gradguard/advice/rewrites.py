@@ -10,18 +10,17 @@ from keras_gradguard.advice.comparisons import (
     SOFT,
     match_by_probability,
     soften_comparisons,
+    soften_selection,
 )
 from keras_gradguard.advice.finite_values import finite, inside_of_one
 from keras_gradguard.advice.indices import (
     blend_rows,
-    given,
     soften_argmax,
     soften_best,
     soften_code,
     soften_counts,
     soften_draw,
     soften_order,
-    soften_selection,
 )
 from keras_gradguard.advice.python_code import (
     call_model,
@@ -33,7 +32,7 @@ from keras_gradguard.advice.python_code import (
     without_text,
     without_wrapper,
 )
-from keras_gradguard.advice.site import SAME, Edit, Rewrite
+from keras_gradguard.advice.site import SAME, Edit, Rewrite, given
 from keras_gradguard.advice.tapes import (
     inside_tape,
     use_stored_value,
@@ -255,16 +254,13 @@ def with_gradient(site):
     for call in site.calls("adjust_contrast"):
         image = given(call, "images")
         factor = given(call, "contrast_factor", at=1)
-        if image is not None and factor is not None:
+        if isinstance(image, ast.Name) and factor is not None:
             image, factor = site.operand(image), site.operand(factor)
             mean = f"{site.ops('mean')}({image}, axis=(-3, -2), keepdims=True)"
+            text = f"(({image} - {mean}) * {factor} + {mean})"
             yield Rewrite(
                 "compute the contrast from the mean",
-                (
-                    site.replace(
-                        call, f"(({image} - {mean}) * {factor} + {mean})"
-                    ),
-                ),
+                (site.replace(call, site.bare(call, text)),),
                 SAME,
             )
 

@@ -127,6 +127,11 @@ class Site:
         """Returns the text of a node."""
         return ast.get_source_segment(self.text, node) or ""
 
+    def bare(self, node, text):
+        """Returns a text, without its parentheses for a node that is alone."""
+        is_alone = isinstance(self.parent(node), (ast.Assign, ast.Return))
+        return text[1:-1] if is_alone else text
+
     def operand(self, node):
         """Returns the text of a node as an operand of an operator."""
         text = self.source(node)
@@ -288,3 +293,19 @@ def edited(text, edits):
     for edit in reversed(outer):
         text = text[: edit.start] + edit.text + text[edit.end :]
     return text
+
+
+def given(call, *names, at=0):
+    """Returns an argument by one of its names or by position, or `None`.
+
+    Args:
+        call: An `ast.Call`.
+        names: Names that the argument has in one library or the other.
+        at: Its position, `None` if it has none that all of them share.
+    """
+    for keyword in call.keywords:
+        if keyword.arg in names:
+            return keyword.value
+    if at is None or len(call.args) <= at:
+        return None
+    return call.args[at]

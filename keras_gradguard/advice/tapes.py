@@ -3,7 +3,7 @@
 import ast
 import keyword
 
-from keras_gradguard.advice.site import SAME, Edit, Rewrite
+from keras_gradguard.advice.site import SAME, Edit, Rewrite, given
 from keras_gradguard.source.reachable import called
 
 _DERIVATIVES = ("gradient", "jacobian", "batch_jacobian")
@@ -71,10 +71,13 @@ def _moved_down(site, statements, block):
     start = site.line_start(statements[0].lineno)
     head, body = site.line_start(block.lineno), block.body[0]
     inside = site.line_start(body.lineno)
-    moved = _shifted(site.text[start:head], body.col_offset - block.col_offset)
+    end = site.line_start(statements[-1].end_lineno + 1)
+    moved = _shifted(site.text[start:end], body.col_offset - block.col_offset)
+    # Comments on the block stay in front of it.
+    between = site.text[end:head].lstrip("\n")
     yield Rewrite(
         "move the line into the `with` block of the tape",
-        (Edit(start, inside, site.text[head:inside] + moved),),
+        (Edit(start, inside, between + site.text[head:inside] + moved),),
         SAME,
     )
 
@@ -121,48 +124,52 @@ def _shifted(text, step):
 def watch_source(site):
     """A `watch` of what a derivative is taken by."""
     found = [
-        edit
-        for call in site.calls(*_DERIVATIVES)
-        for edit in _watched(site, call)
+        one for call in _derivatives(site) if (one := _watched(site, call))
     ]
+    if not found:
+        return
     text = "watch the tensor before it is used"
-    if found:
-        yield Rewrite(text, tuple(found))
+    names = {name for _, used in found for name in used}
+    edits = [edit for edit, _ in found]
+    yield Rewrite(text, tuple(edits))
     others = [
-        edit
-        for call in site.calls(*_DERIVATIVES, nodes=site.around)
-        for edit in _watched(site, call)
-        if edit not in found
+        one[0]
+        for call in _derivatives(site, site.around)
+        if (one := _watched(site, call)) and names & one[1]
     ]
-    if found and others:
+    if len(others) > len(edits):
         # A second derivative has a tape of its own.
-        edits = tuple(dict.fromkeys((*found, *others)))
-        yield Rewrite(text, edits)
+        yield Rewrite(text, tuple(dict.fromkeys((*edits, *others))))
+
+
+def _derivatives(site, nodes=None):
+    return site.calls(*_DERIVATIVES, nodes=nodes)
 
 
 def _watched(site, call):
-    """Yields the edit that adds a `watch` to the tape of a derivative."""
-    given = {k.arg: k.value for k in call.keywords}
-    source = given.get("sources", given.get("source"))
-    if source is None and len(call.args) > 1:
-        source = call.args[1]
+    """`(edit, names)`: a `watch` of a derivative's source, or `None`."""
+    source = given(call, "sources", "source", at=1)
     tape = getattr(call.func, "value", None)
     block = _block_of(site, tape)
     listed = getattr(source, "elts", [source])
     if block is None or not all(isinstance(n, ast.Name) for n in listed):
-        return
+        return None
     names = {one.id for one in listed}
-    body, place = block.body, 0
-    for number, statement in enumerate(body, 1):
-        if number < len(body) and names & _set_in(statement):
-            place = number
-    if body[0].lineno == block.lineno:
-        return
-    start = site.line_start(body[place].lineno)
-    # Behind what is set last, in front of the next statement.
-    white = site.text[start:][: body[place].col_offset]
+    first = block.body[0]
+    if first.lineno == block.lineno:
+        return None
+    setting = [
+        node
+        for node in ast.walk(block)
+        if isinstance(node, ast.Assign) and names & _set_in(node)
+    ]
+    last = max(setting, key=lambda n: n.lineno, default=None)
+    # Behind what is set last: what is made of it is to be recorded.
+    line = first.lineno if last is None else last.end_lineno + 1
+    start = site.line_start(line)
+    white = " " * (first if last is None else last).col_offset
     text = f"{white}{site.source(tape)}.watch({site.source(source)})\n"
-    yield Edit(start, start, text)
+    return Edit(start, start, text), names
 
 
 def _block_of(site, tape):
