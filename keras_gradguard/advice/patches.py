@@ -12,6 +12,8 @@ from keras_gradguard.records.report import Help, Patch, digest_of
 # Each trial traces and runs a step.
 MOST_TRIALS = 6
 MOST_SECONDS = 10.0
+# Lines between two changes that are shown as one.
+_MOST_BETWEEN = 5
 
 
 class Patches:
@@ -110,8 +112,9 @@ def _help(site, rewrite, text, found):
     patch = Patch(
         site.file, digest_of(site.text), changes_between(site.text, text)
     )
-    before = "\n".join(line for _, old, _ in patch.changes for line in old)
-    after = "\n".join(line for _, _, new in patch.changes for line in new)
+    shown = _with_context(patch.changes, site.text.split("\n"))
+    before = "\n".join(line for _, old, _ in shown for line in old)
+    after = "\n".join(line for _, _, new in shown for line in new)
     return Help(
         text=rewrite.text,
         before=before,
@@ -119,6 +122,30 @@ def _help(site, rewrite, text, found):
         checked=f"{found}{effect}",
         patch=patch,
     )
+
+
+def _with_context(changes, lines):
+    """Changes as they are shown: what only comes or goes has a place.
+
+    Args:
+        changes: See `changes_between`.
+        lines: The lines of the old text.
+    """
+    if all(old and new for _, old, new in changes):
+        return changes
+    shown = []
+    for line, old, new in changes:
+        begin = line if old else max(1, line - 1)
+        held = tuple(lines[begin - 1 : line - 1])
+        if shown:
+            first, before, after = shown[-1]
+            end = first + len(before)
+            if line - end <= _MOST_BETWEEN:
+                held = tuple(lines[end - 1 : line - 1])
+                shown[-1] = first, before + held + old, after + held + new
+                continue
+        shown.append((begin, held + old, held + new))
+    return tuple(shown)
 
 
 def changes_between(old, new):
