@@ -31,7 +31,10 @@ def soften_comparisons(site):
     """A sigmoid of the difference in place of a comparison."""
     edits = _softened(site, site.nodes)
     for edit in edits:
-        yield Rewrite("use a sigmoid instead of the comparison", (edit,), SOFT)
+        is_match = f"{site.ops('sigmoid')}(" not in edit.text
+        soft = "an exponential of the gap" if is_match else "a sigmoid"
+        text = f"use {soft} instead of the comparison"
+        yield Rewrite(text, (edit,), SOFT)
     text = "use sigmoids instead of the comparisons"
     if len(edits) > 1:
         yield Rewrite(text, edits, SOFT)

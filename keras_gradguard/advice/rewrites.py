@@ -5,6 +5,7 @@ that does not fit the code, or does not help, costs a trial and no trust.
 """
 
 import ast
+import os
 
 from keras_gradguard.advice.comparisons import (
     SOFT,
@@ -32,7 +33,7 @@ from keras_gradguard.advice.python_code import (
     without_text,
     without_wrapper,
 )
-from keras_gradguard.advice.site import SAME, Edit, Rewrite, given
+from keras_gradguard.advice.site import SAME, Edit, Rewrite, Site, edited, given
 from keras_gradguard.advice.tapes import (
     inside_tape,
     use_stored_value,
@@ -49,8 +50,42 @@ def rewrites(site, code):
         site: The `Site`.
         code: Code of the rule that explains its finding.
     """
+    found = []
     for propose in _PROPOSALS.get(code, ()):
-        yield from propose(site)
+        for rewrite in propose(site):
+            found.append(rewrite)
+            yield rewrite
+    for rewrite in found[:3]:
+        yield from _with_another(site, rewrite)
+
+
+def _with_another(site, rewrite):
+    """A rewrite together with that of another fault of the same line."""
+    text = edited(site.text, rewrite.edits)
+    if text.count("\n") != site.text.count("\n"):
+        return
+    changed = Site(site.finding, text)
+    for propose in _LOCAL:
+        known = next(propose(site), None)
+        other = next(propose(changed), None)
+        if known is None or other is None or known.text == rewrite.text:
+            continue
+        both = edited(text, other.edits)
+        effects = [rewrite.effect, other.effect]
+        differ = [e for e in effects if not str(e).startswith(SAME)]
+        yield Rewrite(
+            f"{rewrite.text.partition(';')[0]}, and {other.text}",
+            (_whole_edit(site.text, both),),
+            "; ".join(dict.fromkeys(differ)) or effects[0],
+        )
+
+
+def _whole_edit(old, new):
+    """The one `Edit` that makes a text another one."""
+    start = len(os.path.commonprefix((old, new)))
+    rest = (old[start:][::-1], new[start:][::-1])
+    behind = len(os.path.commonprefix(rest))
+    return Edit(start, len(old) - behind, new[start : len(new) - behind])
 
 
 def pass_rounding(site):
@@ -265,6 +300,15 @@ def with_gradient(site):
             )
 
 
+# What mends a fault of one line and leaves the others of the line.
+_LOCAL = (
+    soften_comparisons,
+    pass_rounding,
+    keep_float,
+    soften_sign,
+    soften_argmax,
+    pass_gradient,
+)
 _PROPOSALS = {
     "GG101": (leave_numpy,),
     "GG102": (match_by_probability, soften_comparisons),

@@ -3,6 +3,7 @@
 import ast
 import dataclasses
 import functools
+import io
 import linecache
 
 from keras_gradguard.source.dialect import Dialect
@@ -54,12 +55,18 @@ class Site:
 
     Args:
         finding: A `Finding` with a line.
+        text: Another text of its file with as many lines; by default the one
+            that Python knows.
     """
 
-    def __init__(self, finding):
+    def __init__(self, finding, text=None):
         self.finding = finding
         self.file, self.line = finding.place.file, finding.place.line
-        self.text = "".join(linecache.getlines(self.file or ""))
+        # As Python counts lines: a form feed begins none.
+        self._lines = linecache.getlines(self.file or "")
+        if text is not None:
+            self._lines = list(io.StringIO(text))
+        self.text = "".join(self._lines)
         self.dialect = Dialect.at(finding.place)
         try:
             self._tree = ast.parse(self.text)
@@ -272,11 +279,6 @@ class Site:
         before = sum(map(len, self._lines[: line - 1]))
         known = self._lines[line - 1].encode()[:column]
         return before + len(known.decode(errors="ignore"))
-
-    @functools.cached_property
-    def _lines(self):
-        # As Python counts lines: a form feed begins none.
-        return linecache.getlines(self.file or "")
 
 
 def edited(text, edits):

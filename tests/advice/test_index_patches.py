@@ -144,6 +144,22 @@ CASES = {
         "bins = ops.reshape(ops.abs(y_pred), (-1,))",
         WHOLE,
     ),
+    "match_of_a_rounded_value": (
+        OPS,
+        "same = ops.equal(ops.round(y_pred), y_true)\n"
+        "    return 1.0 - ops.mean(ops.cast(same, 'float32'))",
+        "GG105",
+        "same = ops.exp(-10.0 * ops.square(y_pred - y_true))",
+        WHOLE,
+    ),
+    "comparison_of_a_whole_number": (
+        TF,
+        "hit = tf.cast(tf.cast(y_pred, tf.int32) > 0, tf.float32)\n"
+        + TF_MEAN.format("hit"),
+        "GG103",
+        "hit = tf.sigmoid(10.0 * y_pred)",
+        APART,
+    ),
     "draw": (
         KERAS,
         "picked = keras.random.categorical(y_pred, num_samples=1)\n"
