@@ -199,6 +199,29 @@ def scores_of(site, call):
     return site.operand(call.args[0]), axis
 
 
+def invert_mask(site):
+    """A mask of what is not equal in place of what is, or the other way."""
+    for node in site.nodes:
+        factors = []
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult):
+            factors = [node.left, node.right]
+        elif called(node) == "multiply":
+            factors = node.args
+        for factor in factors:
+            mask = site.resolved(factor)
+            sides = _sides(mask)
+            if sides is not None and sides[2] is not None:
+                first, second, is_equal = sides
+                name = site.ops("not_equal" if is_equal else "equal")
+                both = f"{site.source(first)}, {site.source(second)}"
+                yield Rewrite(
+                    "invert the mask",
+                    (site.replace(mask, f"{name}({both})"),),
+                    "what the mask left out counts, and nothing else: check "
+                    "which was meant",
+                )
+
+
 def soften_selection(site):
     """A sum with a soft mask in place of the elements that a mask picks."""
     for call in site.calls("where", "nonzero"):

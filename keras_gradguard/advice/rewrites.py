@@ -9,6 +9,7 @@ import os
 
 from keras_gradguard.advice.comparisons import (
     SOFT,
+    invert_mask,
     match_by_probability,
     soften_comparisons,
     soften_selection,
@@ -39,6 +40,7 @@ from keras_gradguard.advice.tapes import (
     use_stored_value,
     watch_source,
 )
+from keras_gradguard.source.reachable import called
 
 _ROUNDING = ("round", "rint", "floor", "ceil", "trunc")
 
@@ -150,6 +152,7 @@ def soften_sign(site):
                 "use tanh instead of the sign",
                 (site.replace(call, f"{site.ops('tanh')}(10.0 * {value})"),),
                 SOFT,
+                invert_mask,
             )
 
 
@@ -300,6 +303,32 @@ def with_gradient(site):
             )
 
 
+def compare_prediction(site):
+    """The prediction where a loss has the labels alone."""
+    if len(site.parameters) != 2 or site.reads_of(site.parameters[1]):
+        return
+    labels, scores = site.parameters
+    edits = []
+    # The line is that of the value; where it comes from may be another one.
+    for node in site.around:
+        sides = getattr(node, "args", None)
+        if isinstance(node, ast.BinOp):
+            sides = [node.left, node.right]
+        if not isinstance(sides, list):
+            continue
+        names = [getattr(one, "id", None) for one in sides]
+        if names == [labels, labels]:
+            edits.append(site.replace(sides[1], scores))
+        elif names == [labels] and called(node) in ("square", "abs"):
+            edits.append(site.replace(sides[0], f"{labels} - {scores}"))
+    if len(edits) == 1:
+        yield Rewrite(
+            "compare the prediction with the labels",
+            tuple(edits),
+            "the loss is that of the prediction",
+        )
+
+
 # What mends a fault of one line and leaves the others of the line.
 _LOCAL = (
     soften_comparisons,
@@ -338,6 +367,8 @@ _PROPOSALS = {
     "GG203": (without_clip,),
     "GG204": (without_scale,),
     "GG205": (other_axis, sigmoid_of_one_unit),
+    "GG206": (invert_mask,),
+    "GG303": (compare_prediction,),
     "GG304": (keep_result,),
     "GG122": (pass_upstream,),
     "GG210": (pass_upstream,),

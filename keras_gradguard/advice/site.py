@@ -202,7 +202,7 @@ class Site:
     def resolved(self, node):
         """Returns what a node is, behind casts and a name assigned once."""
         for _ in range(4):
-            if isinstance(node, ast.Call) and called(node) == "cast":
+            if called(node) == "cast" and node.args:
                 node = node.args[0]
             elif isinstance(node, ast.Name):
                 made = self.assigned(node.id)

@@ -16,7 +16,6 @@ from tests.advice.test_patches import (
     TF,
     X,
     Y,
-    assert_patched,
     fitted,
     module_of,
 )
@@ -332,17 +331,74 @@ def test_soft_form(case, tmp_path):
     assert all(np.isfinite(w).all() for w in model.get_weights())
 
 
-def test_scores_that_are_scaled_up(tmp_path):
-    """What saturates a function goes."""
-    body = "share = ops.sigmoid(1e7 * (y_pred + 1.0))\n" + MEAN.format("share")
-    module = module_of(tmp_path, OPS, body)
-    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
-    model.compile("sgd", module.loss)
-    callback = GradHealthCallback(every=1)
-    model.fit(X, Y, batch_size=4, verbose=0, epochs=2, callbacks=[callback])
+# The imports, the body of a loss, the code, and the line of the patch.
+MEANINGS = {
+    "scaled_up": (
+        OPS,
+        "share = ops.sigmoid(1e7 * (y_pred + 1.0))\n" + MEAN.format("share"),
+        "GG204",
+        "share = ops.sigmoid(y_pred + 1.0)",
+    ),
+    "mask": (
+        OPS,
+        "seen = ops.cast(ops.equal(y_true, -1.0), 'float32')\n"
+        "    return ops.mean(ops.square(y_true - y_pred) * seen)",
+        "GG206",
+        "seen = ops.cast(ops.not_equal(y_true, -1.0), 'float32')",
+    ),
+    "mask_of_tf": (
+        TF,
+        "seen = tf.cast(y_true == 2.0, tf.float32)\n"
+        "    error = tf.multiply(seen, tf.square(y_true - y_pred))\n"
+        "    return tf.reduce_mean(error)",
+        "GG206",
+        "seen = tf.cast(tf.not_equal(y_true, 2.0), tf.float32)",
+    ),
+    "labels_alone": (
+        OPS,
+        "return ops.mean(ops.abs(y_true))",
+        "GG303",
+        "return ops.mean(ops.abs(y_true - y_pred))",
+    ),
+    "labels_twice": (
+        TF,
+        "gap = y_true - y_true\n    return tf.reduce_mean(gap * gap)",
+        "GG303",
+        "gap = y_true - y_pred",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", MEANINGS)
+def test_loss_that_never_depended_on_the_prediction(case, tmp_path):
+    """The patch is a loss that does, and each variable moves."""
+    head, body, code, line = MEANINGS[case]
+    module = module_of(tmp_path, head, body)
     path = str(tmp_path / "patched_loss.py")
-    line = "share = ops.sigmoid(y_pred + 1.0)"
-    assert_patched(callback.report, "GG204", line, path)
+    report, _ = trained_long(module.loss)
+    assert line in text_of_patch(report, code)
+    _, new = fixed(path, file_patches(report)[path])
+    again = module_of(
+        tmp_path, *new.split("def loss(y_true, y_pred):\n    "), name="again"
+    )
+    report, moved = trained_long(again.loss)
+    assert [d for d in report.diagnoses if d.severity != "note"] == []
+    assert all(moved)
+
+
+def trained_long(loss):
+    """Fits enough steps to tell zeros; the report and what has moved."""
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    model.compile("sgd", loss)
+    callback, before = GradHealthCallback(every=1), model.get_weights()
+    try:
+        model.fit(X, Y, batch_size=4, verbose=0, callbacks=[callback])
+    except Exception:  # noqa: BLE001
+        # What a cut raises is not the subject here.
+        assert callback.report.diagnoses
+    pairs = zip(before, model.get_weights(), strict=True)
+    return callback.report, [np.any(a != b) for a, b in pairs]
 
 
 TRAINER = """\
