@@ -152,7 +152,6 @@ def soften_sign(site):
                 "use tanh instead of the sign",
                 (site.replace(call, f"{site.ops('tanh')}(10.0 * {value})"),),
                 SOFT,
-                invert_mask,
             )
 
 
