@@ -1,6 +1,7 @@
 """Changes that keep a value, or a derivative, on the gradient tape."""
 
 import ast
+import builtins
 import keyword
 
 from keras_gradguard.advice.site import SAME, Edit, Rewrite, given
@@ -274,7 +275,7 @@ def _reads(site, variable, statements):
 
 def _new_name(site, variable):
     """A name for the value of a variable that the function does not use."""
-    known = site.names()
+    known = site.names() | set(dir(builtins))
     last = variable.rpartition(".")[2].lower().lstrip("_")
     names = (last, f"new_{last}", f"value_of_{last}")
     free = (n for n in names if n not in known and not keyword.iskeyword(n))

@@ -229,7 +229,7 @@ CASES = {
         "SUM.assign_add(tf.reduce_mean(tf.square(y_true - y_pred)))\n"
         "    return 2.0 * SUM",
         "GG118",
-        "sum = SUM + tf.reduce_mean(tf.square(y_true - y_pred))",
+        "new_sum = SUM + tf.reduce_mean(tf.square(y_true - y_pred))",
         APART,
     ),
     "metric": (
