@@ -276,6 +276,8 @@ def _masked(site, mask, picks):
         (whole,) = total.args
         if not _is_for_each(site, whole, found):
             return ()
+        if not all(_is_alike(site, pick) for pick in found):
+            return ()
         text = site.with_replaced(
             whole, [(pick, site.operand(pick.args[0])) for pick in found]
         )
@@ -287,6 +289,37 @@ def _masked(site, mask, picks):
             weighed = site.bare(total, weighed)
         edits.append(site.replace(total, weighed))
     return tuple(edits)
+
+
+def _is_alike(site, pick):
+    """Whether what is picked from has a number for each one of the mask.
+
+    A mask of rows of a matrix would spread over its columns.
+    """
+    mask = given(pick, "mask", "indices", at=1)
+    mask = site.resolved(mask)
+    if called(mask) in ("where", "nonzero"):
+        mask = given(mask, "condition", "x")
+    first, second = (_leaves(site, one) for one in (pick.args[0], mask))
+    return first == second or first | second <= set(site.parameters)
+
+
+def _leaves(site, node):
+    """The texts that a term of elements is made of, but for constants."""
+    made = site.resolved(node)
+    if isinstance(made, ast.Constant):
+        return set()
+    if isinstance(made, ast.Compare):
+        parts = [made.left, *made.comparators]
+    elif isinstance(made, ast.BinOp):
+        parts = [made.left, made.right]
+    elif isinstance(made, ast.UnaryOp):
+        parts = [made.operand]
+    elif _is_elementwise(made) or called(made) in (*_COMPARED, "equal"):
+        parts = made.args
+    else:
+        return {site.source(made)}
+    return set().union(*(_leaves(site, one) for one in parts))
 
 
 def _is_elementwise(node):

@@ -277,11 +277,19 @@ def _codes(site, call):
 
 
 def _code_around(site, node):
-    """The one-hot code of a number, behind casts, slices and squeezes."""
+    """The one-hot code of a draw, behind casts, slices and squeezes.
+
+    `None` where the axis of the one draw stays.
+    """
+    is_flat = False
     while True:
         holder = site.parent(node)
         if called(holder) == "one_hot" and node in holder.args[:1]:
-            return holder
+            return holder if is_flat else None
+        if isinstance(holder, ast.Subscript):
+            parts = getattr(holder.slice, "elts", [holder.slice])
+            is_flat |= len(parts) > 1 and _constant(parts[-1]) in (0, -1)
+        is_flat |= called(holder) in ("squeeze", "reshape")
         is_passed = isinstance(holder, ast.Subscript) or (
             called(holder) in ("cast", "squeeze", "reshape")
         )
@@ -330,7 +338,13 @@ def _soft_bincount(site, call):
     value, edits = _number(site, value)
     whole = f"{site.ops('arange')}({site.source(count)})"
     whole = f'{site.ops("cast")}({whole}, "float32")'
-    return _shares(site, f"{_column(site, value)} - {whole}"), edits
+    if site.ops("sum").endswith("reduce_sum"):
+        if given(call, "axis", at=None) is not None:
+            return None, ()
+        return _shares(site, f"{_column(site, value)} - {whole}"), edits
+    # Keras counts each row of a matrix by itself.
+    gap = f"{site.operand(value)}[..., None] - {whole}"
+    return _shares(site, gap, axis=-2), edits
 
 
 def _soft_histogram(site, call):
@@ -356,11 +370,11 @@ def _column(site, value):
     return f"{site.ops('reshape')}({site.source(value)}, (-1, 1))"
 
 
-def _shares(site, gap):
+def _shares(site, gap, axis=0):
     """Text of how much of the values belongs to each bin, by distances."""
     soft = f"-10.0 * {site.ops('square')}({gap})"
     share = f"{site.ops('softmax')}({soft}, axis=-1)"
-    return f"{site.ops('sum')}({share}, axis=0)"
+    return f"{site.ops('sum')}({share}, axis={axis})"
 
 
 def _soft_bins(site, edges, values, is_batch=False):

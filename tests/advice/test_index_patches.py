@@ -331,6 +331,34 @@ def test_soft_form(case, tmp_path):
     assert all(np.isfinite(w).all() for w in model.get_weights())
 
 
+def test_mask_of_rows_is_no_mask_of_numbers(tmp_path):
+    """It would spread over the columns, so there is no patch."""
+    for body in (
+        "return tf.reduce_sum(tf.boolean_mask(y_true, y_pred[:, 0] > 0.5))",
+        "level = y_pred[:, 0]\n"
+        "    seen = tf.where(level > 0.5)\n"
+        "    return tf.reduce_sum(tf.gather_nd(y_true, seen))",
+    ):
+        module = module_of(tmp_path, TF, body)
+        report, _ = fitted(module.loss, False)
+        (told,) = report.diagnoses
+        assert told.code == "GG113"
+        assert all(item.patch is None for item in told.help)
+
+
+def test_code_of_a_draw_with_an_axis_too_many(tmp_path):
+    """The soft code would have another shape, so there is no patch."""
+    body = (
+        "code = tf.one_hot(tf.random.categorical(y_pred, 1), 3)\n"
+        "    return tf.reduce_mean(tf.square(y_true[:, None] - code))"
+    )
+    module = module_of(tmp_path, TF, body)
+    report, _ = fitted(module.loss, False)
+    (told,) = report.diagnoses
+    assert told.code == "GG115"
+    assert all(item.patch is None for item in told.help)
+
+
 # The imports, the body of a loss, the code, and the line of the patch.
 MEANINGS = {
     "scaled_up": (
