@@ -15,6 +15,8 @@ from keras_gradguard.records.report import Help, Patch, digest_of
 # Each trial traces and runs a step.
 MOST_TRIALS = 6
 MOST_SECONDS = 10.0
+# Lines between two changes that are shown as one.
+_MOST_BETWEEN = 5
 
 
 class Patches:
@@ -110,7 +112,11 @@ def _of_lines(finding, code, trial):
     site = Site(finding)
     for rewrite in rewrites(site, code):
         text = edited(site.text, rewrite.edits)
-        lines = [line for line, *_ in changes_between(site.text, text)]
+        # What is added behind the last line of a function is a part of it.
+        lines = [
+            line if old else max(1, line - 1)
+            for line, old, _ in changes_between(site.text, text)
+        ]
         check = functools.partial(trial.check, text, lines, rewrite.keeps_value)
         yield site, rewrite, check
 
@@ -133,8 +139,9 @@ def _help(site, rewrite, text, found):
     patch = Patch(
         site.file, digest_of(site.text), changes_between(site.text, text)
     )
-    before = "\n".join(line for _, old, _ in patch.changes for line in old)
-    after = "\n".join(line for _, _, new in patch.changes for line in new)
+    shown = _with_context(patch.changes, site.text.split("\n"))
+    before = "\n".join(line for _, old, _ in shown for line in old)
+    after = "\n".join(line for _, _, new in shown for line in new)
     return Help(
         text=rewrite.text,
         before=before,
@@ -142,6 +149,30 @@ def _help(site, rewrite, text, found):
         checked=f"{found}{effect}",
         patch=patch,
     )
+
+
+def _with_context(changes, lines):
+    """Changes as they are shown: what only comes or goes has a place.
+
+    Args:
+        changes: See `changes_between`.
+        lines: The lines of the old text.
+    """
+    if all(old and new for _, old, new in changes):
+        return changes
+    shown = []
+    for line, old, new in changes:
+        begin = line if old else max(1, line - 1)
+        held = tuple(lines[begin - 1 : line - 1])
+        if shown:
+            first, before, after = shown[-1]
+            end = first + len(before)
+            if line - end <= _MOST_BETWEEN:
+                held = tuple(lines[end - 1 : line - 1])
+                shown[-1] = first, before + held + old, after + held + new
+                continue
+        shown.append((begin, held + old, held + new))
+    return tuple(shown)
 
 
 def changes_between(old, new):
@@ -156,9 +187,22 @@ def changes_between(old, new):
         line that goes, from 1, and tuples of lines without their ends.
     """
     before, after = old.split("\n"), new.split("\n")
+    # What stands in front of the change and behind it is no part of it, even
+    # where an empty line of the new text is like one of them.
+    head = _num_same(before, after)
+    tail = _num_same(before[head:][::-1], after[head:][::-1])
+    before = before[head : len(before) - tail]
+    after = after[head : len(after) - tail]
     matcher = difflib.SequenceMatcher(None, before, after, autojunk=False)
     return tuple(
-        (begin + 1, tuple(before[begin:end]), tuple(after[first:last]))
+        (head + begin + 1, tuple(before[begin:end]), tuple(after[first:last]))
         for kind, begin, end, first, last in matcher.get_opcodes()
         if kind != "equal"
     )
+
+
+def _num_same(one, other):
+    """How many items are the same from the first one on."""
+    pairs = enumerate(zip(one, other, strict=False))
+    differ = (number for number, (a, b) in pairs if a != b)
+    return next(differ, min(len(one), len(other)))

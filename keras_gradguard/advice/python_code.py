@@ -244,3 +244,146 @@ def _without_else(site, node):
     text = f"{name.id} = {chosen}, {name.id})"
     edit = site.replace(node, text)
     yield Rewrite("choose with `where` instead of `if`", (edit,), SAME)
+
+
+def without_text(site):
+    """The number itself in place of its text and back."""
+    written = list(site.calls("as_string", nodes=site.around))
+    read = list(site.calls("to_number", nodes=site.around))
+    calls = [call for call in (*written, *read) if call.args]
+    is_here = any(site.covers(call) for call in calls)
+    if written and read and is_here:
+        numbers = [
+            (call, one)
+            for call in calls
+            if not any(site.parent(call) is other for other in calls)
+            and (one := _innermost(call, calls)) is not None
+        ]
+        edits = [site.replace(c, site.operand(one)) for c, one in numbers]
+        yield Rewrite(
+            "use the number itself",
+            tuple(edits),
+            "the value has all its digits",
+        )
+
+
+def _innermost(call, calls):
+    """What a call is of, behind other calls of the same kinds."""
+    node = call
+    while any(node is one for one in calls):
+        node = node.args[0]
+    return node
+
+
+def map_rows(site):
+    """A function that is mapped over the rows in place of a loop."""
+    for call in site.calls("len"):
+        if len(call.args) == 1 and isinstance(call.func, ast.Name):
+            size = f"{site.ops('shape')}({site.source(call.args[0])})[0]"
+            text = f'{site.ops("cast")}({size}, "float32")'
+            yield Rewrite(
+                "read the number of rows as a tensor",
+                (site.replace(call, text),),
+                SAME,
+            )
+    statement = site.statement
+    if isinstance(statement, ast.For):
+        yield from _without_loop(site, statement)
+        return
+    for node in site.nodes:
+        is_plain = isinstance(node, (ast.ListComp, ast.GeneratorExp))
+        if is_plain and len(node.generators) == 1:
+            (one,) = node.generators
+            if not one.ifs:
+                function = _function_of_row(site, statement, one, node.elt)
+                edits = _mapped(site, statement, function, node)
+                yield _of_rows(edits)
+
+
+def _without_loop(site, loop):
+    """A loop that adds one value for each row to a list or a sum."""
+    if len(loop.body) != 1 or loop.orelse:
+        return
+    (body,) = loop.body
+    call = getattr(body, "value", None)
+    if isinstance(body, ast.AugAssign) and isinstance(body.op, ast.Add):
+        if isinstance(body.value, (ast.List, ast.Tuple)):
+            return
+        function = _function_of_row(site, loop, loop, body.value)
+        total = site.source(body.target)
+        mapped = f"{site.ops('sum')}({function[1]}, axis=0)"
+        text = f"{total} = {total} + {mapped}"
+        edits = ()
+    elif called(call) == "append" and len(call.args) == 1:
+        rows = call.func.value
+        made = site.assigned(site.source(rows))
+        if len(made) != 1 or site.source(made[0]) != "[]":
+            return
+        function = _function_of_row(site, loop, loop, call.args[0])
+        text = f"{site.source(rows)} = {function[1]}"
+        empty = site.lines_of(made[0])
+        start = site.line_start(made[0].lineno)
+        edits = _of_tensor(site, site.source(rows))
+        if empty.partition("#")[0].strip() == f"{site.source(rows)} = []":
+            edits.append(Edit(start, start + len(empty), ""))
+    else:
+        return
+    whole = site.replace(loop, f"{function[0]}{text}")
+    yield _of_rows((whole, *edits))
+
+
+def _of_rows(edits):
+    return Rewrite("map a function over the rows", tuple(edits), SAME)
+
+
+def _function_of_row(site, statement, loop, value):
+    """`(definition, call)`: texts of a function and of its values on rows."""
+    white, names = " " * statement.col_offset, site.names()
+    name = next(n for n in ("of_row", "value_of_row") if n not in names)
+    rows, target = loop.iter, site.source(loop.target)
+    parts = rows.args if called(rows) == "zip" else [rows]
+    given = ", ".join(map(site.source, parts))
+    lines = [f"def {name}(row):", f"    {target} = row"]
+    if isinstance(loop.target, ast.Name):
+        lines = [f"def {name}({target}):"]
+    else:
+        given = f"({given})"
+    lines += [f"    return {site.source(value)}", "", ""]
+    text = f"\n{white}".join(lines)
+    text = text.replace(f"\n{white}\n", "\n\n")
+    return text, f"{site.ops('vectorized_map')}({name}, {given})"
+
+
+def _mapped(site, statement, function, node):
+    start = site.replace(statement, "").start
+    yield Edit(start, start, function[0])
+    holder = site.parent(node)
+    text = function[1]
+    if called(holder) in ("sum", "add_n") and len(holder.args) == 1:
+        node, text = holder, f"{site.ops('sum')}({text}, axis=0)"
+    elif called(holder) in ("stack", "convert_to_tensor"):
+        if len(holder.args) == 1 and not holder.keywords:
+            node = holder
+    yield site.replace(node, text)
+    if isinstance(site.parent(node), ast.Assign):
+        yield from _of_tensor(site, site.source(statement.targets[0]))
+
+
+def _of_tensor(site, name):
+    """The edits of what reads a list that has become a tensor."""
+    edits = []
+    for node in site.reads_of(name):
+        call = site.parent(node)
+        if not isinstance(call, ast.Call) or call.args != [node]:
+            continue
+        if called(call) in ("stack", "convert_to_tensor"):
+            if not call.keywords:
+                edits.append(site.replace(call, name))
+        elif called(call) in ("sum", "add_n") and not call.keywords:
+            text = f"{site.ops('sum')}({name}, axis=0)"
+            edits.append(site.replace(call, text))
+        elif called(call) == "len":
+            size = f"{site.ops('shape')}({name})[0]"
+            text = f'{site.ops("cast")}({size}, "float32")'
+            edits.append(site.replace(call, text))
+    return edits

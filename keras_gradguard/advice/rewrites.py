@@ -5,30 +5,43 @@ that does not fit the code, or does not help, costs a trial and no trust.
 """
 
 import ast
+import os
 
+from keras_gradguard.advice.comparisons import (
+    SOFT,
+    match_by_probability,
+    soften_comparisons,
+    soften_selection,
+)
 from keras_gradguard.advice.finite_values import finite, inside_of_one
+from keras_gradguard.advice.indices import (
+    blend_rows,
+    soften_argmax,
+    soften_best,
+    soften_code,
+    soften_counts,
+    soften_draw,
+    soften_order,
+)
 from keras_gradguard.advice.python_code import (
     call_model,
     keep_result,
     keep_tensor,
     leave_numpy,
+    map_rows,
     on_tensors,
+    without_text,
     without_wrapper,
 )
-from keras_gradguard.advice.site import SAME, Rewrite
+from keras_gradguard.advice.site import SAME, Edit, Rewrite, Site, edited, given
+from keras_gradguard.advice.tapes import (
+    inside_tape,
+    use_stored_value,
+    watch_source,
+)
 from keras_gradguard.source.reachable import called
 
 LEAK = "negative inputs pass on a fifth of their value"
-_SOFT = "a soft value instead of a hard one: the loss differs"
-_COMPARED = {
-    **dict.fromkeys(("greater", "greater_equal"), (0, 1)),
-    **dict.fromkeys(("less", "less_equal"), (1, 0)),
-}
-_ORDERS = {
-    **dict.fromkeys((ast.Gt, ast.GtE), (0, 1)),
-    **dict.fromkeys((ast.Lt, ast.LtE), (1, 0)),
-}
-_ZEROS, _ONES = ("0", "0.0", "0."), ("1", "1.0", "1.")
 _ROUNDING = ("round", "rint", "floor", "ceil", "trunc")
 
 
@@ -39,207 +52,42 @@ def rewrites(site, code):
         site: The `Site`.
         code: Code of the rule that explains its finding.
     """
+    found = []
     for propose in _PROPOSALS.get(code, ()):
-        yield from propose(site)
+        for rewrite in propose(site):
+            found.append(rewrite)
+            yield rewrite
+    for rewrite in found[:3]:
+        yield from _with_another(site, rewrite)
 
 
-def soften_comparisons(site):
-    """A sigmoid of the difference in place of a comparison."""
-    edits = _softened(site, site.nodes)
-    for edit in edits:
-        yield Rewrite("use a sigmoid instead of the comparison", (edit,), _SOFT)
-    text = "use sigmoids instead of the comparisons"
-    if len(edits) > 1:
-        yield Rewrite(text, edits, _SOFT)
-    everywhere = _softened(site, site.around) + _blended(site)
-    # Comparisons of other lines alone are another finding's.
-    if edits and len(everywhere) > len(edits):
-        yield Rewrite(text, everywhere, _SOFT)
-
-
-def _softened(site, nodes):
-    """The edits that make each comparison and what combines them soft."""
-    return tuple(
-        site.replace(*_with_holder(site, node, soft))
-        for node in nodes
-        if (soft := _soft(site, node)) is not None
-    )
-
-
-def _blended(site):
-    """The choices by a comparison that has a name, as sums of both sides."""
-    edits = []
-    for call in site.calls("where", nodes=site.around):
-        if len(call.args) == 3 and isinstance(call.args[0], ast.Name):
-            made = site.assigned(call.args[0].id)
-            if len(made) == 1 and _soft(site, made[0]) is not None:
-                name, one, other = map(site.operand, call.args)
-                edits.append(site.replace(call, _mixed(name, one, other)))
-    return tuple(edits)
-
-
-def _mixed(share, one, other):
-    """The text of one value where a share is 1, of another where it is 0."""
-    if other in _ZEROS:
-        return share if one in _ONES else f"({share} * {one})"
-    return f"({other} + {share} * ({one} - {other}))"
-
-
-def _soft(site, node):
-    """The text of a comparison between 0 and 1, `None` for all else."""
-    if isinstance(node, ast.Call) and node.args:
-        values = [_soft(site, one) or site.operand(one) for one in node.args]
-        name = called(node)
-        if name == "logical_not":
-            return f"(1.0 - {values[0]})"
-        if name in ("logical_and", "logical_or") and len(values) == 2:
-            one, other = values
-            if name == "logical_and":
-                return f"({one} * {other})"
-            return f"({one} + {other} - {one} * {other})"
-    sides = _sides(node)
-    if sides is None:
-        return None
-    larger, smaller, is_equal = sides
-    gap = f"{site.operand(larger)} - {site.operand(smaller)}"
-    if site.source(smaller) in _ZEROS:
-        gap = site.operand(larger)
-    elif site.source(larger) in _ZEROS:
-        gap = f"-{site.operand(smaller)}"
-    if is_equal is None:
-        return f"{site.ops('sigmoid')}(10.0 * ({gap}))"
-    soft = f"{site.ops('exp')}(-10.0 * {site.ops('square')}({gap}))"
-    return soft if is_equal else f"(1.0 - {soft})"
-
-
-def _with_holder(site, node, soft):
-    """`(node, text)`, of the call around a comparison where it goes as well."""
-    holder = site.parent(node)
-    if not (isinstance(holder, ast.Call) and node in holder.args[:1]):
-        return node, soft
-    name = called(holder)
-    if name == "cast":
-        return holder, soft
-    if name == "where" and len(holder.args) == 3:
-        one, other = map(site.operand, holder.args[1:])
-        return holder, _mixed(soft, one, other)
-    if name == "count_nonzero":
-        rest = [site.source(one) for one in holder.args[1:]]
-        rest += [
-            f"{k.arg}={site.source(k.value)}"
-            for k in holder.keywords
-            if k.arg != "dtype"
-        ]
-        return holder, f"{site.ops('sum')}({', '.join([soft, *rest])})"
-    return node, soft
-
-
-def _sides(node):
-    """`(larger, smaller, is_equal)` of a comparison, `None` for all else."""
-    if isinstance(node, ast.Compare) and len(node.ops) == 1:
-        both, kind = (node.left, node.comparators[0]), type(node.ops[0])
-        if kind in _ORDERS:
-            first, second = _ORDERS[kind]
-            return both[first], both[second], None
-        if kind in (ast.Eq, ast.NotEq):
-            return *both, kind is ast.Eq
-    if isinstance(node, ast.Call) and len(node.args) == 2:
-        name = called(node)
-        if name in _COMPARED:
-            first, second = _COMPARED[name]
-            return node.args[first], node.args[second], None
-        if name in ("equal", "not_equal"):
-            return *node.args, name == "equal"
-    return None
-
-
-def match_by_probability(site):
-    """The probability of the label in place of a match of two classes."""
-    for node in site.around:
-        sides = _sides(node)
-        if sides is None or sides[2] is not True:
+def _with_another(site, rewrite):
+    """A rewrite together with that of another fault of the same line."""
+    text = edited(site.text, rewrite.edits)
+    if text.count("\n") != site.text.count("\n"):
+        return
+    changed = Site(site.finding, text)
+    for propose in _LOCAL:
+        known = next(propose(site), None)
+        other = next(propose(changed), None)
+        if known is None or other is None or known.text == rewrite.text:
             continue
-        both = [_resolved(site, side) for side in sides[:2]]
-        found = [one for one in both if _is_argmax(one)]
-        if not any(map(site.covers, (node, *found))):
-            # A match that the finding has no part in.
-            continue
-        if len(found) == 2:
-            # A loss takes the labels first and the prediction second.
-            found.sort(key=lambda one: _is_of(site.parameters[1:2], one))
-            if not _is_of(site.parameters[1:2], found[1]):
-                continue
-            (labels, axis), (scores, _) = (_scores(site, one) for one in found)
-        elif found:
-            scores, axis = _scores(site, found[0])
-            labels = sides[0] if both[1] is found[0] else sides[1]
-            whole = f'{site.ops("cast")}({site.source(labels)}, "int32")'
-            labels = f"{site.ops('one_hot')}({whole}, {scores}.shape[-1])"
-        else:
-            continue
-        share = f"{site.ops('softmax')}({scores}, axis={axis})"
-        text = f"{site.ops('sum')}({labels} * {share}, axis={axis})"
-        holder = site.parent(node)
-        if isinstance(holder, ast.Call) and called(holder) == "cast":
-            node = holder
+        both = edited(text, other.edits)
+        effects = [rewrite.effect, other.effect]
+        differ = [e for e in effects if not str(e).startswith(SAME)]
         yield Rewrite(
-            "use the probability of the label instead of a match of classes",
-            (site.replace(node, text),),
-            _SOFT,
+            f"{rewrite.text.partition(';')[0]}, and {other.text}",
+            (_whole_edit(site.text, both),),
+            "; ".join(dict.fromkeys(differ)) or effects[0],
         )
 
 
-def _is_of(names, node):
-    return any(getattr(n, "id", None) in names for n in ast.walk(node))
-
-
-def _resolved(site, node):
-    """What a node is, behind casts and a name that is assigned once."""
-    for _ in range(4):
-        if isinstance(node, ast.Call) and called(node) == "cast":
-            node = node.args[0]
-        elif isinstance(node, ast.Name):
-            made = site.assigned(node.id)
-            if len(made) != 1:
-                return node
-            node = made[0]
-    return node
-
-
-def _is_argmax(node):
-    return isinstance(node, ast.Call) and called(node) == "argmax"
-
-
-def _scores(site, call):
-    axis = [k.value for k in call.keywords if k.arg == "axis"] + call.args[1:2]
-    axis = site.source(axis[0]) if axis else "-1"
-    return site.operand(call.args[0]), axis
-
-
-def soften_argmax(site):
-    """A softmax in place of a one-hot code, an expected index for an index."""
-    for call in site.calls("argmax"):
-        if not call.args:
-            continue
-        scores, axis = _scores(site, call)
-        share = f"{site.ops('softmax')}(10.0 * {scores}, axis={axis})"
-        holder = site.parent(call)
-        if isinstance(holder, ast.Call) and called(holder) == "one_hot":
-            yield Rewrite(
-                "use a softmax instead of the one-hot code",
-                (site.replace(holder, share),),
-                _SOFT,
-            )
-        size = f"{site.ops('shape')}({scores})[{axis}]"
-        indices = f'{site.ops("cast")}({site.ops("arange")}({size}), "float32")'
-        text = f"{site.ops('sum')}({share} * {indices}, axis={axis})"
-        if isinstance(holder, ast.Call) and called(holder) == "cast":
-            call = holder
-        yield Rewrite(
-            "use the expected index under a softmax",
-            (site.replace(call, text),),
-            _SOFT,
-        )
+def _whole_edit(old, new):
+    """The one `Edit` that makes a text another one."""
+    start = len(os.path.commonprefix((old, new)))
+    rest = (old[start:][::-1], new[start:][::-1])
+    behind = len(os.path.commonprefix(rest))
+    return Edit(start, len(old) - behind, new[start : len(new) - behind])
 
 
 def pass_rounding(site):
@@ -303,7 +151,7 @@ def soften_sign(site):
             yield Rewrite(
                 "use tanh instead of the sign",
                 (site.replace(call, f"{site.ops('tanh')}(10.0 * {value})"),),
-                _SOFT,
+                SOFT,
             )
 
 
@@ -414,25 +262,126 @@ def pass_upstream(site):
                 )
 
 
+def without_scale(site):
+    """The argument of a saturated function without the factor on it."""
+    for call in site.calls("softmax", "sigmoid", "tanh", "log_softmax"):
+        first = call.args[0] if call.args else None
+        if not isinstance(first, ast.BinOp):
+            continue
+        sides, kept = (first.left, first.right), None
+        if isinstance(first.op, ast.Mult):
+            numbers = [isinstance(one, ast.Constant) for one in sides]
+            if any(numbers):
+                kept = sides[1 - numbers.index(True)]
+        elif isinstance(first.op, ast.Div):
+            kept = first.left
+        if kept is not None:
+            yield Rewrite(
+                "do not scale the scores up",
+                (site.replace(first, site.source(kept)),),
+                "the value is less close to 0 and 1",
+            )
+
+
+def with_gradient(site):
+    """Another method of an image op, or its formula written out."""
+    for call in site.calls("resize"):
+        method = given(call, "method", at=2)
+        is_area = "area" in site.source(method).lower() if method else False
+        names = [keyword.arg for keyword in call.keywords]
+        if is_area and "antialias" not in names and len(call.args) <= 3:
+            text = '"bilinear", antialias=True'
+            edits = [site.replace(method, text)]
+            if method in call.args and call.keywords:
+                # What is given by position stands in front.
+                edits = [site.replace(method, '"bilinear"')]
+                last = site.replace(call.keywords[-1].value, "").end
+                edits.append(Edit(last, last, ", antialias=True"))
+            yield Rewrite(
+                "resize by a method that has a gradient",
+                tuple(edits),
+                "near pixels count more than far ones: the loss differs",
+            )
+    for call in site.calls("adjust_contrast"):
+        image = given(call, "images")
+        factor = given(call, "contrast_factor", at=1)
+        if isinstance(image, ast.Name) and factor is not None:
+            image, factor = site.operand(image), site.operand(factor)
+            mean = f"{site.ops('mean')}({image}, axis=(-3, -2), keepdims=True)"
+            text = f"(({image} - {mean}) * {factor} + {mean})"
+            yield Rewrite(
+                "compute the contrast from the mean",
+                (site.replace(call, site.bare(call, text)),),
+                SAME,
+            )
+
+
+def compare_prediction(site):
+    """The prediction where a loss has the labels alone."""
+    if len(site.parameters) != 2 or site.reads_of(site.parameters[1]):
+        return
+    labels, scores = site.parameters
+    edits = []
+    # The line is that of the value; where it comes from may be another one.
+    for node in site.around:
+        sides = getattr(node, "args", None)
+        if isinstance(node, ast.BinOp):
+            sides = [node.left, node.right]
+        if not isinstance(sides, list):
+            continue
+        names = [getattr(one, "id", None) for one in sides]
+        if names == [labels, labels]:
+            edits.append(site.replace(sides[1], scores))
+        elif names == [labels] and called(node) in ("square", "abs"):
+            edits.append(site.replace(sides[0], f"{labels} - {scores}"))
+    if len(edits) == 1:
+        yield Rewrite(
+            "compare the prediction with the labels",
+            tuple(edits),
+            "the loss is that of the prediction",
+        )
+
+
+# What mends a fault of one line and leaves the others of the line.
+_LOCAL = (
+    soften_comparisons,
+    pass_rounding,
+    keep_float,
+    soften_sign,
+    soften_argmax,
+    pass_gradient,
+)
 _PROPOSALS = {
     "GG101": (leave_numpy,),
     "GG102": (match_by_probability, soften_comparisons),
-    "GG103": (keep_float,),
+    "GG103": (soften_code, soften_counts, blend_rows, keep_float),
     "GG104": (match_by_probability, soften_argmax),
-    "GG105": (pass_rounding,),
+    "GG105": (soften_code, soften_counts, blend_rows, pass_rounding),
     "GG106": (pass_gradient,),
     "GG108": (leave_numpy,),
+    "GG107": (with_gradient,),
     "GG109": (on_tensors,),
-    "GG112": (soften_argmax, keep_float),
-    "GG114": (soften_comparisons,),
+    "GG111": (soften_order, soften_best),
+    "GG112": (soften_argmax, soften_code, keep_float),
+    "GG113": (soften_selection,),
+    "GG114": (soften_counts, soften_comparisons),
+    "GG115": (soften_draw,),
     "GG116": (without_wrapper, leave_numpy),
+    "GG110": (map_rows,),
+    "GG117": (without_text,),
+    "GG118": (use_stored_value,),
+    "GG120": (inside_tape,),
+    "GG123": (blend_rows,),
+    "GG126": (watch_source,),
     "GG121": (call_model,),
     "GG125": (sum_by_segment,),
     "GG119": (keep_tensor,),
     "GG201": (leak,),
     "GG202": (soften_sign,),
     "GG203": (without_clip,),
+    "GG204": (without_scale,),
     "GG205": (other_axis, sigmoid_of_one_unit),
+    "GG303": (compare_prediction,),
     "GG304": (keep_result,),
     "GG122": (pass_upstream,),
     "GG210": (pass_upstream,),

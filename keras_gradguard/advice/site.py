@@ -3,6 +3,7 @@
 import ast
 import dataclasses
 import functools
+import io
 import linecache
 
 from keras_gradguard.source.dialect import Dialect
@@ -63,12 +64,18 @@ class Site:
 
     Args:
         finding: A `Finding` with a line.
+        text: Another text of its file with as many lines; by default the one
+            that Python knows.
     """
 
-    def __init__(self, finding):
+    def __init__(self, finding, text=None):
         self.finding = finding
         self.file, self.line = finding.place.file, finding.place.line
-        self.text = "".join(linecache.getlines(self.file or ""))
+        # As Python counts lines: a form feed begins none.
+        self._lines = linecache.getlines(self.file or "")
+        if text is not None:
+            self._lines = list(io.StringIO(text))
+        self.text = "".join(self._lines)
         self.dialect = Dialect.at(finding.place)
         try:
             self._tree = ast.parse(self.text)
@@ -163,6 +170,11 @@ class Site:
         """Returns the text of a node."""
         return ast.get_source_segment(self.text, node) or ""
 
+    def bare(self, node, text):
+        """Returns a text, without its parentheses for a node that is alone."""
+        is_alone = isinstance(self.parent(node), (ast.Assign, ast.Return))
+        return text[1:-1] if is_alone else text
+
     def operand(self, node):
         """Returns the text of a node as an operand of an operator."""
         text = self.source(node)
@@ -201,6 +213,40 @@ class Site:
             and any(getattr(t, "id", None) == name for t in node.targets)
         ]
 
+    def reads_of(self, name):
+        """Returns the nodes of the function that read a name."""
+        return [
+            node
+            for node in self.around
+            if isinstance(node, ast.Name)
+            and node.id == name
+            and isinstance(node.ctx, ast.Load)
+        ]
+
+    def with_replaced(self, node, parts):
+        """Returns the text of a node with other text for some parts of it.
+
+        Args:
+            node: The node.
+            parts: `(part, text)` pairs of nodes inside of it.
+        """
+        start = self.replace(node, "").start
+        edits = [self.replace(part, text) for part, text in parts]
+        moved = [Edit(e.start - start, e.end - start, e.text) for e in edits]
+        return edited(self.source(node), moved)
+
+    def resolved(self, node):
+        """Returns what a node is, behind casts and a name assigned once."""
+        for _ in range(4):
+            if called(node) == "cast" and node.args:
+                node = node.args[0]
+            elif isinstance(node, ast.Name):
+                made = self.assigned(node.id)
+                if len(made) != 1:
+                    return node
+                node = made[0]
+        return node
+
     def nodes_of_function(self, name):
         """Returns the nodes of the functions of the file with a name."""
         return [
@@ -215,14 +261,44 @@ class Site:
         start, end = self.replace(first, "").start, self.replace(last, "").end
         return self.text[start:end]
 
-    def next_statement(self, node):
-        """Returns the statement behind one, `None` if it is the last."""
+    @property
+    def statement(self):
+        """The innermost statement that runs over the line, or `None`."""
+        found = [
+            node
+            for node in self.around
+            if isinstance(node, ast.stmt) and self.covers(node)
+        ]
+        return max(found, key=lambda n: n.lineno, default=None)
+
+    def siblings(self, node):
+        """Returns `(before, behind)`: the statements of a statement's block."""
         for body in ("body", "orelse", "finalbody"):
             found = getattr(self.parent(node), body, None)
             if isinstance(found, list) and node in found:
-                later = found[found.index(node) + 1 :]
-                return later[0] if later else None
-        return None
+                number = found.index(node)
+                return found[:number], found[number + 1 :]
+        return [], []
+
+    def next_statement(self, node):
+        """Returns the statement behind one, `None` if it is the last."""
+        _, later = self.siblings(node)
+        return later[0] if later else None
+
+    def names(self):
+        """Returns the names that the function uses or sets."""
+        return {
+            getattr(node, "id", None) or getattr(node, "arg", None)
+            for node in self.around
+        }
+
+    def line_start(self, line):
+        """Returns the offset of a line's first letter, from line 1."""
+        return sum(map(len, self._lines[: line - 1]))
+
+    def lines_of(self, node):
+        """Returns the text of the whole lines that a node runs over."""
+        return "".join(self._lines[node.lineno - 1 : node.end_lineno])
 
     @functools.cached_property
     def modules(self):
@@ -250,11 +326,6 @@ class Site:
         known = self._lines[line - 1].encode()[:column]
         return before + len(known.decode(errors="ignore"))
 
-    @functools.cached_property
-    def _lines(self):
-        # As Python counts lines: a form feed begins none.
-        return linecache.getlines(self.file or "")
-
 
 def _span(node):
     return node.lineno, node.col_offset, node.end_lineno, node.end_col_offset
@@ -274,3 +345,19 @@ def edited(text, edits):
     for edit in reversed(outer):
         text = text[: edit.start] + edit.text + text[edit.end :]
     return text
+
+
+def given(call, *names, at=0):
+    """Returns an argument by one of its names or by position, or `None`.
+
+    Args:
+        call: An `ast.Call`.
+        names: Names that the argument has in one library or the other.
+        at: Its position, `None` if it has none that all of them share.
+    """
+    for keyword in call.keywords:
+        if keyword.arg in names:
+            return keyword.value
+    if at is None or len(call.args) <= at:
+        return None
+    return call.args[at]

@@ -99,10 +99,12 @@ TENSORFLOW = {
     "sum": "reduce_sum",
     "take": "gather",
     "tanh": "tanh",
+    "tensordot": "tensordot",
     "tile": "tile",
     "top_k": "math.top_k",
     "transpose": "transpose",
     "var": "math.reduce_variance",
+    "vectorized_map": "vectorized_map",
     "where": "where",
     "zeros_like": "zeros_like",
 }
