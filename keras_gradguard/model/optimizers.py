@@ -52,6 +52,18 @@ def schedule_of(optimizer):
     return type(rate).__name__ if isinstance(rate, kind) else None
 
 
+def learning_rate_of(model):
+    """Returns the learning rate of now, a float; `None` without one.
+
+    Args:
+        model: A Keras model.
+    """
+    optimizer = getattr(model, "optimizer", None)
+    if optimizer is None:
+        return None
+    return float(keras.ops.convert_to_numpy(optimizer.learning_rate))
+
+
 def build_optimizer(optimizer, variables):
     """Builds an optimizer as its first `apply` would.
 

@@ -8,7 +8,9 @@ import keras
 from keras_gradguard.backend import packed, stored
 from keras_gradguard.diagnosis.nonfinite import nonfinite_findings
 from keras_gradguard.diagnosis.questions import explain_nonfinite, unexplained
+from keras_gradguard.diagnosis.spoiled_update import explain_spoiled_update
 from keras_gradguard.model.layers import runs_eagerly, state_of
+from keras_gradguard.model.optimizers import learning_rate_of
 from keras_gradguard.records.kinds import severity_of
 from keras_gradguard.records.norms import UNMEASURED
 from keras_gradguard.report.incident import (
@@ -86,7 +88,8 @@ class BadSteps:
         self._log.patches.weights = kept.weights
         hit = self._hit(kept.measured)
         found = self._found(step, kept, hit)
-        severity = severity_of(len(hit), len(step.paths))
+        num_hit = len(hit) or max((len(f.variables) for f in found), default=0)
+        severity = severity_of(num_hit, len(step.paths))
         if self._log_dir is not None:
             known = self._incident(kept.step, step, kept.weights, hit)
             found = self._written(known, found, severity)
@@ -95,6 +98,13 @@ class BadSteps:
         return fresh, severity
 
     def _found(self, step, kept, hit):
+        if kept.spoiled and not hit:
+            recorded = None
+            if kept.batch is not None:
+                recorded = step.evidence.recorded(kept.weights)
+            rate = learning_rate_of(self._model)
+            asked = step, kept.spoiled, recorded, rate
+            return [explain_spoiled_update(*asked)]
         if kept.batch is not None:
             is_xla = self._mode() == "xla"
             return explain_nonfinite(step, hit, kept.weights, is_xla)

@@ -53,7 +53,8 @@ class Rule:
         bad: A module's source that shows the cause. It defines `loss`
             (a loss for a two-layer model) or `model` (a function that
             returns a compiled model); the guilty line ends with
-            `# [name]`. `EAGER = True` in it asks for `run_eagerly=True`.
+            `# [name]`. `EAGER = True` in it asks for `run_eagerly=True`, and
+            `ARGUMENTS` holds arguments of `GradHealthCallback`.
         good: The same module, corrected.
         ops: Op types that this rule explains.
         matches: Decides where the op type alone is not enough; gets the

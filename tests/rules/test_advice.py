@@ -3,6 +3,7 @@
 import ast
 import dataclasses
 import inspect
+import math
 import random
 import re
 
@@ -120,6 +121,8 @@ FIELDS = {
         {"data": ["x", "y"]},
         {"data": ["sample_weight"]},
         {"schedule": "PolynomialDecay"},
+        {"learning_rate": math.nan},
+        {"learning_rate": 1e-3, "largest_gradient": 1e20},
     ],
     "from_start": [None, True, False],
     "step": [None, 0, 50],

@@ -76,7 +76,8 @@ def train(module, eager):
     y = np.eye(3, dtype="float32")[generator.integers(0, 3, 16)]
     x = getattr(module, "inputs", lambda x: x)(x)
     y = getattr(module, "targets", lambda y: y)(y)
-    callback = GradHealthCallback(every=1)
+    arguments = getattr(module, "ARGUMENTS", {})
+    callback = GradHealthCallback(every=1, **arguments)
     model.fit = functools.partial(
         model.fit,
         epochs=getattr(module, "EPOCHS", 1),

@@ -4,6 +4,9 @@ import dataclasses
 
 import tensorflow as tf
 
+from keras_gradguard.backend.tensorflow.capture.finite_update import (
+    FiniteUpdates,
+)
 from keras_gradguard.backend.tensorflow.capture.snapshot import Snapshot
 from keras_gradguard.backend.tensorflow.internals.graphs import (
     graph_here,
@@ -28,6 +31,8 @@ class KeptStep:
         note: Why the line is not known where there is neither.
         is_suspected: Whether it is bad by an entry of its logs alone, which
             may be a metric that nothing is trained by.
+        spoiled: Variables that its update made NaN or Inf, though its
+            gradient was finite; the update was taken back.
     """
 
     step: int
@@ -37,6 +42,7 @@ class KeptStep:
     trace: object = None
     note: str | None = None
     is_suspected: bool = False
+    spoiled: tuple = ()
 
 
 class FirstBadStep:
@@ -162,16 +168,17 @@ class BadStep:
         self._is_suspected.assign(is_suspected)
         self.first_bad.mark(tf.constant(True), tf.cast(now, tf.int64))
 
-    def clear(self, captures):
+    def clear(self, captures, finite):
         """Lets the next bad step be seen as the first one.
 
         Args:
             captures: The `OptimizerCapture`s.
+            finite: The `FiniteUpdates`.
         """
         self.first_bad.clear()
         # In the meantime another one may have been kept.
         self.forget()
-        self.take(captures)
+        self.take(captures, finite)
         self.forget()
 
     def reset(self):
@@ -185,32 +192,40 @@ class BadStep:
         """Lets `take` read anew: another call of the train function begins."""
         self._taken = None
 
-    def take(self, captures):
+    def take(self, captures, finite):
         """Returns what was kept of the bad step of the last call.
 
         Args:
             captures: The `OptimizerCapture`s.
+            finite: The `FiniteUpdates`.
 
         Returns:
-            `(weights, batch, measured, is_suspected)`: see `Snapshot.take`;
-            `(variables, statistics)` of each optimizer; and see `KeptStep`.
-            The same for every monitor.
+            `(weights, batch, measured, is_suspected, spoiled)`: see
+            `Snapshot.take`; `(variables, statistics)` of each optimizer; and
+            see `KeptStep`. The same for every monitor.
         """
         if self._taken is None:
             measured = [(c.variables, c.take_bad()) for c in captures]
             is_suspected = bool(self._is_suspected.numpy())
-            self._taken = (*self._snapshot.take(), measured, is_suspected)
+            found = *self._snapshot.take(), measured, is_suspected
+            self._taken = *found, tuple(finite.take())
         return self._taken
 
 
 class LeftOutUpdates:
     """Leaves out what a bad step would do to a model.
 
+    An update that makes weights or the state of the optimizer NaN or Inf is
+    taken back.
+
     Args:
         model: The Keras model.
         what: `None` to leave out nothing, `"bad"` for the updates of a bad
             step, `"after"` for those of all steps that follow it as well.
         first_bad: The `FirstBadStep` of the first bad step.
+
+    Attributes:
+        finite: The `FiniteUpdates` of its updates.
     """
 
     def __init__(self, model, what, first_bad):
@@ -218,6 +233,7 @@ class LeftOutUpdates:
         self.what = what
         self._first_bad = first_bad
         self._before = []
+        self.finite = FiniteUpdates()
         if what is not None:
             with guard_variables():
                 self._is_on = tf.Variable(True, trainable=False)
@@ -259,20 +275,21 @@ class LeftOutUpdates:
 
         Args:
             capture: The `OptimizerCapture` of the update.
-            held: What `held` returned.
+            held: What `held` returned, a tensor.
             apply: Makes it.
+
+        Returns:
+            Scalar float32 tensor, 1 if the update was taken back.
         """
-        if held is None:
-            return apply()
         if not capture.optimizer.built:
             capture.optimizer.build(capture.variables)
 
         def make():
-            apply()
-            return tf.constant(0)
+            is_on = self._is_on.value()
+            known = capture.optimizer, capture.variables, is_on
+            return self.finite.make(*known, apply)
 
-        tf.cond(held, lambda: tf.constant(0), make)
-        return None
+        return tf.cond(held, lambda: tf.constant(0.0), make)
 
     def restored(self, logs, is_bad):
         """Leaves statistics and metrics as they were before a bad step.

@@ -10,6 +10,9 @@ from keras_gradguard.backend.tensorflow.capture.bad_step import (
     FirstBadStep,
     LeftOutUpdates,
 )
+from keras_gradguard.backend.tensorflow.capture.finite_update import (
+    FiniteUpdates,
+)
 from keras_gradguard.backend.tensorflow.capture.snapshot import BatchKeeper
 from keras_gradguard.backend.tensorflow.capture.totals import (
     EpochTotals,
@@ -40,6 +43,7 @@ class LoopProbe:
 
     Attributes:
         first_bad: The `FirstBadStep` of the first bad update.
+        finite: The `FiniteUpdates` of its updates.
     """
 
     def __init__(self, every, withhold=None):
@@ -49,6 +53,7 @@ class LoopProbe:
         with guard_variables():
             self._is_on = tf.Variable(True, trainable=False)
         self.first_bad = FirstBadStep()
+        self.finite = FiniteUpdates()
 
     @property
     def withholds(self):
@@ -95,15 +100,15 @@ class LoopProbe:
             known: What `before_apply` returned.
             apply: Makes it; its optimizer is built.
         """
-        if self._withhold is None:
-            return apply()
+        capture, held, (_, now) = known
 
         def make():
-            apply()
-            return tf.constant(0)
+            is_on = self._is_on.value()
+            asked = capture.optimizer, capture.variables, is_on
+            return self.finite.make(*asked, apply)
 
-        tf.cond(known[1], lambda: tf.constant(0), make)
-        return None
+        is_bad = tf.cond(held, lambda: tf.constant(0.0), make)
+        self.first_bad.mark(is_bad > 0, now)
 
     def after_apply(self, known):
         """Measures the update and keeps the record, see `LoopCapture.after`."""
@@ -194,6 +199,7 @@ class Probe:
     ):
         self._model, self._is_apart = model, is_apart
         self._batch, self._num_seen, self._loss = [], 0, None
+        self._spoiled = []
         self._has_loss = self._is_measuring = False
         # A step of the user's own may do anything anywhere.
         self._is_own = not is_default_step(model)
@@ -248,6 +254,7 @@ class Probe:
         self.captures.begin()
         self._has_loss, self._loss = False, None
         self._step_totals.begin(is_shared=self._is_own)
+        self._spoiled = []
         self._bad_step.begin(self._batch, self._is_own)
         self._left_out.begin()
         if self._is_own:
@@ -313,7 +320,9 @@ class Probe:
             apply: Makes it.
         """
         capture, held, *_ = known
-        return self._left_out.apply(capture, held, apply)
+        is_spoiled = self._left_out.apply(capture, held, apply)
+        self._step_totals.add(is_bad=is_spoiled)
+        self._spoiled.append(is_spoiled)
 
     def after_apply(self, known):
         """Measures how far the update has moved the weights."""
@@ -359,6 +368,8 @@ class Probe:
                     & self._is_suspicious.value()
                 )
                 late.append(is_suspected)
+        else:
+            late += [is_spoiled > 0 for is_spoiled in self._spoiled]
         if late:
             is_late = functools.reduce(tf.logical_or, late)
             marked = self._bad_step.mark_late(is_late, is_suspected)
@@ -398,6 +409,7 @@ class Probe:
         """Makes all as it was before the first step; its graph stays."""
         self.expect(False)
         self._is_suspicious.assign(True)
+        self._left_out.finite.reset()
         self.captures.reset()
         self._batch_keeper.reset()
         self._step_totals.reset()
@@ -422,7 +434,7 @@ class Probe:
 
     def rearm(self):
         """Lets the next bad step be seen as the first one."""
-        self._bad_step.clear(self.captures)
+        self._bad_step.clear(self.captures, self._left_out.finite)
 
     def batch(self):
         """Returns the batch of the last step that was looked at, flat.
@@ -452,4 +464,4 @@ class Probe:
 
     def bad_step(self):
         """Returns `BadStep.take`."""
-        return self._bad_step.take(self.captures)
+        return self._bad_step.take(self.captures, self._left_out.finite)

@@ -387,7 +387,9 @@ class FitHook(TrainingHook):
 
     def bad_step(self):
         """Returns what was kept of it, a `KeptStep`."""
-        weights, tensors, measured, is_suspected = self.probe.bad_step()
+        weights, tensors, measured, is_suspected, spoiled = (
+            self.probe.bad_step()
+        )
         batch = self.batch()
         # What is suspected is run again, so the last batch of a call will do.
         if self.model.steps_per_execution > 1 and not is_suspected:
@@ -395,7 +397,9 @@ class FitHook(TrainingHook):
             if tensors is not None:
                 batch = packed_batch(self.data, tensors)
         kept = KeptStep(self._bad, measured, weights, batch, note=_NO_BATCH)
-        return dataclasses.replace(kept, is_suspected=is_suspected)
+        return dataclasses.replace(
+            kept, is_suspected=is_suspected, spoiled=spoiled
+        )
 
     def stop(self):
         """Ends the training after this step."""

@@ -242,7 +242,14 @@ class LoopHook(TrainingHook):
         """Returns what was kept of it, a `KeptStep`."""
         trace = self._recorder.recorded()
         measured = self.probe.take_bad()
-        return KeptStep(self.first_bad(), measured, trace=trace, note=_LATER)
+        spoiled = tuple(self.probe.finite.take())
+        return KeptStep(
+            self.first_bad(),
+            measured,
+            trace=trace,
+            note=_LATER,
+            spoiled=spoiled,
+        )
 
     def stop(self):
         """Leaves the block of `watch`."""

@@ -1,0 +1,97 @@
+"""GG233: an update that makes weights NaN or Inf of a finite gradient."""
+
+import math
+
+from keras_gradguard.rules._rule import Remedy, Rule
+
+# The largest number whose square float32 can hold.
+_LARGEST_ROOT = 1.8e19
+
+_BAD = """\
+import keras
+from keras import ops
+
+
+def loss(y_true, y_pred):
+    error = y_true - y_pred
+    return 1e21 * ops.mean(ops.square(error))
+
+
+def model():
+    network = keras.Sequential(
+        [
+            keras.Input((4,)),
+            keras.layers.Dense(8, activation="tanh", name="hidden"),
+            keras.layers.Dense(3, name="head"),
+        ]
+    )
+    network.compile("adam", loss=loss)
+    return network
+
+
+ARGUMENTS = {"on_nonfinite": "skip"}
+"""
+
+
+def _rate(finding):
+    return finding.evidence.get("learning_rate", 0.0)
+
+
+def _is_rate_bad(finding):
+    rate = _rate(finding)
+    return not math.isfinite(rate) or rate < 0
+
+
+def _is_large(finding):
+    size = finding.evidence.get("largest_gradient")
+    return size is not None and size > _LARGEST_ROOT / 1e3
+
+
+RULE = Rule(
+    code="GG233",
+    name="nonfinite-update",
+    kind="nonfinite",
+    matches=lambda finding: finding.cause == "update",
+    message="the update is NaN or Inf, although the gradient is finite",
+    why=(
+        "An optimizer can overflow where the gradient does not: Adam, RMSprop "
+        "and clipping by norm square it, and the square of more than 1.8e19 "
+        "is Inf in float32. A learning rate that is not finite does the same."
+    ),
+    help=(
+        Remedy(
+            text="correct the learning rate: it must be finite and positive",
+            when=_is_rate_bad,
+        ),
+        Remedy(
+            text="scale the loss and the targets down, so that gradients stay "
+            "far below 1e19",
+            before="return 1e21 * ops.mean(ops.square(error))",
+            after="return ops.mean(ops.square(error))",
+            when=lambda finding: (
+                _is_large(finding) and not _is_rate_bad(finding)
+            ),
+        ),
+        Remedy(
+            text="clip each element, which squares nothing",
+            before='network.compile("adam", loss=loss)',
+            after=(
+                "network.compile(\n"
+                "    keras.optimizers.Adam(clipvalue=1.0), loss=loss\n"
+                ")"
+            ),
+            when=lambda finding: (
+                _is_large(finding) and not _is_rate_bad(finding)
+            ),
+        ),
+        Remedy(
+            text="lower the learning rate, and look at weight decay and "
+            "constraints",
+            when=lambda finding: (
+                not (_is_large(finding) or _is_rate_bad(finding))
+            ),
+        ),
+    ),
+    bad=_BAD,
+    good=_BAD.replace("1e21 * ", ""),
+)

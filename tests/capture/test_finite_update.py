@@ -1,0 +1,214 @@
+"""What makes an update NaN or Inf is kept out of the weights and slots."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import ops
+
+from keras_gradguard import GradHealthCallback, GradientBreakError, watch
+from tests.fitting import X, Y
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+MODES = {
+    "graph": {},
+    "eager": {"run_eagerly": True},
+    "xla": {"jit_compile": True},
+    "two": {"steps_per_execution": 2},
+}
+OPTIMIZERS = {
+    name: getattr(keras.optimizers, name)
+    for name in (
+        "SGD",
+        "RMSprop",
+        "Adam",
+        "AdamW",
+        "Adadelta",
+        "Adagrad",
+        "Adamax",
+        "Adafactor",
+        "Nadam",
+        "Ftrl",
+        "Lion",
+        "Lamb",
+        "Muon",
+        "ScheduleFreeAdamW",
+    )
+    if hasattr(keras.optimizers, name)
+}
+
+
+class Late(keras.optimizers.schedules.LearningRateSchedule):
+    """A learning rate that goes bad at the third update."""
+
+    def __init__(self, bad):
+        self.bad = bad
+
+    def __call__(self, step):
+        return ops.where(ops.equal(ops.cast(step, "int32"), 2), self.bad, 1e-3)
+
+
+class Spoiling(keras.constraints.Constraint):
+    """Divides by a norm that is zero."""
+
+    def __call__(self, w):
+        return w / ops.maximum(0.0, 0.0 * ops.sum(w))
+
+
+def huge(y_true, y_pred):
+    """Its gradients are finite, and the squares of some are not.
+
+    Those of the third batch, whose targets are large.
+    """
+    size = ops.where(ops.max(y_true) > 50.0, 1e20, 1.0)
+    return size * ops.mean(ops.square(y_true - y_pred) / 1e2)
+
+
+TARGETS = np.concatenate([Y[:8], Y[8:12] + 100.0, Y[12:]])
+
+
+def model_of(optimizer, mode="graph", loss=huge, constraint=None):
+    """A small model with state that each step changes."""
+    keras.utils.set_random_seed(1)
+    model = keras.Sequential(
+        [
+            keras.Input((4,)),
+            keras.layers.Dense(5, kernel_constraint=constraint),
+            keras.layers.BatchNormalization(),
+            keras.layers.Dense(3),
+        ]
+    )
+    model.compile(optimizer, loss, metrics=["mae"], **MODES[mode])
+    return model
+
+
+def state_of(model):
+    """All that a step may change."""
+    kept = [*model.variables, *model.optimizer.variables]
+    return [np.array(variable) for variable in kept]
+
+
+def fit(model, y=TARGETS, **arguments):
+    """Four batches; returns the callback."""
+    callback = GradHealthCallback(every=1, **arguments)
+    model.fit(
+        *(X, y),
+        batch_size=4,
+        shuffle=False,
+        verbose=0,
+        callbacks=[callback],
+    )
+    return callback
+
+
+def assert_finite(model):
+    """Weights, statistics and slots are numbers."""
+    for value in state_of(model):
+        assert np.isfinite(value).all()
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_every_optimizer(name):
+    """Gradients of 1e19 and more, and the training goes on."""
+    model = model_of(OPTIMIZERS[name](1e-3))
+    callback = fit(model, on_nonfinite="skip")
+    assert_finite(model)
+    # Those that square nothing make a large step instead.
+    if name in ("RMSprop", "Adam", "Adagrad", "Nadam"):
+        assert "GG233" in [d.code for d in callback.report.diagnoses]
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("bad", [np.nan, np.inf], ids=str)
+def test_learning_rate(mode, bad):
+    """The third step is left out, and three others are made."""
+    model = model_of(keras.optimizers.SGD(Late(bad)), mode, "mse")
+    callback = fit(model, Y, on_nonfinite="skip")
+    assert_finite(model)
+    codes = [d.code for d in callback.report.diagnoses]
+    assert "GG233" in codes
+
+
+@pytest.mark.parametrize("mode", ["graph", "eager", "xla"])
+@pytest.mark.parametrize("action", ["stop", "raise"])
+def test_as_before_the_bad_step(mode, action):
+    """Two steps were good: all is as after two batches without the guard."""
+    expected = model_of("adam", mode)
+    expected.fit(X[:8], TARGETS[:8], batch_size=4, shuffle=False, verbose=0)
+    model = model_of("adam", mode)
+    try:
+        fit(model, on_nonfinite=action)
+    except GradientBreakError as error:
+        assert "raise" == action
+        assert "GG233" in str(error)
+    # The metrics are reset by nobody.
+    for one, other in zip(state_of(expected), state_of(model), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        keras.optimizers.SGD(1e-3, global_clipnorm=1.0),
+        keras.optimizers.Adam(1e-3, weight_decay=1e39),
+    ],
+    ids=["clipped", "decayed"],
+)
+def test_clipping_and_decay(optimizer):
+    """An Inf norm, and a decay that leaves the range."""
+    model = model_of(optimizer)
+    fit(model, on_nonfinite="skip")
+    assert_finite(model)
+
+
+def test_constraint():
+    """One that divides by 0 spoils a weight after the update."""
+    model = model_of("sgd", loss="mse", constraint=Spoiling())
+    callback = fit(model, Y, on_nonfinite="skip")
+    assert_finite(model)
+    assert "GG233" in [d.code for d in callback.report.diagnoses]
+
+
+def test_finding():
+    """What is known is told: the slots, the gradient, the rate."""
+    callback = fit(model_of("adam"), on_nonfinite="skip")
+    found = next(d for d in callback.report.diagnoses if d.code == "GG233")
+    assert 2 == found.step
+    assert found.evidence["largest_gradient"] > 1e19
+    assert any("velocity" in n for n in found.evidence["optimizer_state"])
+    assert found.evidence["learning_rate"] == pytest.approx(1e-3)
+
+
+def test_same_bits():
+    """A training in which nothing is taken back is what it was."""
+    weights = []
+    for arguments in ({}, {"on_nonfinite": "skip"}):
+        model = model_of("adam", loss="mse")
+        if arguments:
+            fit(model, Y, **arguments)
+        else:
+            model.fit(X, Y, batch_size=4, shuffle=False, verbose=0)
+        weights.append(state_of(model))
+    for one, other in zip(*weights, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("is_compiled", [False, True])
+def test_watch(is_compiled):
+    """A loop of one's own too."""
+    model = model_of("adam")
+    model(X[:1])
+
+    def step(x, y):
+        with tf.GradientTape() as tape:
+            loss = huge(y, model(x, training=True))
+        weights = model.trainable_variables
+        gradients = tape.gradient(loss, weights)
+        model.optimizer.apply_gradients(zip(gradients, weights, strict=True))
+
+    step = tf.function(step) if is_compiled else step
+    with watch(model, on_nonfinite="skip", every=1):
+        for n in range(0, 16, 4):
+            step(X[n : n + 4], tf.constant(TARGETS[n : n + 4], tf.float32))
+    weights = [*model.trainable_variables, *model.optimizer.variables]
+    assert all(np.isfinite(np.array(v)).all() for v in weights)
