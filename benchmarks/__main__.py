@@ -20,6 +20,16 @@ def main(arguments=None):
 
         plot.draw(results.read(options.output))
         return
+    if options.against:
+        from benchmarks import against
+        from benchmarks.rows import Options
+
+        how = Options(options.rounds, options.quick)
+        rows = _rows(options)
+        against.show(
+            against.compare(options.against, rows, how), options.against
+        )
+        return
     found = _measured(options)
     from benchmarks import table
 
@@ -38,6 +48,11 @@ def _parsed(arguments):
         action="store_true",
         help="shows that it runs: two short rounds, no processes apart",
     )
+    parser.add_argument(
+        "--against",
+        metavar="REV",
+        help="compares the files as they are with a commit, turn by turn",
+    )
     parser.add_argument("--output", default=RESULTS, help="the JSON file")
     parser.add_argument(
         "--plot",
@@ -47,9 +62,8 @@ def _parsed(arguments):
     return parser.parse_args(arguments)
 
 
-def _measured(options):
-    from benchmarks.results import results_of
-    from benchmarks.rows import ROWS, Options
+def _rows(options):
+    from benchmarks.rows import ROWS
 
     names = options.rows.split(",") if options.rows else list(ROWS)
     unknown = [name for name in names if name not in ROWS]
@@ -57,9 +71,16 @@ def _measured(options):
         raise SystemExit(
             f"no row is called {', '.join(unknown)}; rows: {', '.join(ROWS)}"
         )
+    return names
+
+
+def _measured(options):
+    from benchmarks.results import results_of
+    from benchmarks.rows import ROWS, Options
+
     how = Options(options.rounds, options.quick)
     figures, seconds = [], {}
-    for name in names:
+    for name in _rows(options):
         print(f"{name} ...", file=sys.stderr, flush=True)
         begin = time.perf_counter()
         figures += ROWS[name](how)

@@ -86,9 +86,17 @@ def _device():
     return ", ".join(devices)
 
 
+def _version(package):
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        # The files of a checkout, or of another commit.
+        return "not installed"
+
+
 def _versions():
     import tensorflow as tf
 
-    versions = {n: importlib.metadata.version(n) for n in PACKAGES}
+    versions = {name: _version(name) for name in PACKAGES}
     python = platform.python_version()
     return {"python": python, "tensorflow": tf.__version__, **versions}

@@ -42,6 +42,7 @@ def _step(case, options):
 
 ROWS = {case.name: functools.partial(_step, case) for case in CASES} | {
     "first-fit": first_fit.measure,
+    "first-fit-own-step": first_fit.measure_own_step,
     "cut": cut.measure,
     "memory": memory.measure,
     "copies": copies.measure,

@@ -1,6 +1,7 @@
 """The layers that Keras does not bring."""
 
 import keras
+import tensorflow as tf
 
 
 @keras.saving.register_keras_serializable("benchmarks")
@@ -84,3 +85,17 @@ class Chain(keras.layers.Layer):
         for _ in range(self.number):
             x = keras.ops.tanh(x)
         return x
+
+
+class OwnStep(keras.Sequential):
+    """A `Sequential` whose `train_step` is written out."""
+
+    def train_step(self, data):
+        """Makes one update; returns the loss."""
+        x, y = data
+        with tf.GradientTape() as tape:
+            loss = self.compute_loss(x, y, self(x, training=True))
+        weights = self.trainable_variables
+        gradients = tape.gradient(loss, weights)
+        self.optimizer.apply_gradients(zip(gradients, weights, strict=True))
+        return {"loss": loss}

@@ -3,7 +3,13 @@
 import keras
 import numpy as np
 
-from benchmarks.compared.blocks import Chain, Encoder, ManyWeights, Rounding
+from benchmarks.compared.blocks import (
+    Chain,
+    Encoder,
+    ManyWeights,
+    OwnStep,
+    Rounding,
+)
 
 NUM_BATCHES = 4
 
@@ -105,6 +111,20 @@ def cut_resnet50():
 
     return compile_model(
         keras.models.clone_model(resnet50(), call_function=call)
+    )
+
+
+def own_step():
+    """Thirteen small layers and a `train_step` that writes all out."""
+    keras.utils.set_random_seed(0)
+    return compile_model(
+        OwnStep(
+            [
+                keras.Input((16,)),
+                *(keras.layers.Dense(16, activation="relu") for _ in range(12)),
+                keras.layers.Dense(10),
+            ]
+        )
     )
 
 

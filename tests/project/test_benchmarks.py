@@ -1,6 +1,7 @@
 """The benchmarks run, show what they write, and see what costs time."""
 
 import dataclasses
+import io
 import json
 import time
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from benchmarks import results, table
+from benchmarks import against, results, table
 from benchmarks.__main__ import main
 from benchmarks.compared.cases import CASES, PERIOD, case_of
 from benchmarks.compared.contenders import (
@@ -24,6 +25,7 @@ from benchmarks.measures import memory, size
 from benchmarks.measures.copies import counted_reads
 from benchmarks.measures.cut import seconds_to_name
 from benchmarks.measures.growth import fitted
+from benchmarks.rows import Options
 from benchmarks.timing.lane import Lane, LaneFailed
 from benchmarks.timing.rounds import step_costs
 
@@ -207,3 +209,22 @@ def test_unknown_row():
     """The names that there are are told."""
     with pytest.raises(SystemExit, match="rows: tiny, dense"):
         main(["--rows", "tinny"])
+
+
+def test_two_commits_turn_by_turn():
+    """Both packages are measured by the benchmarks of now."""
+    options = Options(quick=True)
+    found = against.compare("HEAD", ["tiny"], options)
+    old, new, unit = found["tiny", GUARDED]
+    assert (1, 1, "x") == (len(old), len(new), unit)
+    file = io.StringIO()
+    against.show(found, "HEAD", file)
+    assert GUARDED in file.getvalue()
+    ratio = f"{new[0] / old[0]:.2f}"
+    assert ratio in file.getvalue()
+
+
+def test_revision_that_nobody_knows():
+    """The error says which one was asked for."""
+    with pytest.raises(SystemExit, match="revision 'no-such-commit'"):
+        against.compare("no-such-commit", ["tiny"], Options(quick=True))
