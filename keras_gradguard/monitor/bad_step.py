@@ -11,6 +11,7 @@ from keras_gradguard.diagnosis.questions import explain_nonfinite, unexplained
 from keras_gradguard.diagnosis.spoiled_update import explain_spoiled_update
 from keras_gradguard.model.layers import runs_eagerly, state_of
 from keras_gradguard.model.optimizers import learning_rate_of
+from keras_gradguard.records.finding import Place
 from keras_gradguard.records.kinds import severity_of
 from keras_gradguard.records.norms import UNMEASURED
 from keras_gradguard.report.incident import (
@@ -22,6 +23,8 @@ from keras_gradguard.report.incident import (
     replay_note,
     write_incident,
 )
+
+_MOST_NAMES = 5
 
 
 class BadSteps:
@@ -87,7 +90,7 @@ class BadSteps:
         step = self._log.step_on(kept.batch, self._hook.answers)
         self._log.patches.weights = kept.weights
         hit = self._hit(kept.measured)
-        found = self._found(step, kept, hit)
+        found = list(map(self._traced_to_update, self._found(step, kept, hit)))
         num_hit = len(hit) or max((len(f.variables) for f in found), default=0)
         severity = severity_of(num_hit, len(step.paths))
         if self._log_dir is not None:
@@ -116,6 +119,30 @@ class BadSteps:
         paths = tuple(path for path in step.paths if path in hit)
         found = [dataclasses.replace(f, variables=paths) for f in found]
         return found or [unexplained(hit, kept.note)]
+
+    def _traced_to_update(self, finding):
+        """A weight that was finite, as it was in the steps before."""
+        num_before = self._hook.num_done - self._model.steps_per_execution
+        if finding.cause != "weight" or num_before <= 0:
+            return finding
+        evidence = dict(finding.evidence)
+        optimizer = getattr(self._model, "optimizer", None)
+        state = [] if optimizer is None else optimizer.variables
+        spoiled = [
+            variable.path
+            for variable in state
+            if not bool(keras.ops.all(keras.ops.isfinite(variable)))
+        ]
+        if spoiled:
+            evidence["optimizer_state"] = spoiled[:_MOST_NAMES]
+        # The line that reads the weight is not the one that spoiled it.
+        return dataclasses.replace(
+            finding,
+            cause="spoiled_weight",
+            place=Place(),
+            path=(),
+            evidence=evidence,
+        )
 
     def _hit(self, measured):
         hit = set()

@@ -26,7 +26,7 @@ RULE = Rule(
     code="GG222",
     name="nonfinite-weight",
     kind="nonfinite",
-    matches=lambda finding: finding.cause == "weight",
+    matches=lambda finding: finding.cause in ("weight", "spoiled_weight"),
     message="a weight is NaN or Inf before the step begins",
     why=(
         "An earlier update made it so, or it was loaded like that. Everything "
@@ -39,8 +39,8 @@ RULE = Rule(
         ),
         Remedy(
             text=(
-                "skip updates that are not finite: "
-                'GradHealthCallback(on_nonfinite="skip")'
+                "stop before the update that makes the weight NaN or Inf: "
+                'GradHealthCallback(on_nonfinite="raise") names its cause'
             ),
             when=lambda finding: bool(finding.step),
         ),

@@ -7,7 +7,7 @@ import tensorflow as tf
 from keras import ops
 
 from keras_gradguard import GradHealthCallback, GradientBreakError, watch
-from tests.fitting import X, Y
+from tests.fitting import X, Y, marked
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 MODES = {
@@ -212,3 +212,30 @@ def test_watch(is_compiled):
             step(X[n : n + 4], tf.constant(TARGETS[n : n + 4], tf.float32))
     weights = [*model.trainable_variables, *model.optimizer.variables]
     assert all(np.isfinite(np.array(v)).all() for v in weights)
+
+
+@pytest.mark.parametrize("eager", [False, True])
+def test_line_where_the_gradient_grows(eager):
+    """That of the exponential, not of what is behind it."""
+
+    def steep(y_true, y_pred):
+        power = ops.exp(48.0 * ops.tanh(10.0 * y_pred))  # cut
+        return ops.mean(ops.square(y_true)) + ops.mean(power)
+
+    model = model_of("adam", "eager" if eager else "graph", steep)
+    callback = fit(model, 0.0 * Y, on_nonfinite="skip")
+    found = next(d for d in callback.report.diagnoses if d.code == "GG233")
+    assert marked(steep) == (found.file, found.line)
+    assert "Exp" == found.op
+
+
+@pytest.mark.parametrize("eager", [False, True])
+def test_weight_that_training_spoils(eager):
+    """The line that reads it first is not shown as the cause."""
+    optimizer = keras.optimizers.SGD(Late(np.nan), momentum=0.9)
+    model = model_of(optimizer, "eager" if eager else "graph", "mse")
+    callback = fit(model, Y)
+    found = next(d for d in callback.report.diagnoses if d.code == "GG222")
+    assert found.line is None
+    assert any("momentum" in n for n in found.evidence["optimizer_state"])
+    assert "on_nonfinite" in found.help[0].text
