@@ -186,8 +186,8 @@ class GradHealthCallback(keras.callbacks.Callback):
         if number > 1 and self.on_nonfinite != "warn":
             warnings.warn(
                 f"GradHealthCallback cannot undo a step of {number} replicas: "
-                f"with on_nonfinite={self.on_nonfinite!r} the weights after a "
-                "NaN or Inf step are not those from before it.",
+                f"with on_nonfinite={self.on_nonfinite!r} the weights are not "
+                "restored after a NaN or Inf step.",
                 UserWarning,
                 stacklevel=2,
             )
@@ -214,7 +214,7 @@ class GradHealthCallback(keras.callbacks.Callback):
 
     def _note_fault(self, reason):
         self._not_checked.append(
-            fault_sentence("before its first step was done", reason)
+            fault_sentence("before the first step ended", reason)
         )
 
     def on_epoch_begin(self, epoch, logs=None):
