@@ -275,7 +275,7 @@ class GradHealthCallback(keras.callbacks.Callback):
                         self._log.norms,
                         self._log.num_records,
                         "`callback.report`"
-                        + (f" or TensorBoard at {self.log_dir!r}")
+                        + (f" or TensorBoard at {str(self.log_dir)!r}")
                         * bool(self.log_dir),
                     )
                 )

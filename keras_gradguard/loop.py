@@ -272,7 +272,7 @@ class Watch:
         with FaultBarrier(self._note_fault).guarded():
             log, where = self._log, "the `report` of this `watch`"
             if self._log_dir:
-                where += f" or TensorBoard at {self._log_dir!r}"
+                where += f" or TensorBoard at {str(self._log_dir)!r}"
             line = closing_line(log.report, log.norms, log.num_records, where)
             print_line(line)
 
