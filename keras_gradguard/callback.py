@@ -113,8 +113,8 @@ class GradHealthCallback(keras.callbacks.Callback):
             `CSVLogger` or `EarlyStopping("grad_norm", mode="min")`.
 
     Raises:
-        ValueError: If an argument has no valid value.
-        TypeError: If `log_dir` is no path, or `log_norm` no Boolean.
+        ValueError: If an argument has an invalid value.
+        TypeError: If `log_dir` is not a path, or `log_norm` is not a Boolean.
 
     Example:
     ```python

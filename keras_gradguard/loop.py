@@ -110,7 +110,7 @@ def watch(
         A `Watch`, for use in a `with` statement.
 
     Raises:
-        ValueError: If an argument has no valid value.
+        ValueError: If an argument has an invalid value.
         UnsupportedBackendError: If Keras does not run on TensorFlow.
 
     Example:
