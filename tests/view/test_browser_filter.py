@@ -165,7 +165,7 @@ def test_link_without_an_end(tab):
     assert "takes too long" in fault(tab)
     assert 30 < num_rows(tab)
     tab.open(runs=[CUT_RUN], filter=ENDLESS, ready=".run .body .note")
-    assert "No variable has a path" in tab.text(".run .body")
+    assert "No variable path matches" in tab.text(".run .body")
     assert ENDLESS == tab.one("#filter").get_attribute("value")
 
 
