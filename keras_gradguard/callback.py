@@ -113,8 +113,8 @@ class GradHealthCallback(keras.callbacks.Callback):
             `CSVLogger` or `EarlyStopping("grad_norm", mode="min")`.
 
     Raises:
-        ValueError: If an argument has no valid value.
-        TypeError: If `log_dir` is no path, or `log_norm` no Boolean.
+        ValueError: If an argument has an invalid value.
+        TypeError: If `log_dir` is not a path, or `log_norm` is not a Boolean.
 
     Example:
     ```python
@@ -186,8 +186,8 @@ class GradHealthCallback(keras.callbacks.Callback):
         if number > 1 and self.on_nonfinite != "warn":
             warnings.warn(
                 f"GradHealthCallback cannot undo a step of {number} replicas: "
-                f"with on_nonfinite={self.on_nonfinite!r} the weights after a "
-                "NaN or Inf step are not those from before it.",
+                f"with on_nonfinite={self.on_nonfinite!r} the weights are not "
+                "restored after a NaN or Inf step.",
                 UserWarning,
                 stacklevel=2,
             )
@@ -214,7 +214,7 @@ class GradHealthCallback(keras.callbacks.Callback):
 
     def _note_fault(self, reason):
         self._not_checked.append(
-            fault_sentence("before its first step was done", reason)
+            fault_sentence("before the first step ended", reason)
         )
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -275,7 +275,7 @@ class GradHealthCallback(keras.callbacks.Callback):
                         self._log.norms,
                         self._log.num_records,
                         "`callback.report`"
-                        + (f" or TensorBoard at {self.log_dir!r}")
+                        + (f" or TensorBoard at {str(self.log_dir)!r}")
                         * bool(self.log_dir),
                     )
                 )

@@ -249,7 +249,7 @@ def _words(kind, fault, trace):
 def _warn(reason):
     text = (
         "warning[GG900] guard-fault: keras_gradguard itself failed and has "
-        f"switched itself off; training goes on. {reason}"
+        f"switched itself off; training continues. {reason}"
     )
     try:
         warnings.warn(text, GuardFaultWarning, stacklevel=3)

@@ -110,7 +110,7 @@ def watch(
         A `Watch`, for use in a `with` statement.
 
     Raises:
-        ValueError: If an argument has no valid value.
+        ValueError: If an argument has an invalid value.
         UnsupportedBackendError: If Keras does not run on TensorFlow.
 
     Example:
@@ -272,7 +272,7 @@ class Watch:
         with FaultBarrier(self._note_fault).guarded():
             log, where = self._log, "the `report` of this `watch`"
             if self._log_dir:
-                where += f" or TensorBoard at {self._log_dir!r}"
+                where += f" or TensorBoard at {str(self._log_dir)!r}"
             line = closing_line(log.report, log.norms, log.num_records, where)
             print_line(line)
 

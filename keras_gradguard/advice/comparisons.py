@@ -178,7 +178,7 @@ def match_by_probability(site):
         if isinstance(holder, ast.Call) and called(holder) == "cast":
             node = holder
         yield Rewrite(
-            "use the probability of the label instead of a match of classes",
+            "use the probability of the label instead of comparing classes",
             (site.replace(node, text),),
             SOFT,
         )
@@ -228,7 +228,7 @@ def soften_selection(site):
 
 def _selected(edits):
     return Rewrite(
-        "multiply by a soft mask instead of picking elements",
+        "multiply by a soft mask instead of selecting elements",
         tuple(edits),
         SOFT,
     )

@@ -87,9 +87,9 @@ def _bounded(site, node):
     small = _epsilon(site)
     text = f"{site.ops('maximum')}({site.source(node)}, {small})"
     yield Rewrite(
-        "bound the argument from below",
+        "set a lower bound for the argument",
         (site.replace(node, text),),
-        f"values below {small} count as {small} and pass no gradient",
+        f"values below {small} become {small} and pass no gradient",
     )
 
 
@@ -101,7 +101,7 @@ def _power(site, base):
         yield Rewrite(
             "take the power of the absolute value",
             (site.replace(base, f"{site.ops('abs')}({site.source(base)})"),),
-            "negative numbers count as positive ones",
+            "negative numbers become positive",
         )
     yield from _bounded(site, base)
 
@@ -111,9 +111,9 @@ def _bounded_above(site, node):
     largest = "10.0" if _epsilon(site) == "1e-4" else "80.0"
     text = f"{site.ops('minimum')}({site.source(node)}, {largest})"
     yield Rewrite(
-        "bound the argument from above",
+        "set an upper bound for the argument",
         (site.replace(node, text),),
-        f"values above {largest} count as {largest} and pass no gradient",
+        f"values above {largest} become {largest} and pass no gradient",
     )
 
 
@@ -125,10 +125,9 @@ def inside_of_one(site):
             clip, value = site.ops("clip"), site.source(call.args[0])
             text = f"{clip}({value}, {small}, 1.0 - {small})"
             yield Rewrite(
-                "clip the argument inside of 0 to 1",
+                "clip the argument between 0 and 1",
                 (site.replace(call.args[0], text),),
-                f"values beyond {small} from an end count as that and pass no "
-                "gradient",
+                "values outside these bounds are clipped and pass no gradient",
             )
 
 
@@ -137,9 +136,9 @@ def _inside(site, node):
     clip = site.ops("clip")
     text = f"{clip}({site.source(node)}, -1.0 + {small}, 1.0 - {small})"
     yield Rewrite(
-        "clip the argument inside of -1 to 1",
+        "clip the argument between -1 and 1",
         (site.replace(node, text),),
-        f"values beyond 1 - {small} count as that and pass no gradient",
+        "values outside these bounds are clipped and pass no gradient",
     )
 
 
@@ -149,9 +148,9 @@ def _root_of(site, call, reduce, value):
     rest = [site.source(one) for one in call.args[1:]] + rest
     total = f"{site.ops(reduce)}({', '.join([value, *rest])})"
     yield Rewrite(
-        "write the root out and add a small number under it",
+        "write out the square root and add a small number under it",
         (site.replace(call, f"{site.ops('sqrt')}({total} + {small})"),),
-        f"what is under the root is larger by {small}",
+        f"the value under the root is larger by {small}",
     )
 
 
@@ -164,13 +163,13 @@ def _division(site, node, left, right):
         f"the divisor is larger by {small}",
     )
     yield Rewrite(
-        "bound the divisor from below",
+        "set a lower bound for the divisor",
         (
             site.replace(
                 right, f"{site.ops('maximum')}({site.source(right)}, {small})"
             ),
         ),
-        f"divisors below {small} count as {small}",
+        f"divisors below {small} become {small}",
     )
     name = site.ops("divide_no_nan")
     yield Rewrite(
@@ -254,7 +253,7 @@ def _safe_side(site):
                     both.reverse()
                 safe = f"{where}({condition}, {', '.join(both)})"
                 yield Rewrite(
-                    "make the argument safe where its result is not chosen",
+                    "make the argument safe where its result is not selected",
                     (site.replace(risky, safe),),
                     SAME,
                 )

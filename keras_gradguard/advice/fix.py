@@ -43,7 +43,7 @@ def fixed(file, patches):
             since the patches were checked.
     """
     if not file.endswith(".py"):
-        raise ValueError(f"{file} is no Python file, so it is left alone")
+        raise ValueError(f"{file} is not a Python file and was not changed")
     text, _ = _read(file)
     lines = list(io.StringIO(text, newline=""))
     # Python's cache of lines ends the last one, whatever the file does.
@@ -66,7 +66,7 @@ def fixed(file, patches):
     for line, old, new in sorted(chosen, reverse=True):
         found = [text.rstrip("\r\n") for text in lines[line - 1 :][: len(old)]]
         if found != list(old):
-            raise ValueError(f"{file} does not have the line that is patched")
+            raise ValueError(f"{file} does not contain the patched line")
         lines[line - 1 : line - 1 + len(old)] = [one + end for one in new]
     return text, "".join(lines)
 

@@ -19,7 +19,7 @@ def soften_argmax(site):
         holder = site.parent(call)
         if isinstance(holder, ast.Call) and called(holder) == "one_hot":
             yield Rewrite(
-                "use a softmax instead of the one-hot code",
+                "use a softmax instead of the one-hot vector",
                 (site.replace(holder, share),),
                 SOFT,
             )
@@ -161,9 +161,9 @@ def soften_code(site):
             continue
         text = _near(site, number, site.source(count))
         yield Rewrite(
-            "use a softmax by the distance to each class number",
+            "use a softmax of the distance to each class index",
             (*edits, site.replace(call, text)),
-            "a number between two classes counts for both: the loss differs",
+            "a value between two classes counts for both: the loss differs",
         )
 
 
@@ -185,9 +185,9 @@ def blend_rows(site):
         share = _near(site, number, rows)
         text = f"{site.ops('tensordot')}({share}, {site.source(table)}, 1)"
         yield Rewrite(
-            "blend the rows of the table by their distance to the number",
+            "weight the rows of the table by their distance to the value",
             (*edits, site.replace(call, text)),
-            "a number between two rows counts for both: the loss differs",
+            "a value between two rows uses both: the loss differs",
         )
 
 
@@ -251,9 +251,9 @@ def soften_draw(site):
             code = f"{softmax}(2.0 * {named}, axis=-1)"
             edits = [site.replace(call, noisy), site.replace(codes[0], code)]
         yield Rewrite(
-            "draw a soft one-hot code (Gumbel-softmax)",
+            "sample a soft one-hot vector (Gumbel-softmax)",
             tuple(edits),
-            "a soft draw instead of a hard one: the loss differs",
+            "a soft sample instead of a hard one: the loss differs",
         )
 
 
@@ -307,7 +307,7 @@ def soften_counts(site):
         if text is not None:
             known = here if _is_here(site, call, edits) else others
             known += [site.replace(_with_cast(site, call), text), *edits]
-    effect = "each value counts in part for the bins around it"
+    effect = "each value contributes a share to the bins around it"
     text = "let each value contribute to all bins"
     if here and others:
         # Counts that are compared are to be soft on both sides.

@@ -16,7 +16,7 @@ from keras_gradguard.advice.rewrites import LEAK
 from keras_gradguard.advice.site import Rewrite
 from keras_gradguard.source.reachable import called
 
-_DRAWN = "training begins with other weights"
+_DRAWN = "training starts with different weights"
 _SATURATING = ("sigmoid", "tanh", "hard_sigmoid", "softsign")
 _FLAT = ("relu", "relu6", "leaky_relu", "linear", "hard_tanh", "hard_sigmoid")
 # Weights as they were drawn are within that factor of another draw.
@@ -204,7 +204,7 @@ def sigmoid_of_one_unit(model):
             Rewrite(
                 "take the softmax over axis 1",
                 (made.given("axis", "1"),),
-                "the shares add up to 1 over that axis",
+                "the probabilities sum to 1 over that axis",
                 made.attributes("axis", 1),
             ),
         )
@@ -218,7 +218,7 @@ def smooth(model):
             made.site,
             Rewrite(
                 "use a smooth activation",
-                effect="the activation is another one",
+                effect="the activation changes",
                 **_with_activation(made, "tanh"),
             ),
         )
@@ -243,7 +243,7 @@ def keep_size(model):
         made.site,
         Rewrite(
             "use ReLU with He initialisation",
-            effect=f"the activation is another one, and {_DRAWN}",
+            effect=f"the activation changes, and {_DRAWN}",
             weights=weights,
             **changed,
         ),

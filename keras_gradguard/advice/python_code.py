@@ -11,7 +11,7 @@ _READ_OUT = ("numpy", "item", "tolist")
 _VALUES = ("float", "int")
 _ARRAYS = ("array", "asarray", "float32", "float64")
 _LARGEST = {"max": "maximum", "min": "minimum"}
-_NOT_WHOLE = "the value is no longer a whole number"
+_NOT_WHOLE = "the value is no longer an integer"
 _RENAMED = {
     "acos": "arccos",
     "asin": "arcsin",
@@ -29,7 +29,7 @@ def leave_numpy(site):
         if edits:
             is_cut_off = any(site.calls("int", nodes=nodes))
             effect = _NOT_WHOLE if is_cut_off else SAME
-            yield Rewrite("use operations on tensors", tuple(edits), effect)
+            yield Rewrite("use tensor operations", tuple(edits), effect)
 
 
 def keep_tensor(site):
@@ -111,11 +111,11 @@ def on_tensors(site):
         text = _as_operation(site, node)
         if text is not None:
             edits.append(site.replace(node, text))
-            yield Rewrite("use an operation on tensors", (edits[-1],), SAME)
+            yield Rewrite("use a tensor operation", (edits[-1],), SAME)
         elif isinstance(node, ast.If):
             yield from _without_if(site, node)
     if len(edits) > 1:
-        yield Rewrite("use operations on tensors", tuple(edits), SAME)
+        yield Rewrite("use tensor operations", tuple(edits), SAME)
 
 
 def _as_operation(site, node):
@@ -173,7 +173,7 @@ def call_model(site):
             yield Rewrite(
                 "call the model",
                 (site.replace(call, text),),
-                "layers such as dropout run as in training",
+                "layers such as dropout run in training mode",
             )
 
 
@@ -186,9 +186,9 @@ def keep_result(site):
             if isinstance(name, ast.Name):
                 text = f"{name.id} = {site.source(call)}"
                 yield Rewrite(
-                    "use what the call returns",
+                    "use the return value of the call",
                     (site.replace(call, text),),
-                    "the value is now that of the call",
+                    "the value is now the return value",
                 )
 
 
@@ -220,7 +220,7 @@ def _without_if(site, node):
     last = other if not node.orelse else node
     edit = site.replace(node, text)
     edit = Edit(edit.start, site.replace(last, "").end, text)
-    yield Rewrite("choose with `where` instead of `if`", (edit,), SAME)
+    yield Rewrite("select with `where` instead of `if`", (edit,), SAME)
 
 
 def _without_else(site, node):
@@ -243,7 +243,7 @@ def _without_else(site, node):
     chosen = f"{site.ops('where')}({site.source(node.test)}, {value}"
     text = f"{name.id} = {chosen}, {name.id})"
     edit = site.replace(node, text)
-    yield Rewrite("choose with `where` instead of `if`", (edit,), SAME)
+    yield Rewrite("select with `where` instead of `if`", (edit,), SAME)
 
 
 def without_text(site):
@@ -263,7 +263,7 @@ def without_text(site):
         yield Rewrite(
             "use the number itself",
             tuple(edits),
-            "the value has all its digits",
+            "the value keeps all its digits",
         )
 
 

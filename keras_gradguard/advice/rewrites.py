@@ -41,7 +41,7 @@ from keras_gradguard.advice.tapes import (
 )
 from keras_gradguard.source.reachable import called
 
-LEAK = "negative inputs pass on a fifth of their value"
+LEAK = "negative inputs are multiplied by 0.2 instead of set to 0"
 _ROUNDING = ("round", "rint", "floor", "ceil", "trunc")
 
 
@@ -100,7 +100,7 @@ def pass_rounding(site):
         stopped = f"{site.ops('stop_gradient')}({site.source(call)} - {value})"
         plain.append(
             Rewrite(
-                "leave the value as it is; rounding is for metrics",
+                "leave the value unrounded; keep rounding for metrics",
                 (site.replace(call, value),),
                 "the value is no longer rounded",
             )
@@ -133,13 +133,13 @@ def keep_float(site):
             yield Rewrite(
                 "keep the floating-point value",
                 (site.replace(call, site.operand(call.args[0])),),
-                "the value is no longer a whole number",
+                "the value is no longer an integer",
             )
     for call in site.calls("astype"):
         yield Rewrite(
             "keep the floating-point value",
             (site.replace(call, site.operand(call.func.value)),),
-            "the value is no longer a whole number",
+            "the value is no longer an integer",
         )
 
 
@@ -160,9 +160,9 @@ def pass_gradient(site):
     for call in site.calls("stop_gradient"):
         if call.args:
             yield Rewrite(
-                "let the gradient pass here",
+                "remove the `stop_gradient`",
                 (site.replace(call, site.operand(call.args[0])),),
-                f"{SAME}; check that the stop was not meant",
+                f"{SAME}; check that blocking the gradient was not intended",
             )
 
 
@@ -176,13 +176,13 @@ def without_clip(site):
             yield Rewrite(
                 "map the value into the range with a sigmoid",
                 (site.replace(call, f"({soft})"),),
-                "the value moves smoothly between the bounds, so it differs",
+                "the value changes smoothly between the bounds, so it differs",
             )
         if call.args:
             yield Rewrite(
                 "leave the value unbounded",
                 (site.replace(call, site.operand(call.args[0])),),
-                "the value may leave the bounds",
+                "the value may be outside the bounds",
             )
 
 
@@ -204,7 +204,7 @@ def other_axis(site):
                 yield Rewrite(
                     f"take the softmax over axis {axis}",
                     (edit,),
-                    "the shares add up to 1 over that axis",
+                    "the probabilities sum to 1 over that axis",
                 )
 
 
@@ -279,7 +279,7 @@ def without_scale(site):
             yield Rewrite(
                 "do not scale the scores up",
                 (site.replace(first, site.source(kept)),),
-                "the value is less close to 0 and 1",
+                "the value is not as close to 0 or 1",
             )
 
 
@@ -298,9 +298,9 @@ def with_gradient(site):
                 last = site.replace(call.keywords[-1].value, "").end
                 edits.append(Edit(last, last, ", antialias=True"))
             yield Rewrite(
-                "resize by a method that has a gradient",
+                "resize with a method that has a gradient",
                 tuple(edits),
-                "near pixels count more than far ones: the loss differs",
+                "near pixels get more weight than far ones: the loss differs",
             )
     for call in site.calls("adjust_contrast"):
         image = given(call, "images")
@@ -338,7 +338,7 @@ def compare_prediction(site):
         yield Rewrite(
             "compare the prediction with the labels",
             tuple(edits),
-            "the loss is that of the prediction",
+            "the loss now depends on the prediction",
         )
 
 

@@ -106,9 +106,9 @@ def _without_block(site, block):
     step = block.body[0].col_offset - block.col_offset
     text = _shifted(site.text[inside:end], -step)
     yield Rewrite(
-        "record the line: leave out `stop_recording`",
+        "record the line: remove `stop_recording`",
         (Edit(start, end, text),),
-        f"{SAME}; check that the stop was not meant",
+        f"{SAME}; check that `stop_recording` was not intended",
     )
 
 
@@ -244,7 +244,7 @@ def _batch_alone(site, statement, call):
         yield Rewrite(
             "use the tensor itself; use the metric for display only",
             tuple(edits),
-            "the value is that of this batch, not the mean over batches",
+            "the value is for this batch, not the mean over batches",
         )
 
 

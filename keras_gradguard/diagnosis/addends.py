@@ -35,11 +35,11 @@ SHARE = "<share>"
 _DEAD = "this term is {} of the loss and trains nothing{}"
 _DEAD_UNMEASURED = "this term of the loss trains nothing{}"
 _PARTIAL = (
-    "this term is {} of the loss; its value depends on {}, and gives them no "
+    "this term is {} of the loss; its value depends on {} but gives them no "
     "gradient{}"
 )
 _PARTIAL_UNMEASURED = (
-    "the value of this term of the loss depends on {}, and gives them no "
+    "the value of this term of the loss depends on {} but gives them no "
     "gradient{}"
 )
 
@@ -605,7 +605,10 @@ class _Judge:
             place = op_place(op)
             if place.line is not None:
                 paths = _listed([self._location.paths[n] for n in lost])
-                return f"`{op.type}` in line {place.line} keeps it from {paths}"
+                return (
+                    f"`{op.type}` in line {place.line} blocks its gradient to "
+                    f"{paths}"
+                )
         return None
 
     def _own_name(self, term):

@@ -181,7 +181,10 @@ def _place_of_gradient(op, place, notes):
     if found.line is None:
         return place, notes
     if place.line is not None:
-        notes = (*notes, f"it belongs to the op of line {place.line}")
+        notes = (
+            *notes,
+            f"this gradient function belongs to the op in line {place.line}",
+        )
     return found, notes
 
 
@@ -206,10 +209,10 @@ def _also(place, further):
         other = op_place(edge.op)
         where = "on the same line"
         if other.line != place.line or other.file != place.file:
-            where = f"in line {other.line}" if other.line else "further on"
+            where = f"in line {other.line}" if other.line else "further along"
         elif other.line is None:
-            where = "further on"
-        notes.append(f"`{edge.op.type}` {where} would cut it as well")
+            where = "further along"
+        notes.append(f"`{edge.op.type}` {where} would cut the gradient as well")
     return tuple(notes)
 
 
@@ -218,7 +221,9 @@ def _rank(finding):
     return (-len(finding.variables), not is_value, finding.place.line or 0)
 
 
-_BRANCH_NOTE = "only when this branch is taken: the other one passes a gradient"
+_BRANCH_NOTE = (
+    "only if this branch is taken: the other branch passes a gradient"
+)
 
 
 def located_findings(step, trace, missing, losses=None):

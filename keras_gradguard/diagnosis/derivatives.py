@@ -109,7 +109,7 @@ def by_derivative(location, numbers):
 def _finding(flat, places, paths):
     place, notes = places.place(flat.op)
     if flat.layer is not None:
-        notes = (*notes, f"the activation is that of `{flat.layer}`")
+        notes = (*notes, f"this is the activation of `{flat.layer}`")
     return Finding(
         kind="zero",
         cause=FLAT,

@@ -10,15 +10,16 @@ from keras_gradguard.source.frames import library_calls, op_place
 from keras_gradguard.source.syntax import feeds_result
 
 _EAGER_NOTE = (
-    "run_eagerly=True hides this: compiled, TensorFlow refuses the same line"
+    "run_eagerly=True hides this error: in a compiled step, TensorFlow rejects "
+    "the same line"
 )
 _HARMLESS_NOTE = (
-    "what is read here does not depend on the model, so the cut may lie "
-    "further on, where the trace could not look"
+    "the value read here does not depend on the model, so the cut may be in "
+    "later code, which could not be traced"
 )
 _UNUSED_NOTE = (
-    "the value seems to be used for nothing else, so the cut may lie "
-    "further on, where the trace could not look"
+    "the value does not seem to affect the result, so the cut may be in later "
+    "code, which could not be traced"
 )
 
 

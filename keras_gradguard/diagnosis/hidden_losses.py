@@ -70,11 +70,11 @@ def _location(step, trace, **arguments):
 
 
 _EAGER_NOTE = (
-    "run_eagerly=True lets this train: each batch takes one way, and no "
-    "gradient tells which way would be better"
+    "run_eagerly=True lets this model train, but each batch takes one branch, "
+    "and no gradient shows which branch is better"
 )
 _MOST_NAMED = 4
-_NOTE = "a regulariser or another loss still moves some of these variables"
+_NOTE = "a regularizer or another loss still updates some of these variables"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -251,7 +251,7 @@ def _named(finding, name, shared):
     paths = ", ".join(shared[:_MOST_NAMED])
     more = len(shared) - _MOST_NAMED
     paths += f" (+{more} more)" if more > 0 else ""
-    note = f"`{loss}` gives nothing to {paths}: other terms train them"
+    note = f"`{loss}` gives no gradient to {paths}: other terms train them"
     return dataclasses.replace(finding, loss=loss, notes=(*finding.notes, note))
 
 

@@ -180,7 +180,7 @@ def _limits(tensors):
 
 
 _MOST_ORIGINS = 3
-_OWN_GRADIENT = "its own gradient function returns what is not finite"
+_OWN_GRADIENT = "its custom gradient function returns NaN or Inf"
 _BACK = {"phase": "backward"}
 
 

@@ -89,8 +89,8 @@ def _line_in(op, caller):
 
 
 _SUSPECT_NOTE = (
-    "more was read out, or some variables are connected; this is the first "
-    "line whose value is used"
+    "other values also left TensorFlow, or some variables are connected; this "
+    "is the first line whose value is used"
 )
 # What a Python `if` asks is most often not the loss.
 _RANKS = {"tensor_as_bool": 1}

@@ -75,7 +75,7 @@ def explain_zero(step, zero):
 
 _RECOMPUTED = (
     "inside a function with a custom gradient, such as `keras.remat`, which "
-    "gives zeros where no gradient exists"
+    "returns zeros where no gradient exists"
 )
 
 
@@ -179,11 +179,11 @@ def explain_loss(evidence):
 
 
 _NOT_AGAIN = (
-    "run once more, op by op, on the same batch and weights, the step gives "
-    "finite numbers"
+    "replayed op by op on the same batch and weights, the step returns finite "
+    "values"
 )
-_FAILED = "the step could not be run once more, op by op: {}"
-_XLA = "only as XLA compiles it: op by op the gradient is finite"
+_FAILED = "the step could not be replayed op by op: {}"
+_XLA = "only when compiled by XLA: op by op, the gradient is finite"
 
 
 def explain_nonfinite(step, hit, weights=(), is_xla=False):

@@ -21,8 +21,8 @@ from keras_gradguard.records.finding import Finding
 from keras_gradguard.source.syntax import feeds_result
 
 _OUTSIDE = (
-    "this term is {} of the loss and trains nothing: it changes with the "
-    "weights, and TensorFlow sees a constant"
+    "this term is {} of the loss and trains nothing: its value changes with "
+    "the weights, but TensorFlow treats it as a constant"
 )
 
 

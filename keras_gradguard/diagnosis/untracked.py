@@ -17,8 +17,8 @@ from keras_gradguard.model.optimizers import optimizers_of, variables_of
 from keras_gradguard.records.finding import Finding
 from keras_gradguard.source.held import Makers, held_variables
 
-_ALONE = "nothing but `{name}` holds it: Keras trains what a layer holds"
-_CAPTURED = "`{name}` is used there, and no layer of the model holds it"
+_ALONE = "only `{name}` holds it; Keras trains the variables that a layer holds"
+_CAPTURED = "`{name}` is used there, but no layer of the model holds it"
 _MOST_NAMED = 4
 
 

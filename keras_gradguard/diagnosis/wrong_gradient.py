@@ -285,8 +285,8 @@ KINDS = {
 _MOST_OPS = 20_000
 _FEW_ELEMENTS = 16
 _BESIDE_NOTE = (
-    "no op on the way is wrong by itself: a part of the value passes by the "
-    "tape (NumPy, `.numpy()`, a variable)"
+    "no single op has a wrong gradient: part of the value bypasses the tape "
+    "(NumPy, `.numpy()`, a variable)"
 )
 
 
@@ -380,7 +380,7 @@ def _of(call):
     if code is None:
         return ()
     name, line = code.co_name, code.co_firstlineno
-    return (f"`{name}` and its gradient are written from line {line} on",)
+    return (f"`{name}` and its gradient are defined from line {line} on",)
 
 
 def _finding(cause, found, place, name, notes=(), op=None):

@@ -198,7 +198,7 @@ class BadSteps:
             self._log_dir = None
             warnings.warn(
                 "GradHealthCallback cannot write the incident to its "
-                f"`log_dir`; training goes on. {error}",
+                f"`log_dir`; training continues. {error}",
                 UserWarning,
                 stacklevel=2,
             )

@@ -29,8 +29,8 @@ _KERAS_TOO = (
 # There one is.
 _WITHOUT_LOSS = ("output_without_loss", "loss_left_out")
 _UNSEEN = (
-    "this step ran as it was traced, or too late, to be looked at: enter "
-    "`watch` before the first call of the step to have the line"
+    "this step ran from an earlier trace, or could not be inspected in time: "
+    "enter `watch` before the first call of the step to get the line"
 )
 
 

@@ -163,7 +163,7 @@ class Monitor:
         if num_skipped and num_skipped > _MOST_SKIPPED * num_steps:
             share = num_skipped / num_steps
             note = (
-                f"on_nonfinite='skip' left out {num_skipped} of {num_steps} "
+                f"on_nonfinite='skip' skipped {num_skipped} of {num_steps} "
                 f"steps ({share:.0%})"
             )
             self._response.warn(self._log.raise_to_error("nonfinite", note))

@@ -11,8 +11,8 @@ import dataclasses
 from keras_gradguard.records.report import Undecided
 
 EXPECTED = "expected"
-_FOUND_FINE = "its op and its data were looked at: nothing cuts the gradient"
-_WAS_ALIVE = "it got a gradient in the record before"
+_FOUND_FINE = "its op and its data were checked: nothing cuts the gradient"
+_WAS_ALIVE = "it got a gradient in the previous record"
 _ONE_BATCH = "on this one batch"
 
 
@@ -45,8 +45,8 @@ class RowVerdicts:
             return "The model has no trainable variable."
         if all(row.status == "unknown" for row in rows):
             return (
-                "No gradient was seen: no optimizer that the guard knows has "
-                "updated a variable of the model."
+                "No gradient was seen: no known optimizer has updated a "
+                "variable of the model."
             )
         return None
 
@@ -112,35 +112,37 @@ class RowVerdicts:
             "missing": "got no gradient, in a step that was not explained",
             "nonfinite": "had a gradient with NaN or Inf in the last record, "
             "in a step that was not explained",
-            "vanishing": "got a gradient that vanishes",
-            "exploding": "got a gradient that explodes",
-            "unknown": "were not measured: no update of theirs was seen",
+            "vanishing": "got a vanishing gradient",
+            "exploding": "got an exploding gradient",
+            "unknown": "not measured: no update was seen",
         }[status]
 
     def _zero_text(self, records, step):
         if records is None:
             return (
                 f"got a gradient of exactly zero {_ONE_BATCH}; "
-                "`GradHealthCallback` in `fit` tells whether that lasts"
+                "`GradHealthCallback` in `fit` shows whether it persists"
             )
         num_zero, num_seen = records
         patience = self._symptoms.patience
         if num_zero >= patience:
             return (
-                f"got exactly zero in the last {num_zero} records; the step "
-                "could not be run once more to say why"
+                f"got a gradient of exactly zero in the last {num_zero} "
+                "records; the step could not be replayed to find the reason"
             )
         if num_zero == num_seen:
-            seen = f"all {num_seen} records" if num_seen > 1 else "the 1 record"
+            seen = (
+                f"all {num_seen} records" if num_seen > 1 else "the only record"
+            )
         else:
             seen = f"the last {num_zero} records"
         when = ""
         if None not in (self._every, step):
             due = step + (patience - num_zero) * self._every
-            when = f", that is step {due} with every={self._every}"
+            when = f", that is, step {due} with every={self._every}"
         return (
-            f"got exactly zero in {seen}; a verdict takes {patience} records "
-            f"in a row{when}"
+            f"got a gradient of exactly zero in {seen}; a verdict needs "
+            f"{patience} consecutive records{when}"
         )
 
 

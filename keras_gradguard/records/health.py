@@ -48,14 +48,16 @@ class OptimizerHealth:
     def __str__(self):
         facts = [f"norms of the {self.gradient}"]
         if self.accumulation_steps > 1:
-            facts.append(f"an update every {self.accumulation_steps} of them")
+            facts.append(f"one update per {self.accumulation_steps} of them")
         if self.loss_scale is not None:
             facts.append(f"loss scale {self.loss_scale:g}")
         if self.num_skipped:
-            facts.append(f"{self.num_skipped} steps skipped by it")
+            facts.append(f"{self.num_skipped} steps skipped because of it")
         if self.clipping is not None:
             share = self.clipped_share
-            often = "" if share is None else f" bit in {share:.0%} of steps"
+            often = (
+                "" if share is None else f" took effect in {share:.0%} of steps"
+            )
             facts.append(f"{self.clipping}{often}")
         return f"{self.name}: {', '.join(facts)}"
 

@@ -1,4 +1,4 @@
-"""The nouns that flow through the house: plain values, no TensorFlow.
+"""Reports and diagnoses: plain values, no TensorFlow.
 
 Every view (console, exception, JSON, TensorBoard, notebook) is made from
 these records and drops no field of them.

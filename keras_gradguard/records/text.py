@@ -16,7 +16,10 @@ from keras_gradguard.records.kinds import (
 )
 
 MOST_VARIABLES = 8
-SUSPECTED = "suspected, not proved: the most likely cause, not a measured one"
+SUSPECTED = (
+    "suspected, not proved: this is the most likely cause, but it was not "
+    "measured"
+)
 
 
 def headline(diagnosis):
@@ -223,7 +226,7 @@ def _title(losses):
     is_measured = any(loss.norms is not None for loss in losses)
     what = "norm of each loss's gradient" if is_measured else "which reaches it"
     when = "" if step is None else f" at step {step}"
-    return f"losses: {what}{when}; - where no gradient leads"
+    return f"losses: {what}{when}; - where there is no gradient"
 
 
 def _head(loss):

@@ -169,8 +169,8 @@ def write_incident(folder, incident):
 
 def _too_large(what, size):
     return (
-        f"{what} of the incident were left out: {size / 2**20:.0f} MB are "
-        f"more than the {MOST_BYTES // 2**20} MB that an incident may take"
+        f"the incident does not contain {what}: {size / 2**20:.0f} MB exceed "
+        f"the limit of {MOST_BYTES // 2**20} MB"
     )
 
 

@@ -159,7 +159,7 @@ class EventOutput:
             self._writer = None
             warnings.warn(
                 "GradHealthCallback cannot write to its `log_dir`; training "
-                f"goes on without TensorBoard records. {error}",
+                f"continues without TensorBoard records. {error}",
                 UserWarning,
                 stacklevel=3,
             )

@@ -21,7 +21,7 @@ RULE = Rule(
             when=both(op("ArgMax"), before("OneHot")),
         ),
         Remedy(
-            text="use the cross-entropy of the scores; argmax is for metrics",
+            text="use the cross-entropy of the scores; keep argmax for metrics",
             before="miss = ops.not_equal(ops.argmax(y_pred, axis=-1), labels)",
             after=(
                 "miss = keras.losses.sparse_categorical_crossentropy("

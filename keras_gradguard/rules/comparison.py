@@ -27,18 +27,24 @@ RULE = Rule(
     message="`{op}` returns a Boolean: no gradient",
     why=(
         "A comparison is piecewise constant: its derivative is zero or "
-        "undefined everywhere, and casting the result to float32 does not "
-        "bring it back."
+        "undefined everywhere. Casting the result to float32 does not restore "
+        "the gradient."
     ),
     help=(
         Remedy(
-            text="use a sigmoid as a soft threshold; a hard one is for metrics",
+            text=(
+                "use a sigmoid as a soft threshold; keep the hard one for "
+                "metrics"
+            ),
             before='hard = ops.cast(y_pred > 0.5, "float32")',
             after="hard = ops.sigmoid(10.0 * (y_pred - 0.5))",
             when=both(in_loss, op("Greater", "GreaterEqual")),
         ),
         Remedy(
-            text="use a sigmoid as a soft threshold; a hard one is for metrics",
+            text=(
+                "use a sigmoid as a soft threshold; keep the hard one for "
+                "metrics"
+            ),
             before='low = ops.cast(y_pred < 0.5, "float32")',
             after="low = ops.sigmoid(10.0 * (0.5 - y_pred))",
             when=both(in_loss, op("Less", "LessEqual")),
@@ -72,7 +78,7 @@ RULE = Rule(
             when=op("NotEqual"),
         ),
         Remedy(
-            text="use the cross-entropy; top-k accuracy is for metrics",
+            text="use the cross-entropy; keep top-k accuracy for metrics",
             before=(
                 'hit = ops.cast(ops.in_top_k(labels, y_pred, 2), "float32")\n'
                 "miss = 1.0 - hit"

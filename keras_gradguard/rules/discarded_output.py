@@ -40,8 +40,8 @@ RULE = Rule(
     matches=lambda finding: finding.cause == "discarded_output",
     message="the output of a layer is not used",
     why=(
-        "A layer returns a new tensor and changes none in place. If the loss "
-        "does not depend on that output, the layer is not trained."
+        "A layer returns a new tensor and does not change its input in place. "
+        "If the loss does not depend on that output, the layer is not trained."
     ),
     help=(
         Remedy(
@@ -57,8 +57,8 @@ RULE = Rule(
         ),
         Remedy(
             text=(
-                "a pooler may stay unused: GradHealthCallback(expect="
-                "[keras_gradguard.expected.POOLER])"
+                "an unused pooler is harmless: "
+                "GradHealthCallback(expect=[keras_gradguard.expected.POOLER])"
             ),
             when=_is_pooler,
         ),

@@ -31,9 +31,9 @@ RULE = Rule(
     matches=lambda finding: finding.cause == "early_trace",
     message="`{function}` was traced before its layers had weights",
     why=(
-        "Keras calls a model once to build it, with stand-ins for weights that "
-        "do not exist yet. `tf.function` keeps that trace, so the step never "
-        "reads the weights."
+        "Keras calls a model once to build it, with placeholders for weights "
+        "that do not exist yet. `tf.function` keeps that trace, so the step "
+        "never reads the weights."
     ),
     help=(
         Remedy(

@@ -42,7 +42,7 @@ RULE = Rule(
     message="the gradient is very large and still growing",
     why=(
         "Large inputs, weights or targets make a large gradient. With plain "
-        "SGD the update is as large, and the next gradient larger still."
+        "SGD the update is then large too, and the next gradient even larger."
     ),
     help=(
         Remedy(

@@ -30,11 +30,11 @@ RULE = Rule(
     name="falling-loss-scale",
     kind="underflow",
     matches=lambda finding: finding.cause == "falling_scale",
-    message="the loss scale is halved again and again",
+    message="the loss scale is halved repeatedly",
     why=(
-        "A dynamic loss scale halves itself and skips the step when a scaled "
-        "gradient is not finite. Once it has settled this is rare, unless "
-        "batches overflow float16 or the scale is raised too often."
+        "A dynamic loss scale is halved, and the step skipped, when a scaled "
+        "gradient is not finite. Once the scale has settled this is rare, "
+        "unless batches overflow float16 or the scale is raised too often."
     ),
     help=(
         Remedy(

@@ -12,9 +12,7 @@ RULE = Rule(
         "An error in keras_gradguard must not stop a training run, so it is "
         "reported once, and training continues without diagnosis."
     ),
-    help=(
-        Remedy(text="report the traceback; training without the guard is safe"),
-    ),
+    help=(Remedy(text="report the traceback; the training is not affected"),),
     bad="",
     good="",
 )

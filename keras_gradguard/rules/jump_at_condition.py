@@ -10,9 +10,9 @@ RULE = Rule(
     matches=lambda finding: finding.cause == "jump",
     message="the loss jumps where this condition flips",
     why=(
-        "A condition has no gradient: training sees the derivative of the "
-        "selected side only, never the jump. `if`, `tf.cond` and `where` do "
-        "not differ in this."
+        "A condition has no gradient: backpropagation uses only the derivative "
+        "of the selected side and ignores the jump. This holds for `if`, "
+        "`tf.cond` and `where`."
     ),
     help=(
         Remedy(

@@ -42,7 +42,7 @@ RULE = Rule(
             ),
         ),
         Remedy(
-            text="make it a metric if it is only to be watched",
+            text="make it a metric if you only want to monitor it",
             before='loss=["mse", "mae"]',
             after='loss="mse", metrics=["mae"]',
         ),

@@ -34,8 +34,8 @@ RULE = Rule(
     matches=lambda finding: finding.cause == "float16",
     message="small gradients underflow in float16",
     why=(
-        "float16 has no numbers between 0 and 6e-8. On the same batch a larger "
-        "loss scale brought these gradients back."
+        "float16 cannot represent numbers between 0 and 6e-8. On the same "
+        "batch, a larger loss scale restored these gradients."
     ),
     help=(
         Remedy(

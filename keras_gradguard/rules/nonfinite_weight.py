@@ -29,12 +29,13 @@ RULE = Rule(
     matches=lambda finding: finding.cause in ("weight", "spoiled_weight"),
     message="a weight is NaN or Inf before the step begins",
     why=(
-        "An earlier update made it so, or it was loaded like that. Everything "
-        "computed from it is NaN or Inf as well."
+        "An earlier update produced the NaN or Inf, or the loaded weights "
+        "already contained it. Everything computed from it is NaN or Inf as "
+        "well."
     ),
     help=(
         Remedy(
-            text="check the weights that are loaded with np.isfinite",
+            text="check the loaded weights with np.isfinite",
             when=lambda finding: not finding.step,
         ),
         Remedy(

@@ -55,7 +55,7 @@ RULE = Rule(
             ),
         ),
         Remedy(
-            text="or leave the weight out",
+            text="remove the weight",
             before="keras.layers.Dense(1)",
             after="keras.layers.Dense(1, use_bias=False)",
         ),

@@ -42,8 +42,9 @@ RULE = Rule(
     matches=lambda finding: finding.cause == "other_variables",
     message="the optimizer updates another model",
     why=(
-        "Without a list of variables `optimizer.apply` updates those that the "
-        "optimizer was built with. A copy of a model has its own variables."
+        "Without a list of variables, `optimizer.apply` updates the variables "
+        "that the optimizer was built with. A copy of a model has its own "
+        "variables."
     ),
     help=(
         Remedy(

@@ -27,8 +27,8 @@ RULE = Rule(
     matches=lambda finding: finding.cause == "output_without_loss",
     message="an output of the model has no loss",
     why=(
-        "Variables are trained only through a loss, and those behind this "
-        "output alone have none."
+        "Variables are trained only through a loss, and no loss depends on the "
+        "variables that only this output uses."
     ),
     help=(
         Remedy(

@@ -50,9 +50,9 @@ RULE = Rule(
     matches=lambda finding: finding.cause == "overflow",
     message="`{op}` overflows to Inf",
     why=(
-        "float32 ends at 3.4e38 and float16 at 65504; exp(x) exceeds them at "
-        "x = 89 and x = 12. Without an exponential, numbers this large mostly "
-        "come from a loss that diverges."
+        "float32 ends at 3.4e38 and float16 at 65504; exp(x) exceeds them at x "
+        "= 89 and x = 12. Without an exponential, values this large usually "
+        "come from a diverging loss."
     ),
     help=(
         Remedy(

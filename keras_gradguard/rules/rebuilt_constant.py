@@ -10,8 +10,9 @@ RULE = Rule(
     matches=lambda finding: finding.cause == "rebuilt_constant",
     message="a tensor is rebuilt from plain values",
     why=(
-        "`tf.constant`, `tf.Variable` and `np.array` copy the numbers only: "
-        "the copy has no connection to the variables behind them."
+        "`tf.constant`, `tf.Variable` and `np.array` copy only the numbers: "
+        "the copy has no connection to the variables that it was computed "
+        "from."
     ),
     help=(
         Remedy(

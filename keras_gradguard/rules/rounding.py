@@ -32,8 +32,8 @@ RULE = Rule(
     ops=("Round", "Rint", "Floor", "Ceil", "FloorDiv", "TruncateDiv"),
     message="`{op}` is piecewise constant: no gradient",
     why=(
-        "Its derivative is zero wherever it exists, so TensorFlow returns no "
-        "gradient (`None`)."
+        "The derivative of a piecewise constant function is zero wherever it "
+        "is defined, so TensorFlow returns no gradient (`None`)."
     ),
     help=(
         *_remedies("round", "Round", "Rint"),

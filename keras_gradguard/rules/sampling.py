@@ -19,9 +19,9 @@ RULE = Rule(
     ),
     message="a discrete random draw has no gradient",
     why=(
-        "The input decides how likely each result is, and a small change does "
-        "not change the result. A normal draw, `mean + sigma * noise`, does "
-        "have a gradient."
+        "The input sets only the probability of each result; the result itself "
+        "is not a differentiable function of the input. A normal draw, `mean + "
+        "sigma * noise` (reparameterization), does have a gradient."
     ),
     help=(
         Remedy(
@@ -44,7 +44,7 @@ RULE = Rule(
             when=op("StatelessRandomBinomial", "StatefulRandomBinomial"),
         ),
         Remedy(
-            text="shuffle the row numbers, then gather the rows",
+            text="shuffle the row indices, then gather the rows",
             before="mixed = tf.random.shuffle(y_pred)",
             after=(
                 "rows = tf.random.shuffle(ops.arange(ops.shape(y_pred)[0]))\n"

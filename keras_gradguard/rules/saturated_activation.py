@@ -55,7 +55,10 @@ RULE = Rule(
             when=both(in_loss, op("Softmax")),
         ),
         Remedy(
-            text="lower the learning rate: it was not saturated at first",
+            text=(
+                "lower the learning rate: the activation was not saturated at "
+                "first"
+            ),
             before="optimizer = keras.optimizers.Adam(100.0)",
             after="optimizer = keras.optimizers.Adam(0.001)",
             when=both(in_layer, is_started),

@@ -20,12 +20,16 @@ RULE = Rule(
     ops=("StopGradient", "PreventGradient"),
     message="`{op}` blocks the gradient",
     why=(
-        "It returns its input as a constant. That is right for a target, such "
-        "as the output of a target network, not for what has to be learned."
+        "`stop_gradient` returns its input as a constant. That is right for a "
+        "target, such as the output of a target network, but not for a value "
+        "that the model has to learn."
     ),
     help=(
         Remedy(
-            text="stop it only every few steps (truncated backpropagation)",
+            text=(
+                "stop the gradient only every few steps (truncated "
+                "backpropagation)"
+            ),
             before="state = ops.stop_gradient(cell(x, state))",
             after=(
                 "state = cell(x, state)\n"
@@ -36,7 +40,7 @@ RULE = Rule(
             when=_is_in_loop,
         ),
         Remedy(
-            text="remove it from the prediction",
+            text="remove stop_gradient from the prediction",
             before="error = y_true - ops.stop_gradient(y_pred)",
             after="error = y_true - y_pred",
             when=both(in_loss, no(_is_in_loop)),
@@ -48,7 +52,7 @@ RULE = Rule(
             when=both(lines(r"target|teacher|momentum|ema"), no(_is_in_loop)),
         ),
         Remedy(
-            text="remove it",
+            text="remove stop_gradient",
             before="x = ops.stop_gradient(encoder(x))",
             after="x = encoder(x)",
             when=both(in_layer, no(_is_in_loop)),

@@ -10,7 +10,7 @@ RULE = Rule(
     message="a straight-through estimator sets the gradient",
     why=(
         "The value is piecewise constant, and its gradient is that of a smooth "
-        "stand-in. The model trains, but the gradient is not the derivative "
+        "surrogate. The model trains, but the gradient is not the derivative "
         "of the loss."
     ),
     help=(

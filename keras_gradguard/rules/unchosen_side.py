@@ -23,8 +23,8 @@ RULE = Rule(
     matches=lambda finding: finding.cause == "unchosen",
     message="an infinite derivative on the side not selected",
     why=(
-        "`where` or a mask gives the side that it does not select a gradient "
-        "of 0. Multiplied by an infinite derivative, 0 becomes NaN."
+        "`where` or a mask passes a gradient of 0 to the side that is not "
+        "selected. 0 times an infinite derivative is NaN."
     ),
     help=(
         Remedy(
@@ -43,7 +43,9 @@ RULE = Rule(
             when=_is_division,
         ),
         Remedy(
-            text="make the input safe before the op, then select",
+            text=(
+                "make the input safe before the op, then select (double where)"
+            ),
             before="part = ops.where(share > 0, share * ops.log(share), 0.0)",
             after=(
                 "safe = ops.where(share > 0, share, 1.0)\n"

@@ -15,16 +15,19 @@ RULE = Rule(
     message="the gradient ends here for an unknown reason",
     why=(
         "No rule of the catalogue covers this case. The line, the op and the "
-        "path are what the graph or the exception shows."
+        "path come from the graph or the exception."
     ),
     help=(
         Remedy(
-            text="rewrite it with ops that have a gradient; report the case",
+            text=(
+                "rewrite the line with ops that have a gradient; report the "
+                "case"
+            ),
         ),
         Remedy(
             text=(
-                "a straight-through estimator helps only if the op nearly "
-                "returns its input"
+                "a straight-through estimator helps only if the output of the "
+                "op is close to its input"
             ),
             when=_keeps_dtype,
         ),

@@ -20,7 +20,7 @@ RULE = Rule(
     message="NaN or Inf begins here; reason unknown",
     why=(
         "No rule of the catalogue covers this case. The line, the op and the "
-        "rows are what the numbers of the step show."
+        "rows come from the values of the step."
     ),
     help=(
         Remedy(
@@ -43,7 +43,7 @@ RULE = Rule(
             when=op("Angle"),
         ),
         Remedy(
-            text="look at the values that go into the op, and report the case",
+            text="inspect the inputs of the op, and report the case",
             when=no(op("Ndtri", "Angle")),
         ),
     ),

@@ -38,17 +38,17 @@ RULE = Rule(
     message="the gradient becomes zero for an unknown reason",
     why=(
         "No rule of the catalogue covers this case. The line, the op and the "
-        "path are what the numbers of the step show."
+        "path come from the values of the step."
     ),
     help=(
         Remedy(
-            text="check the gradient function if it is your own",
+            text="check the custom gradient function",
             before="return ops.zeros_like(upstream)",
             after="return upstream",
             when=_is_own,
         ),
         Remedy(
-            text="look at the values that go into the op, and report the case",
+            text="inspect the inputs of the op, and report the case",
             when=no(_is_own),
         ),
     ),

@@ -29,12 +29,13 @@ RULE = Rule(
     matches=lambda finding: True,
     message="`{op}` has no registered gradient",
     why=(
-        "The op runs forward, but it has no registered gradient function, so "
-        "TensorFlow raises LookupError and no variable is trained."
+        "The forward pass works, but the op has no registered gradient "
+        "function, so TensorFlow raises LookupError and no variable is "
+        "trained."
     ),
     help=(
         Remedy(
-            text="resize by a method that has a gradient",
+            text="resize with a method that has a gradient",
             before='small = tf.image.resize(image, size, method="area")',
             after='small = tf.image.resize(image, size, method="bilinear")',
             when=op("ResizeArea"),
@@ -58,7 +59,7 @@ RULE = Rule(
             when=op("AdjustSaturation"),
         ),
         Remedy(
-            text="apply it to the input data, where no gradient is needed",
+            text="apply the op to the input data, where no gradient is needed",
             when=op("AdjustHue", "AdjustSaturation", "AdjustContrastv2"),
         ),
         Remedy(
@@ -72,7 +73,7 @@ RULE = Rule(
             when=op("MatrixLogarithm"),
         ),
         Remedy(
-            text="use the normal approximation, good for large rates",
+            text="use the normal approximation, which is good for large rates",
             before="drawn = tf.random.poisson([], rate)",
             after=(
                 "noise = keras.random.normal(ops.shape(rate))\n"
@@ -81,7 +82,7 @@ RULE = Rule(
             when=op("RandomPoisson", "RandomPoissonV2"),
         ),
         Remedy(
-            text="write its derivative with ops.custom_gradient",
+            text="define its gradient with ops.custom_gradient",
             when=lambda finding: finding.op not in _KNOWN,
         ),
     ),

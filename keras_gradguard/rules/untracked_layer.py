@@ -22,12 +22,15 @@ RULE = Rule(
     matches=lambda finding: finding.cause == "untracked_layer",
     message="the model calls a layer that it does not track",
     why=(
-        "A model trains the layers that it consists of and those that its "
-        "layers hold as attributes, not one that a function captures."
+        "A model trains its own layers and those that its layers hold as "
+        "attributes, but not a layer that a function captures."
     ),
     help=(
         Remedy(
-            text="call the layer directly, or hold it in a layer of your own",
+            text=(
+                "call the layer directly, or make it an attribute of a custom "
+                "layer"
+            ),
             before=(
                 "hidden = keras.layers.Lambda(lambda x: inner(x), "
                 'name="wrapped")(inputs)'

@@ -35,12 +35,12 @@ RULE = Rule(
     message="Keras does not track or train this variable",
     why=(
         "Keras 3 trains the weights that layers create with `add_weight`. It "
-        "does not track a `tf.Variable`, nor a variable that a closure or "
+        "does not track a `tf.Variable`, or a variable that only a closure or "
         "another object holds."
     ),
     help=(
         Remedy(
-            text="make it a weight of a layer",
+            text="make the variable a weight of a layer",
             before="self.codebook = tf.Variable(tf.ones((8, 3)))",
             after=(
                 "self.codebook = self.add_weight(\n"
@@ -56,7 +56,7 @@ RULE = Rule(
             when=no(_is_keras),
         ),
         Remedy(
-            text="hold it as an attribute of a layer, or use add_weight",
+            text="assign it to an attribute of a layer, or use add_weight",
             when=_is_keras,
         ),
     ),

@@ -43,9 +43,9 @@ RULE = Rule(
     matches=lambda finding: finding.cause == "no_derivative",
     message="the tape returns `None` for this derivative",
     why=(
-        "`tf.GradientTape` watches trainable variables by itself, and other "
-        "tensors only after `watch`. A derivative is also `None` where the "
-        "target does not depend on the source."
+        "`tf.GradientTape` watches trainable variables automatically, but "
+        "other tensors only after `watch`. A derivative is also `None` where "
+        "the target does not depend on the source."
     ),
     help=(
         Remedy(

@@ -32,7 +32,7 @@ RULE = Rule(
     matches=lambda finding: finding.cause == "vanishing",
     message="almost no gradient reaches these weights",
     why=(
-        "On its way back the gradient is multiplied by the derivative and the "
+        "Backpropagation multiplies the gradient by the derivative and the "
         "weights of each layer. Many factors below 1, or one near 0, make it "
         "vanish."
     ),

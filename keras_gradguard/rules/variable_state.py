@@ -17,8 +17,8 @@ RULE = Rule(
     matches=lambda finding: finding.cause == "state",
     message="the value is stored in a variable and read back",
     why=(
-        "Assigning to a variable or updating a metric stores the numbers "
-        "only, so the gradient ends at the variable."
+        "Assigning to a variable or updating a metric stores only the numbers, "
+        "so the gradient ends at the variable."
     ),
     help=(
         Remedy(

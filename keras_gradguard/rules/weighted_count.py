@@ -7,7 +7,7 @@ RULE = Rule(
     name="weighted-count",
     kind="no_gradient_registered",
     ops=("Bincount", "DenseBincount", "SparseBincount", "RaggedBincount"),
-    message="`{op}` gives its weights no gradient",
+    message="`{op}` has no gradient for its weights",
     why=(
         "`tf.math.bincount` has no registered gradient, not even for its "
         "weights, so TensorFlow raises LookupError."

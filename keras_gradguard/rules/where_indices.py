@@ -17,8 +17,8 @@ RULE = Rule(
     message="positions from `where` have no gradient",
     why=(
         "`where` with one argument, `nonzero` and a Boolean mask select rows "
-        "by their number, which does not change with a small change of the "
-        "scores."
+        "by integer indices. A small change of the scores does not change the "
+        "indices."
     ),
     help=(
         Remedy(
@@ -28,7 +28,7 @@ RULE = Rule(
             when=_is_mask,
         ),
         Remedy(
-            text="use how far the score is above the threshold",
+            text="use the distance of the score above the threshold",
             before="picked = cost[y_pred > 0.5]",
             after="picked = ops.relu(y_pred - 0.5)",
             when=_is_mask,

@@ -27,7 +27,7 @@ RULE = Rule(
             when=lambda finding: "Suppression" in (finding.op or ""),
         ),
         Remedy(
-            text="use the CTC loss of the scores; decoding is for metrics",
+            text="use the CTC loss of the scores; keep decoding for metrics",
             before=(
                 "decoded, _ = tf.nn.ctc_greedy_decoder(scores, lengths)\n"
                 "guess = tf.sparse.to_dense(decoded[0])\n"

@@ -34,7 +34,7 @@ RULE = Rule(
     name="zero-input",
     kind="zero",
     matches=lambda finding: finding.cause == "zero_input",
-    message="the input of the layer is zero on every row",
+    message="the input of the layer is zero in every row",
     why=(
         "The gradient of a kernel is the product of the layer's input and the "
         "gradient of its output, so a zero input makes it zero."

@@ -36,7 +36,7 @@ RULE = Rule(
     matches=lambda finding: finding.cause == "loss_weight",
     message="`loss_weights` in compile is 0 for this loss",
     why=(
-        "Keras multiplies each loss, and with it its gradient, by its weight "
+        "Keras multiplies each loss, and therefore its gradient, by its weight "
         "in `loss_weights`."
     ),
     help=(

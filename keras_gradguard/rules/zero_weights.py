@@ -44,8 +44,8 @@ RULE = Rule(
     matches=lambda finding: finding.cause == "zero_weights",
     message="weights that are all zero block the gradient",
     why=(
-        "The gradient is multiplied by the weights on its way back. If the "
-        "other factor is zero as well, the weights stay zero."
+        "Backpropagation multiplies the gradient by the weights. If the other "
+        "factor is zero as well, the weights stay zero."
     ),
     help=(
         Remedy(

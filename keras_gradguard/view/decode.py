@@ -307,10 +307,10 @@ def broken(run, what, error):
 
 def _json(content):
     if not isinstance(content, bytes):
-        raise ValueError(f"it is no text but of type {type(content).__name__}")
+        raise ValueError(f"it is not text but of type {type(content).__name__}")
     found = json.loads(content.decode())
     if not isinstance(found, dict):
-        raise ValueError("it is no JSON object")
+        raise ValueError("it is not a JSON object")
     return found
 
 
@@ -389,7 +389,7 @@ def _verdict(values):
     if verdict not in (VERDICTS if has_ended else (None, BROKEN)):
         when = "has ended" if has_ended else "has not ended"
         raise ValueError(
-            f"its `verdict` is {verdict!r} where the training {when}"
+            f"its `verdict` is {verdict!r} although the training {when}"
         )
     return known
 
@@ -403,7 +403,7 @@ def _variable(values):
 def _fields(values, kinds):
     """Returns the fields of an object; `kinds` says whether each fits."""
     if not isinstance(values, dict):
-        raise ValueError(f"{values!r} is no object")
+        raise ValueError(f"{values!r} is not an object")
     for name, fits in kinds.items():
         if not fits(values.get(name)):
             raise ValueError(f"its `{name}` is {values.get(name)!r}")

@@ -42,8 +42,8 @@ def read_asset(name):
         content = path.read_bytes()
     except OSError as error:
         raise LookupError(
-            f"the file {name} of the Gradients tab is missing; install "
-            "keras_gradguard anew"
+            f"the file {name} of the Gradients tab is missing; reinstall "
+            "keras_gradguard"
         ) from error
     return content, _TYPES[path.suffix]
 
@@ -143,7 +143,7 @@ class GradGuardPlugin(base_plugin.TBPlugin):
     def _one_run(self, request):
         run = request.args.get("run")
         if run is None:
-            raise ValueError("the request names no run: add ?run=NAME")
+            raise ValueError("the request does not name a run: add ?run=NAME")
         store = self._store(request)
         runs = store.runs()
         if run not in runs:
@@ -200,9 +200,9 @@ def _number(request, name, least=0, most=2**62):
     if text is None:
         return None
     if not text.isascii() or not text.isdecimal():
-        raise ValueError(f"`{name}` is no whole number: {text!r}")
+        raise ValueError(f"`{name}` is not an integer: {text!r}")
     if not least <= int(text) <= most:
-        raise ValueError(f"`{name}` is not from {least} to {most}: {text}")
+        raise ValueError(f"`{name}` is not between {least} and {most}: {text}")
     return int(text)
 
 
@@ -221,14 +221,14 @@ def _answered(route):
     @werkzeug.wrappers.Request.application
     def application(request):
         if request.method not in ("GET", "HEAD"):
-            return _sentence(request, f"{request.method} is not served", 405)
+            return _sentence(request, f"{request.method} is not supported", 405)
         try:
             content = route(request)
         except ValueError as error:
             return _sentence(request, str(error), 400)
         except Exception as error:
             # One bad run must not take the words from the page.
-            _logger.exception("keras_gradguard: a request has failed")
+            _logger.exception("keras_gradguard: a request failed")
             fault = f"{type(error).__name__}: {error}"
             text = f"keras_gradguard failed to read the records: {fault}"
             return _sentence(request, text, 500)

@@ -108,7 +108,7 @@ def test_only_python_files(tmp_path, source, capsys):
     other = tmp_path / "settings.txt"
     other.write_text(OLD)
     assert main(["fix", "--write", stored(tmp_path, other)]) == 2
-    assert "no Python file" in capsys.readouterr().err
+    assert "not a Python file" in capsys.readouterr().err
     assert other.read_text() == OLD
     assert main(["fix", stored(tmp_path, tmp_path / "gone.py")]) == 2
     assert "cannot read" in capsys.readouterr().err

@@ -28,7 +28,7 @@ def test_regularised_kernels_hide_a_cut_loss(eager):
     assert ("GG105", "rounded") == (found.code, found.loss)
     assert 2 == len(found.variables)
     assert {"ok"} == {row.status for row in callback.report.variables}
-    assert any("regulariser" in note for note in found.evidence["notes"])
+    assert any("regularizer" in note for note in found.evidence["notes"])
 
 
 @pytest.mark.parametrize("eager", MODES, ids=NAMES)

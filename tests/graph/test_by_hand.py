@@ -155,7 +155,9 @@ def test_nearest_cut(graph):
     far = made(graph, "StopGradient", near, frames=frames(4))
     (found,) = findings(graph, far, [0])
     assert "Round" == found.op
-    assert ("`StopGradient` in line 4 would cut it as well",) == found.notes
+    assert (
+        "`StopGradient` in line 4 would cut the gradient as well",
+    ) == found.notes
 
 
 def test_fewest_cuts(graph):
@@ -207,7 +209,7 @@ def test_branches(graph):
     assert 0 == flow.distance(graph.standing_for(W)[0])
     (found,) = findings(graph, chosen, [0])
     assert "Round" == found.op
-    assert "only when this branch is taken" in found.notes[-1]
+    assert "only if this branch is taken" in found.notes[-1]
     first = Flow(graph, [chosen], branch=0)
     assert 1 == first.distance(graph.standing_for(W)[0])
 

@@ -375,7 +375,7 @@ def test_a_cut_head_with_a_shared_trunk(mode):
     assert (*marked(floor), "kept") == (found.file, found.line, found.loss)
     expected = ["trunk/kernel", "trunk/bias", "before/kernel", "before/bias"]
     assert expected == list(found.variables)
-    (note,) = [n for n in found.evidence["notes"] if "gives nothing" in n]
+    (note,) = [n for n in found.evidence["notes"] if "gives no gradient" in n]
     assert "trunk/kernel, trunk/bias" in note
     assert "before" not in note
     (row,) = [one for one in report.losses if one.name == "kept"]

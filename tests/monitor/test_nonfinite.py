@@ -513,7 +513,7 @@ def test_custom_gradient():
     (found,) = callback.report.diagnoses
     assert "GG230" == found.code
     assert marked(with_own_slope) == (found.file, found.line)
-    assert any("own gradient" in note for note in found.evidence["notes"])
+    assert any("custom gradient" in note for note in found.evidence["notes"])
 
 
 def test_loss_scale_that_finds_its_level_is_no_alarm():

@@ -38,7 +38,7 @@ CUT = Diagnosis(
     epoch=0,
     evidence={
         "snippet_start": 11,
-        "notes": ["`Cast` on the same line would cut it as well"],
+        "notes": ["`Cast` on the same line would cut the gradient as well"],
         "norms": [0.0, 1.23456e-9],
     },
 )

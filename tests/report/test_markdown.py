@@ -30,7 +30,7 @@ CUT_MARKDOWN = """\
 **why:** True and false cannot change by a little, so there is no gradient; \
 a cast back to float32 does not restore one.
 
-**note:** `Cast` on the same line would cut it as well
+**note:** `Cast` on the same line would cut the gradient as well
 
 **data:** `kind=disconnected, certainty=proved, op=Greater, loss=mse, \
 step=0, epoch=0, norms=[0, 1.235e-09]`

@@ -23,7 +23,7 @@ error[GG102] comparison: `Greater` turns numbers into true and false
            head/bias
    = why:  True and false cannot change by a little, so there is no gradient; a
            cast back to float32 does not restore one.
-   = note: `Cast` on the same line would cut it as well
+   = note: `Cast` on the same line would cut the gradient as well
    = data: kind=disconnected, certainty=proved, op=Greater, loss=mse, step=0,
            epoch=0, norms=[0, 1.235e-09]
 help: keep the score soft

@@ -118,7 +118,7 @@ def test_rows(cut):
         assert "" == fault(cut)
         if not found:
             note = cut.text(".run .body")
-            assert "No variable has a path that the filter finds" in note
+            assert "No variable path matches the filter" in note
             assert "/kernel|bias/" in note
 
 
@@ -128,8 +128,8 @@ def test_expression_that_is_none(cut):
     type_in(cut, "/(/")
     wait(lambda: fault(cut))
     assert fault(cut) == (
-        "This is no regular expression (Unterminated group); all rows are "
-        "shown."
+        "This is not a valid regular expression (Unterminated group); all rows "
+        "are shown."
     )
     assert "true" == cut.one("#filter").get_attribute("aria-invalid")
     assert number == num_rows(cut)
@@ -165,7 +165,7 @@ def test_link_without_an_end(tab):
     assert "takes too long" in fault(tab)
     assert 30 < num_rows(tab)
     tab.open(runs=[CUT_RUN], filter=ENDLESS, ready=".run .body .note")
-    assert "No variable has a path" in tab.text(".run .body")
+    assert "No variable path matches" in tab.text(".run .body")
     assert ENDLESS == tab.one("#filter").get_attribute("value")
 
 
@@ -184,7 +184,7 @@ def test_no_worker(cut):
     )
     type_in(cut, "/size/")
     wait(lambda: fault(cut))
-    assert "may start no worker" in fault(cut)
+    assert "cannot start a web worker" in fault(cut)
     type_in(cut, "size bias")
     assert ["size/bias"] == paths(cut)
     assert "" == fault(cut)

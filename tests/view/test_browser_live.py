@@ -83,7 +83,7 @@ def test_no_answer(tab):
         """
     )
     told = tab.one("main > div > .alert")
-    assert "TensorBoard does not answer (gone)" == told.text
+    assert "TensorBoard does not respond (gone)" == told.text
     assert "alert" == told.get_attribute("role")
     assert tab.num_columns() > 1
 

@@ -102,7 +102,7 @@ def test_words(tab):
         assert "4 steps" == facts[-1]
         if word == "undecided":
             (told,) = facts[:-1]
-            assert "5 records in a row, that is step 4 with every=1" in told
+            assert "5 consecutive records, that is, step 4 with every=1" in told
             assert "net/hidden/kernel" in told
         if word == "not checked":
             assert facts[0].startswith("No gradient was seen")

@@ -178,16 +178,16 @@ def test_incident(served, trained):
 @pytest.mark.parametrize(
     ("route", "query", "words"),
     [
-        ("norms", {}, "names no run"),
-        ("details", {}, "names no run"),
+        ("norms", {}, "does not name a run"),
+        ("details", {}, "does not name a run"),
         ("norms", {"run": "no"}, "there is no run 'no'"),
         ("details", {"run": "<b>"}, "there is no run '<b>'"),
         ("norms", {"run": RUN, "columns": "many"}, "'many'"),
-        ("norms", {"run": RUN, "columns": "0"}, "not from 1 to 4000"),
-        ("norms", {"run": RUN, "columns": "4001"}, "not from 1 to 4000"),
-        ("norms", {"run": RUN, "first": "-1"}, "`first` is no whole"),
-        ("norms", {"run": RUN, "last": "1e3"}, "`last` is no whole"),
-        ("norms", {"run": RUN, "last": "²"}, "`last` is no whole"),
+        ("norms", {"run": RUN, "columns": "0"}, "not between 1 and 4000"),
+        ("norms", {"run": RUN, "columns": "4001"}, "not between 1 and 4000"),
+        ("norms", {"run": RUN, "first": "-1"}, "`first` is not an integer"),
+        ("norms", {"run": RUN, "last": "1e3"}, "`last` is not an integer"),
+        ("norms", {"run": RUN, "last": "²"}, "`last` is not an integer"),
     ],
 )
 def test_bad_question(served, route, query, words):

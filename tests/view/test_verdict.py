@@ -146,7 +146,7 @@ def test_verdict_is_that_of_the_report(word, train, tmp_path):
     assert len(verdict["facts"]) == card.count("\n- ")
     text = " ".join(verdict["facts"])
     if word == "undecided":
-        assert "net/hidden/kernel" in text and "that is step 4" in text
+        assert "net/hidden/kernel" in text and "that is, step 4" in text
     if word == "not checked":
         assert report.not_checked in text
 

@@ -136,7 +136,9 @@ def test_clipping(name, eager):
     assert 0 < bites < 8, "the case must be a mixed one"
     assert bites / 8 == health.clipped_share
     assert f"{name}={limit}" == health.clipping
-    assert f"{name}={limit} bit in {bites / 8:.0%}" in str(watcher.report)
+    assert f"{name}={limit} took effect in {bites / 8:.0%}" in str(
+        watcher.report
+    )
 
 
 def test_accumulation_is_said():
@@ -149,7 +151,7 @@ def test_accumulation_is_said():
     # No update has been made, so the second batch gives the first one's.
     found = [row.norm for row in callback.report.variables]
     np.testing.assert_allclose(found, expected, rtol=1e-5)
-    assert "an update every 3 of them" in str(callback.report)
+    assert "one update per 3 of them" in str(callback.report)
 
 
 def small(y_true, y_pred):

@@ -7,7 +7,7 @@ async function ask(route, known = {}) {
   try {
     answer = await fetch(`./${route}?${query}`);
   } catch (error) {
-    throw new Error(`TensorBoard does not answer (${error.message})`);
+    throw new Error(`TensorBoard does not respond (${error.message})`);
   }
   if (!answer.ok) {
     const text = (await answer.text()).trim();

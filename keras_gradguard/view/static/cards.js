@@ -27,7 +27,7 @@ export function card(known, isOpen, toggle) {
     known.step === null ? null : `step ${known.step}`,
     known.epoch === null ? null : `epoch ${known.epoch}`,
     known.certainty === "suspected" ? "suspected, not proved" : null,
-    known.is_earlier ? "of an earlier training" : null,
+    known.is_earlier ? "from an earlier training" : null,
   ].filter((text) => text !== null).join(", ");
   return element("article", {
     class: `card ${known.severity}`, "data-code": known.code,
@@ -80,7 +80,7 @@ function help({text, checked}, lines) {
     element("p", {class: "help"}, element("b", {}, "help: "),
       checked ? `${text} (checked: ${checked})` : text),
     lines.length ? element(
-      "pre", {class: "change", tabindex: 0, "aria-label": "Change of code"},
+      "pre", {class: "change", tabindex: 0, "aria-label": "Code change"},
       ...code) : null,
   ];
 }

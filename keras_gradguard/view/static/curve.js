@@ -40,7 +40,7 @@ export function curve(key, lines, width, what, unpin) {
     element("figcaption", {}, element("b", {}, key), ` ${what} `, ...names,
       button("Unpin", unpin, {"aria-label": `Unpin ${key}`})),
     lines.length ? picture
-      : element("p", {class: "note"}, "No shown run has this variable."));
+      : element("p", {class: "note"}, "No run shown has this variable."));
 }
 
 function axesOf(lines, width) {

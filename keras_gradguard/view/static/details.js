@@ -68,7 +68,7 @@ export class Details {
         : [element("p", {class: "note"}, "None.")]),
     ];
     if (incidents.length) {
-      parts.push(element("h3", {}, "Steps that were kept"),
+      parts.push(element("h3", {}, "Saved NaN or Inf steps"),
         ...incidents.toReversed().map(incident));
     }
     if (losses !== null && losses.terms.length > 1) {

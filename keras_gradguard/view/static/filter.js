@@ -26,8 +26,8 @@ function faultOf({message, name}) {
   // "Invalid regular expression: /(/i: Unterminated group"
   const reason = message.split(": ").at(-1);
   return name === "SyntaxError"
-    ? `This is no regular expression (${reason}); all rows are shown.`
-    : `This expression cannot be tried (${reason}); all rows are shown.`;
+    ? `This is not a valid regular expression (${reason}); all rows are shown.`
+    : `This expression cannot be evaluated (${reason}); all rows are shown.`;
 }
 
 /**
@@ -83,8 +83,8 @@ export class Filter {
       this.worker ??= this.started();
       this.worker.postMessage({expression, job: this.job, keys});
     } catch {
-      this.fail("This page may start no worker, which an expression needs: " +
-        "filter by words.");
+      this.fail("This page cannot start a web worker, which a regular " +
+        "expression needs: filter by words instead.");
     }
   }
 
@@ -96,8 +96,8 @@ export class Filter {
     };
     worker.onerror = () => {
       if (worker !== this.worker) return;
-      this.fail("The worker that tries expressions cannot be read: " +
-        "filter by words.");
+      this.fail("The web worker for regular expressions cannot be loaded: " +
+        "filter by words instead.");
     };
     return worker;
   }

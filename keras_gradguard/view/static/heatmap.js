@@ -41,7 +41,7 @@ export class Heatmap {
     this.cross = element("div", {class: "cross", hidden: true});
     this.marks = element("div", {class: "marks", "aria-hidden": "true"});
     this.row = LINE;
-    this.labels = new Labels(`Rows of ${name}: arrows move, Enter chooses`);
+    this.labels = new Labels(`Rows of ${name}: arrows move, Enter selects`);
     this.axis = new Axis();
     const area = element(
       "div", {class: "area"}, this.canvas, this.band, this.cross);
@@ -83,7 +83,7 @@ export class Heatmap {
   summary() {
     const {columns, rows, signs, values} = this.picture;
     const what = values === "norms"
-      ? "Gradient norms" : "Updates in relation to weights";
+      ? "Gradient norms" : "Ratios of update to weight";
     const counts = ["nan", "inf", "missing", "zero"].flatMap((kind) => {
       const number = signs.filter((sign) => sign === kind).length;
       return number ? [`${number} ${NAMES[kind]}`] : [];

@@ -19,16 +19,18 @@ export function incident(known) {
       element("dt", {}, "samples"), element("dd", {}, samplesOf(known)),
       ...(variables.length ? [element("dt", {}, "not finite"),
         element("dd", {}, variables.join(", "))] : []),
-      element("dt", {}, "kept in"), element("dd", {}, known.folder),
+      element("dt", {}, "saved in"), element("dd", {}, known.folder),
       ...(notes ?? []).flatMap((note) => [
         element("dt", {}, "note"), element("dd", {}, note)])),
-    element("p", {}, "Run it once more:"),
+    element("p", {}, "Replay this step:"),
     element("div", {class: "copy"}, code, copy, told));
 }
 
 function samplesOf({batch_size: size, num_samples: number, samples}) {
   const of = size === null ? "" : ` of a batch of ${size}`;
-  if (samples === null) return `not known which${of}`;
+  if (samples === null) {
+    return size === null ? "unknown" : `unknown (batch of ${size})`;
+  }
   const more = number > samples.length ? `, … (${number} in all)` : "";
   return `${samples.join(", ")}${more}${of}, counted from 0`;
 }

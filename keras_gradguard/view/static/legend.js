@@ -27,12 +27,12 @@ export function legend(values) {
 }
 
 const WAYS = [
-  "Click a layer: its variables. Click a variable: its curve, and the card "
-    + "of what is wrong with it.",
-  "Drag over steps: zoom in.",
-  "Filter: rows whose path has all of the words, in any order; between "
-    + "slashes a regular expression, such as /kernel|bias/.",
-  "Keys: arrows move (with Shift ten steps), Enter chooses, + and − zoom, "
+  "Click a layer to show its variables. Click a variable to pin its curve and "
+    + "open its card.",
+  "Drag across steps to zoom in.",
+  "Filter: rows whose path contains all of the words, in any order, or a "
+    + "regular expression between slashes, such as /kernel|bias/.",
+  "Keys: arrows move (with Shift ten steps), Enter selects, + and − zoom, "
     + "0 shows all steps.",
 ];
 

@@ -19,7 +19,7 @@ export class Options {
       this.select("Rows", "rows", [
         ["layers", "layers, folded"], ["variables", "all variables"]]),
       this.select("Height", "height", [
-        ["line", "a line each"], ["all", "all in view"]]),
+        ["line", "one line each"], ["all", "all in view"]]),
       this.select("Values", "values", [
         ["norms", "gradient norm"], ["updates", "update / weight"]]),
       this.select("View", "shape", [

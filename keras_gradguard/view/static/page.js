@@ -188,7 +188,7 @@ export class Page {
     if (!this.all.length) this.list.replaceChildren(empty());
     else if (!names.length) {
       this.list.replaceChildren(
-        element("p", {class: "note"}, "Choose a run at the left."));
+        element("p", {class: "note"}, "Choose a run on the left."));
     } else if (!isSame) this.list.replaceChildren(...roots);
     this.resize();
   }

@@ -100,9 +100,9 @@ export class Panel {
     const picture = this.picture();
     if (!picture.rows.length) {
       this.body.replaceChildren(element(
-        "p", {class: "note"}, "No variable has a path that the filter finds: "
-          + "all of its words, or the regular expression between its slashes, "
-          + "such as /kernel|bias/."));
+        "p", {class: "note"}, "No variable path matches the filter. Type "
+          + "words that the path contains, or a regular expression between "
+          + "slashes, such as /kernel|bias/."));
       return;
     }
     const {root} = this.state.shape === "table" ? this.grid : this.heatmap;

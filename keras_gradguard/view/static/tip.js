@@ -26,7 +26,7 @@ export class Tip {
       `gradient norm: ${textOf(picture.rawNorms[at])}`,
       `update / weight: ${update === UNMEASURED ? "not measured"
         : textOf(update)}`,
-      number > 1 ? `the worst of ${number} variables; click unfolds` : "",
+      number > 1 ? `the worst of ${number} variables; click to unfold` : "",
     ];
     this.lines.forEach((line, i) => { line.textContent = texts[i]; });
     this.root.hidden = false;

@@ -151,7 +151,7 @@ class FitHook(TrainingHook):
     def _progress(self):
         if self._num_done:
             return f"after {counted(self._num_done, 'step')} of this training"
-        return "before its first step was done"
+        return "before the first step ended"
 
     def _switch_off(self):
         if self.probe is not None:

@@ -107,7 +107,7 @@ def live_optimizers(model):
     return list(found.values())
 
 
-_LATER = "a custom loop cannot be run once more, so the line is not known"
+_LATER = "a step of a custom loop cannot be replayed, so the line is unknown"
 
 
 class LoopHook(TrainingHook):
