@@ -10,8 +10,8 @@ def _parts(finding):
 
 
 _BAD = """\
+import keras
 import numpy as np
-import tensorflow as tf
 
 
 def inputs(x):
@@ -20,8 +20,16 @@ def inputs(x):
     return x
 
 
-def loss(y_true, y_pred):
-    return tf.reduce_mean(tf.square(y_true - y_pred))
+def model():
+    network = keras.Sequential(
+        [
+            keras.Input((4,)),
+            keras.layers.Dense(8, activation="tanh", name="hidden"),
+            keras.layers.Dense(3, name="head"),
+        ]
+    )
+    network.compile("sgd", loss="mse")
+    return network
 """
 
 RULE = Rule(
