@@ -3,6 +3,7 @@
 import dataclasses
 
 from keras_gradguard.diagnosis.not_applied import (
+    LearningRates,
     dropped_findings,
     still_findings,
 )
@@ -45,6 +46,7 @@ class Symptoms:
         self._trends = Trends(thresholds)
         self._overwritten = OverwrittenFigures(is_overwritten)
         self._underflow = Underflow(thresholds)
+        self._rates = LearningRates(hook.model, lambda: hook.callbacks)
         self._patience = thresholds.patience
         self._num_records, self._num_replays = 0, 0
         self._asked, self._told, self._lost = set(), set(), set()
@@ -74,7 +76,8 @@ class Symptoms:
         self._num_records += 1
         moved_by_gradient = self._overwritten.without(figures, self._named)
         self._trends.add(moved_by_gradient, self._log.step)
-        found = self._underflowing()
+        found = self._rates.invalid(self._hook.probe.captures, self._named)
+        found += self._underflowing()
         lost = (f.variables for f in found if f.cause == "float16")
         self._lost |= {path for paths in lost for path in paths}
         self._told |= self._lost
@@ -105,6 +108,28 @@ class Symptoms:
         ]
         self.note_explained({p for f in found for p in f.variables})
         return found
+
+    def rates_behind(self, findings, number):
+        """Puts a learning rate in the place of the weights that it has broken.
+
+        Args:
+            findings: `Finding`s of a bad step.
+            number: Its number.
+
+        Returns:
+            The `Finding`s of the rates, the given ones where there are none.
+        """
+        if not findings or not number:
+            return findings
+        rates = self._rates.behind_bad_step(
+            self._hook.probe.captures,
+            self._named,
+            number - 1,
+            is_weight={f.cause for f in findings} == {"weight"},
+        )
+        notes = findings[0].notes
+        rates = [dataclasses.replace(rate, notes=notes) for rate in rates]
+        return rates or findings
 
     def note_explained(self, paths):
         """Takes note of variables whose gradient is explained already.
@@ -229,9 +254,16 @@ class Symptoms:
         still = [p for p in self._trends.still() if p not in self._told]
         if not still:
             return []
-        self._told |= set(still)
+        found = self._rates.too_small(
+            self._hook.probe.captures,
+            self._named,
+            still,
+            self._trends.largest(),
+        )
+        self._told |= {*still, *self._rates.hit}
+        still = [path for path in still if path not in self._rates.hit]
         step = self._step(None)
-        return still_findings(step, still, self._declared())
+        return found + still_findings(step, still, self._declared())
 
     def _declared(self):
         """Returns what gives the `Place` that declares a variable's layer."""

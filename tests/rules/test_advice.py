@@ -61,6 +61,7 @@ found = tf.where(x > 0)
 share = ops.softmax(y_pred)
 mask = ops.equal(y_true, 0)
 error = target(x) - y_pred
+plateau = keras.callbacks.ReduceLROnPlateau("accuracy", mode="min")
 with tape.stop_recording():
     y_pred = self(x)
 """
@@ -120,6 +121,8 @@ FIELDS = {
         {"data": ["x", "y"]},
         {"data": ["sample_weight"]},
         {"schedule": "PolynomialDecay"},
+        {"schedule": "Warmup"},
+        {"learning_rate": -0.1},
     ],
     "from_start": [None, True, False],
     "step": [None, 0, 50],
