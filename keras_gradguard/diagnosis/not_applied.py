@@ -17,8 +17,8 @@ from keras_gradguard.model.optimizers import (
     variables_of,
 )
 from keras_gradguard.records.finding import Finding, Place
+from keras_gradguard.source.assigned import RateLines, unfreezing_place
 from keras_gradguard.source.declared import Declarations
-from keras_gradguard.source.rate_lines import RateLines
 
 # More than these have one cause in common.
 _MOST_LAYERS = 3
@@ -204,12 +204,15 @@ def _dtypes(variables):
     )
 
 
-def dropped_findings(step, applied):
+def dropped_findings(step, applied, frozen=(), callbacks=()):
     """Explains variables that have a gradient and that no optimizer gets.
 
     Args:
         step: The `Step`, its `data` a batch or `None`.
         applied: The variables that the optimizers got in the training.
+        frozen: Ids of those variables of the model that were not trainable
+            as a `fit` began.
+        callbacks: The callbacks of that `fit`.
 
     Returns:
         A list of `Finding`s, empty where a custom step leaves them out.
@@ -235,22 +238,34 @@ def dropped_findings(step, applied):
     groups = collections.defaultdict(list)
     for path in alive:
         if id(dropped[path]) in meant:
-            groups["trainable_changed", path.rpartition("/")[0]].append(path)
+            is_in_fit = id(dropped[path]) in frozen
+            groups["trainable_changed", is_in_fit].append(path)
         elif foreign is not None:
-            groups["other_variables", None].append(path)
+            groups["other_variables", False].append(path)
     declared = Declarations(step.model)
-    return [
-        Finding(
-            kind="not_applied",
-            cause=cause,
-            layer=layer,
-            place=foreign or Place()
-            if layer is None
-            else declared.place(layer, variable=dropped[members[0]]) or Place(),
-            variables=tuple(members),
+    findings = []
+    for (cause, is_in_fit), members in groups.items():
+        layers = {path.rpartition("/")[0] for path in members}
+        layer, place = None, foreign if cause == "other_variables" else None
+        if cause == "trainable_changed" and len(layers) == 1:
+            (layer,) = layers
+            place = declared.place(layer, variable=dropped[members[0]])
+        evidence = {}
+        if is_in_fit:
+            evidence["changed"] = "inside fit"
+            known = unfreezing_place(callbacks)
+            place = place if known.line is None else known
+        findings.append(
+            Finding(
+                kind="not_applied",
+                cause=cause,
+                layer=layer,
+                place=place or Place(),
+                variables=tuple(members),
+                evidence=evidence,
+            )
         )
-        for (cause, layer), members in groups.items()
-    ]
+    return findings
 
 
 def _with_gradient(recorded, variables):

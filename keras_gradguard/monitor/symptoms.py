@@ -50,6 +50,11 @@ class Symptoms:
         self._patience = thresholds.patience
         self._num_records, self._num_replays = 0, 0
         self._asked, self._told, self._lost = set(), set(), set()
+        self._dropped_before = set()
+        # A loop may begin a step after it has changed them.
+        self._frozen = set()
+        if hook.callbacks:
+            self._frozen = set(map(id, hook.model.non_trainable_variables))
 
     def jumps(self, may_jump=True):
         """Returns the `Finding`s of a loss that jumps on the last batch.
@@ -82,10 +87,8 @@ class Symptoms:
         self._lost |= {path for paths in lost for path in paths}
         self._told |= self._lost
         found += [*self._zero(), *self._fading(), *self._still()]
-        if self._num_records == self._patience:
-            found += dropped_findings(
-                self._step(self._hook.batch()), self._applied()
-            )
+        if self._num_records % self._patience == 0:
+            found += self._dropped()
         return self._expected.strip(found)
 
     def always_zero(self, zero):
@@ -200,6 +203,21 @@ class Symptoms:
         if underflow.is_due(self._num_records):
             found += underflow.lost(self._step(hook.batch()))
         return found
+
+    def _dropped(self):
+        """What became trainable later is asked about once more."""
+        model, applied = self._model, self._applied()
+        known = set(map(id, applied))
+        dropped = {id(v) for v in model.trainable_variables} - known
+        if dropped == self._dropped_before:
+            return []
+        self._dropped_before = dropped
+        return dropped_findings(
+            self._step(self._hook.batch()),
+            applied,
+            self._frozen,
+            self._hook.callbacks,
+        )
 
     def _zero(self):
         zero = [

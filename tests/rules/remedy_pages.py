@@ -75,6 +75,26 @@ def run(model, x, y):
     callbacks = getattr(model.fit, "keywords", {}).get("callbacks", [])
     fit(x, y, epochs=20, verbose=0, callbacks=[plateau, *callbacks])
 """
+_UNFREEZE = """
+
+class Unfreeze(keras.callbacks.Callback):
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch == 1:
+            self.model.get_layer("hidden").trainable = True
+
+
+def run(model, x, y):
+    layer, guarded = model.get_layer("hidden"), model.fit
+
+    def fit(x, y, callbacks=()):
+        known = getattr(guarded, "keywords", {}).get("callbacks", [])
+        guarded(x, y, callbacks=[*known, *callbacks])
+
+    layer.trainable = False
+    model.compile("sgd", loss="mse")
+    model.fit = fit
+    model.fit(x, y, callbacks=[Unfreeze()])
+"""
 _INVERSE = """\
 class Inverse(keras.optimizers.schedules.LearningRateSchedule):
     def __init__(self, first):
@@ -802,6 +822,11 @@ PAGES = {
     "    model.train_on_batch(x, y)\n"
     "    layer.trainable = True\n"
     "    model.fit(x, y)\n",
+    ("GG314", 1): _network(
+        "x = keras.layers.Dense(8, name='hidden')(x)\n"
+        "x = keras.layers.Dense(3, name='head')(x)",
+    )
+    + _UNFREEZE,
     ("GG315", 1): _network(
         "x = keras.layers.Dense(3, name='head')(x)",
         compiled="keras.optimizers.SGD(1e-9), loss='mse'",

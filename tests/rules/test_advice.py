@@ -123,6 +123,7 @@ FIELDS = {
         {"schedule": "PolynomialDecay"},
         {"schedule": "Warmup"},
         {"learning_rate": -0.1},
+        {"changed": "inside fit"},
     ],
     "from_start": [None, True, False],
     "step": [None, 0, 50],

@@ -1,4 +1,4 @@
-"""The line that sets a learning rate.
+"""The line that sets a learning rate, or `trainable`.
 
 A schedule and a callback know their function or class; where a rate is set by
 hand the line is looked for in the sources. Where two fit there is no answer.
@@ -11,7 +11,7 @@ import math
 import keras
 
 from keras_gradguard.records.finding import Place
-from keras_gradguard.source.declared import place_in, running
+from keras_gradguard.source.declared import class_file, place_in, running
 from keras_gradguard.source.frames import is_users, place_at
 from keras_gradguard.source.reachable import Sources, called
 from keras_gradguard.source.syntax import returns_of
@@ -105,6 +105,39 @@ class RateLines:
         for file, function in self._reached.scopes:
             begin = self._sources.tree(file) if function is None else function
             yield from ((file, node) for node in _inside(begin))
+
+
+def unfreezing_place(callbacks):
+    """Finds the line of a callback that sets `trainable`, but for `False`.
+
+    Args:
+        callbacks: The callbacks of the `fit` that runs.
+
+    Returns:
+        A `Place`, empty where no callback of the user's has such a line, or
+        more than one.
+    """
+    sources, found = Sources(), []
+    for kind in dict.fromkeys(k for c in callbacks for k in type(c).__mro__):
+        file = class_file(kind)
+        if file is None or not is_users(file):
+            continue
+        found += [
+            place_in(sources, file, node.lineno)
+            for known in ast.walk(sources.tree(file))
+            if isinstance(known, ast.ClassDef) and known.name == kind.__name__
+            for node in ast.walk(known)
+            if _unfreezes(node)
+        ]
+    return _only(found)
+
+
+def _unfreezes(node):
+    if not isinstance(node, ast.Assign):
+        return False
+    if isinstance(node.value, ast.Constant) and not node.value.value:
+        return False
+    return any(getattr(t, "attr", None) == "trainable" for t in node.targets)
 
 
 def _only(places):
