@@ -89,6 +89,23 @@ def schedule_object(optimizer):
     return rate if isinstance(rate, kind) else None
 
 
+def loss_scale_of(optimizer):
+    """Returns the loss scale that an optimizer divides gradients by.
+
+    Args:
+        optimizer: The one that a model was compiled with.
+
+    Returns:
+        `(scale, variable)`: a float and the Keras variable that holds it,
+        `None` before it is built; `None` for an optimizer without one.
+    """
+    if not isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        return None
+    return float(optimizer.initial_scale), getattr(
+        optimizer, "dynamic_scale", None
+    )
+
+
 def build_optimizer(optimizer, variables):
     """Builds an optimizer as its first `apply` would.
 

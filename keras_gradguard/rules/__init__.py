@@ -28,6 +28,7 @@ from keras_gradguard.rules import (
     logarithm,
     loss_ignores_prediction,
     loss_left_out,
+    loss_not_scaled,
     lost_in_half_precision,
     nonfinite_data,
     nonfinite_weight,
@@ -158,6 +159,7 @@ RULES = (
     changed_identity.RULE,
     lost_in_half_precision.RULE,
     falling_loss_scale.RULE,
+    loss_not_scaled.RULE,
     guard_fault.RULE,
     unexplained_cut.RULE,
 )

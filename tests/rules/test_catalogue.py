@@ -57,6 +57,7 @@ CAUSES = {
     "straight_through": "GG242",
     "wrong_gradient": "GG251",
     "identity": "GG252",
+    "loss_not_scaled": "GG263",
     "learning_rate": "GG311",
     "tiny_learning_rate": "GG311",
     "invalid_learning_rate": "GG317",
