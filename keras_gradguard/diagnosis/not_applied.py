@@ -2,17 +2,154 @@
 
 import collections
 import dataclasses
+import math
 
 import keras
 
 from keras_gradguard.graph.backward import Gradients
 from keras_gradguard.graph.ops import is_finite, is_zero
-from keras_gradguard.model.optimizers import optimizers_of, schedule_of
+from keras_gradguard.model.layers import is_default_step
+from keras_gradguard.model.optimizers import (
+    learning_rates,
+    optimizers_of,
+    schedule_object,
+    schedule_of,
+    variables_of,
+)
 from keras_gradguard.records.finding import Finding, Place
+from keras_gradguard.source.assigned import RateLines, unfreezing_place
 from keras_gradguard.source.declared import Declarations
 
 # More than these have one cause in common.
 _MOST_LAYERS = 3
+
+
+# Half of what float32 tells apart at 1: Adam moves no weight of that size by
+# a smaller rate.
+_TOO_SMALL, _INVALID = "tiny_learning_rate", "invalid_learning_rate"
+_TINY = 2.0**-24
+# A schedule takes a millisecond to ask: at these records, and their doubles.
+_ASKED_EVERY = 64
+
+
+class LearningRates:
+    """Follows the learning rates of one training.
+
+    Args:
+        model: The model that trains.
+        callbacks: Returns the callbacks of the `fit` that runs, a list.
+
+    Attributes:
+        hit: Paths of variables whose rate was told of, a set.
+    """
+
+    def __init__(self, model, callbacks):
+        self._model, self._callbacks = model, callbacks
+        self._first, self._told = {}, {}
+        self._num_records, self.hit = 0, set()
+
+    def invalid(self, captures, named):
+        """Finds rates that are negative or not finite, at one record.
+
+        A step of the user's own may climb with a negative rate.
+
+        Args:
+            captures: What is measured of each update: its `optimizer` and
+                `variables`.
+            named: Returns a dict of the trainable variables by path.
+
+        Returns:
+            A list of `Finding`s that are new.
+        """
+        self._num_records += 1
+        number, found = self._num_records, []
+        is_asked = number & (number - 1) == 0 or number % _ASKED_EVERY == 0
+        may_climb = not is_default_step(self._model)
+        for capture in captures:
+            if schedule_of(capture.optimizer) and not is_asked:
+                continue
+            for own, rate in learning_rates(capture.optimizer):
+                self._first.setdefault(id(own), rate)
+                is_wrong = rate < 0.0 and not may_climb
+                if is_wrong or not math.isfinite(rate):
+                    paths = _trained_by(own, capture, named)
+                    found += self._found(_INVALID, own, rate, paths)
+        return found
+
+    def behind_bad_step(self, captures, named, update, is_weight):
+        """Finds the rates that have made a step NaN or infinite.
+
+        Args:
+            captures: See `invalid`.
+            named: See `invalid`.
+            update: Number of the update before that step, from 0.
+            is_weight: Whether the weights were NaN or infinite before it.
+
+        Returns:
+            A list of `Finding`s, also of what was told before.
+        """
+        if is_weight:
+            for capture in captures:
+                for own, rate in learning_rates(capture.optimizer, update):
+                    if not math.isfinite(rate):
+                        paths = _trained_by(own, capture, named)
+                        self._found(_INVALID, own, rate, paths)
+        return [f for f in self._told.values() if f.cause == _INVALID]
+
+    def too_small(self, captures, named, still, largest):
+        """Finds rates that change no weight.
+
+        Args:
+            captures: See `invalid`.
+            named: See `invalid`.
+            still: Paths of variables that stand still, with a gradient.
+            largest: The largest element of a gradient.
+
+        Returns:
+            A list of `Finding`s that are new, each of all variables that an
+            optimizer trains.
+        """
+        found = []
+        for capture in captures:
+            for own, rate in learning_rates(capture.optimizer):
+                paths = _trained_by(own, capture, named)
+                step = 0.0 if rate == 0.0 else abs(rate) * max(1.0, largest)
+                if step < _TINY and not set(still).isdisjoint(paths):
+                    cause = (
+                        "learning_rate" if not rate else "tiny_learning_rate"
+                    )
+                    found += self._found(cause, own, rate, paths)
+        return found
+
+    def _found(self, cause, optimizer, rate, paths):
+        key = id(optimizer), cause == _INVALID
+        if key in self._told:
+            return []
+        schedule = schedule_object(optimizer)
+        evidence = {"learning_rate": rate}
+        if schedule is not None:
+            evidence["schedule"] = type(schedule).__name__
+        first = self._first.get(id(optimizer), rate)
+        has_changed = first != rate and not math.isnan(first)
+        place = RateLines(self._callbacks()).place(
+            optimizer, schedule, rate, has_changed
+        )
+        self._told[key] = Finding(
+            kind="not_applied",
+            cause=cause,
+            place=place,
+            variables=tuple(paths),
+            evidence=evidence,
+        )
+        self.hit.update(paths)
+        return [self._told[key]]
+
+
+def _trained_by(optimizer, capture, named):
+    """The paths of what one optimizer of an update trains."""
+    known = set(map(id, variables_of(optimizer)))
+    known.intersection_update(map(id, capture.variables))
+    return [path for path, variable in named().items() if id(variable) in known]
 
 
 def still_findings(step, paths, declared):
@@ -28,7 +165,7 @@ def still_findings(step, paths, declared):
     """
     named = dict(zip(step.paths, step.variables, strict=True))
     optimizers = optimizers_of(step.model)
-    rates = [r for held in optimizers for r in _rates(held)]
+    rates = [abs(r) for held in optimizers for _, r in learning_rates(held)]
     evidence = {"learning_rate": max(rates)} if rates else {}
     schedules = [name for held in optimizers if (name := schedule_of(held))]
     if schedules:
@@ -36,9 +173,7 @@ def still_findings(step, paths, declared):
     groups = collections.defaultdict(list)
     for path in paths:
         layer = path.rpartition("/")[0] or None
-        if rates and not any(rates):
-            groups["learning_rate", None].append(path)
-        elif getattr(named[path], "constraint", None) is not None:
+        if getattr(named[path], "constraint", None) is not None:
             groups["constraint", layer].append(path)
         else:
             groups["unexplained", layer].append(path)
@@ -69,21 +204,15 @@ def _dtypes(variables):
     )
 
 
-def _rates(optimizer):
-    """The learning rates of an optimizer, or of those that it wraps."""
-    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
-    several = getattr(optimizer, "optimizers", None)
-    if several is not None:
-        return [rate for inner in several for rate in _rates(inner)]
-    return [abs(float(keras.ops.convert_to_numpy(optimizer.learning_rate)))]
-
-
-def dropped_findings(step, applied):
+def dropped_findings(step, applied, frozen=(), callbacks=()):
     """Explains variables that have a gradient and that no optimizer gets.
 
     Args:
         step: The `Step`, its `data` a batch or `None`.
         applied: The variables that the optimizers got in the training.
+        frozen: Ids of those variables of the model that were not trainable
+            as a `fit` began.
+        callbacks: The callbacks of that `fit`.
 
     Returns:
         A list of `Finding`s, empty where a custom step leaves them out.
@@ -109,22 +238,34 @@ def dropped_findings(step, applied):
     groups = collections.defaultdict(list)
     for path in alive:
         if id(dropped[path]) in meant:
-            groups["trainable_changed", path.rpartition("/")[0]].append(path)
+            is_in_fit = id(dropped[path]) in frozen
+            groups["trainable_changed", is_in_fit].append(path)
         elif foreign is not None:
-            groups["other_variables", None].append(path)
+            groups["other_variables", False].append(path)
     declared = Declarations(step.model)
-    return [
-        Finding(
-            kind="not_applied",
-            cause=cause,
-            layer=layer,
-            place=foreign or Place()
-            if layer is None
-            else declared.place(layer, variable=dropped[members[0]]) or Place(),
-            variables=tuple(members),
+    findings = []
+    for (cause, is_in_fit), members in groups.items():
+        layers = {path.rpartition("/")[0] for path in members}
+        layer, place = None, foreign if cause == "other_variables" else None
+        if cause == "trainable_changed" and len(layers) == 1:
+            (layer,) = layers
+            place = declared.place(layer, variable=dropped[members[0]])
+        evidence = {}
+        if is_in_fit:
+            evidence["changed"] = "inside fit"
+            known = unfreezing_place(callbacks)
+            place = place if known.line is None else known
+        findings.append(
+            Finding(
+                kind="not_applied",
+                cause=cause,
+                layer=layer,
+                place=place or Place(),
+                variables=tuple(members),
+                evidence=evidence,
+            )
         )
-        for (cause, layer), members in groups.items()
-    ]
+    return findings
 
 
 def _with_gradient(recorded, variables):

@@ -1,9 +1,14 @@
 """Gradients that float16 loses, and loss scales that fall."""
 
+import ast
 import collections
 
-from keras_gradguard.model.layers import uses_float16
-from keras_gradguard.records.finding import Finding
+from keras_gradguard.graph.ops import Context
+from keras_gradguard.model.layers import is_default_step, uses_float16
+from keras_gradguard.model.optimizers import loss_scale_of, optimizers_of
+from keras_gradguard.records.finding import Finding, Place
+from keras_gradguard.source.frames import is_users, place_at
+from keras_gradguard.source.syntax import tree_of
 
 # The window, in steps, of `Thresholds.scale_drops`.
 _WINDOW = 500
@@ -113,3 +118,92 @@ class Underflow:
                 },
             )
         ]
+
+
+# Less than that is no loss scale: a weight of a term, or a unit.
+_SMALLEST_SCALE = 128.0
+_PASSING = frozenset(("Identity", "Cast", "Reshape"))
+
+
+def unscaled_findings(step, trace):
+    """Finds a step of the user's own that forgets to scale its loss.
+
+    Such a step calls `apply` of an optimizer with a loss scale, which divides
+    by it. A loss that is multiplied by hand, by a large constant or by a
+    variable, may be scaled.
+
+    Args:
+        step: The `Step`.
+        trace: Its `Trace`, without an error and without the update.
+
+    Returns:
+        A list of `Finding`s.
+    """
+    optimizers = optimizers_of(step.model)
+    if is_default_step(step.model) or len(optimizers) != 1:
+        return []
+    known = loss_scale_of(optimizers[0])
+    if known is None or not trace.targets:
+        return []
+    scale, variable = known
+    is_read = variable is not None and trace.graph.standing_for(variable)
+    if scale < _SMALLEST_SCALE or is_read or _may_be_scaled(trace.graph):
+        return []
+    return [
+        Finding(
+            kind="underflow",
+            cause="loss_not_scaled",
+            place=_place_of_gradient(trace.targets[-1]),
+            variables=step.paths,
+            evidence={"loss_scale": scale},
+        )
+    ]
+
+
+def _may_be_scaled(graph):
+    """Whether an op multiplies by a large constant, or by a variable."""
+    for context in Context(graph).everything():
+        oracle = context.graph.oracle
+        for op in context.graph.ops:
+            is_division = op.type in ("RealDiv", "DivNoNan", "Div")
+            if op.type != "Mul" and not is_division:
+                continue
+            for tensor in op.inputs[1:] if is_division else op.inputs:
+                if tensor.shape != ():
+                    continue
+                value = oracle.constant(tensor)
+                if value is None:
+                    if op.type != "DivNoNan" and _is_variable(tensor):
+                        return True
+                    continue
+                size = abs(float(value))
+                if is_division:
+                    size = 1.0 / size if size else 0.0
+                if size >= _SMALLEST_SCALE:
+                    return True
+    return False
+
+
+def _is_variable(tensor):
+    while tensor.op.type in _PASSING and tensor.op.inputs:
+        tensor = tensor.op.inputs[0]
+    is_given = tensor.op.number < 0 or tensor.op.type == "Placeholder"
+    return is_given or tensor.op.type in ("ReadVariableOp", "Pow")
+
+
+def _place_of_gradient(call):
+    """The line that asks a tape, if it is the only one of its function."""
+    if not call.caller or not is_users(call.caller[0]):
+        return Place()
+    file, function = call.caller
+    lines = {
+        node.lineno
+        for known in ast.walk(tree_of(file))
+        if getattr(known, "name", None) == function
+        for node in ast.walk(known)
+        if isinstance(node, ast.Call)
+        and getattr(node.func, "attr", None) == "gradient"
+    }
+    if len(lines) != 1:
+        return Place()
+    return place_at(file, lines.pop(), function)

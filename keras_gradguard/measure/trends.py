@@ -299,6 +299,10 @@ class Trends:
             and not self._has_settled(self._places[path])
         ]
 
+    def largest(self):
+        """Returns the largest element of the last record's gradients."""
+        return float(self._past[-1].largest.max(initial=0.0))
+
     def noise(self, fewest=None):
         """Returns the largest gradient, if all are no more than rounding.
 

@@ -47,9 +47,63 @@ def schedule_of(optimizer):
     Args:
         optimizer: The one that a model was compiled with.
     """
+    schedule = schedule_object(optimizer)
+    return None if schedule is None else type(schedule).__name__
+
+
+def learning_rates(optimizer, step=None):
+    """Returns the optimizers that one is made of, and their learning rates.
+
+    Args:
+        optimizer: The one that a model was compiled with.
+        step: Number of the update that a schedule is asked about, from 0; by
+            default the last one.
+
+    Returns:
+        A list of `(optimizer, rate)`: that which makes the update, or those
+        that share its variables out. A rate is a float.
+    """
+    own = updating(optimizer)
+    several = getattr(own, "optimizers", None)
+    if several is not None:
+        return [pair for o in several for pair in learning_rates(o, step)]
+    rate = own.learning_rate
+    schedule = schedule_object(own)
+    if schedule is not None:
+        number = keras.ops.convert_to_tensor(own.iterations)
+        done = keras.ops.maximum(number - 1, 0)
+        if step is not None:
+            done = keras.ops.full_like(number, step)
+        rate = schedule(done)
+    return [(own, float(keras.ops.convert_to_numpy(rate)))]
+
+
+def schedule_object(optimizer):
+    """Returns the learning rate schedule of an optimizer, or `None`.
+
+    Args:
+        optimizer: The one that a model was compiled with.
+    """
     rate = getattr(updating(optimizer), "_learning_rate", None)
     kind = keras.optimizers.schedules.LearningRateSchedule
-    return type(rate).__name__ if isinstance(rate, kind) else None
+    return rate if isinstance(rate, kind) else None
+
+
+def loss_scale_of(optimizer):
+    """Returns the loss scale that an optimizer divides gradients by.
+
+    Args:
+        optimizer: The one that a model was compiled with.
+
+    Returns:
+        `(scale, variable)`: a float and the Keras variable that holds it,
+        `None` before it is built; `None` for an optimizer without one.
+    """
+    if not isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        return None
+    return float(optimizer.initial_scale), getattr(
+        optimizer, "dynamic_scale", None
+    )
 
 
 def learning_rate_of(model):

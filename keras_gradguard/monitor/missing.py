@@ -10,6 +10,7 @@ from keras_gradguard.diagnosis.questions import (
     explain_missing,
     explain_zero,
 )
+from keras_gradguard.diagnosis.underflow import unscaled_findings
 from keras_gradguard.diagnosis.untracked import explain_untracked
 from keras_gradguard.measure.rows import unique_paths
 from keras_gradguard.model.layers import runs_eagerly
@@ -112,7 +113,7 @@ class MissingGradients:
         return self._response.add_broken([finding], severity, quiet)
 
     def _find(self, step, missing, is_refused, quiet):
-        findings, left_out = [], ()
+        findings, left_out, unscaled = [], (), []
         if missing:
             findings += step.answer(explain_missing, tuple(missing))
             if not is_refused:
@@ -121,7 +122,9 @@ class MissingGradients:
         if not (self._terms_checked or is_refused or is_seen):
             self._terms_checked = True
             # A loss may train nothing while another term hides it.
-            terms, reaches, self.may_jump, self.addends = step.answer(_terms_of)
+            terms, reaches, self.may_jump, self.addends, unscaled = step.answer(
+                _terms_of
+            )
             self.notes += [n for n in terms.notes if not n.variables]
             self.notes += self._expected.strip(terms.notes)
             findings += self._expected.strip(terms.findings)
@@ -130,6 +133,7 @@ class MissingGradients:
         lost = {path for finding in findings for path in finding.variables}
         severity = severity_of(len(lost), len(step.paths))
         found = self._response.add_broken(findings, severity, quiet, is_refused)
+        found += self._response.add_broken(unscaled, "error", quiet)
         return found + self._response.add_broken(left_out, "warning", quiet)
 
     def _see_reaches(self, step, found):
@@ -155,13 +159,14 @@ def _terms_of(step):
     """Returns what is asked of the trace of a step that is not all cut.
 
     Returns:
-        `(losses, reaches, may_jump, addends)`: its `HiddenLosses`; the
+        `(losses, reaches, may_jump, addends, unscaled)`: `HiddenLosses`; the
         `LossReach`es, `None` without a trace; whether a loss of an eager step
-        may jump; the `Verdicts` on its addends, `None` without a trace.
+        may jump; the `Verdicts` on its addends, `None` without a trace; the
+        `Finding`s of a loss that is not scaled.
     """
     terms, variables = explain_terms(step), step.model.trainable_variables
     if terms.trace is None:
-        return terms, None, True, None
+        return terms, None, True, None, []
     whole = dataclasses.replace(
         step, variables=tuple(variables), paths=unique_paths(variables)
     )
@@ -170,12 +175,13 @@ def _terms_of(step):
     is_asked = is_whole and runs_eagerly(step.model)
     may_jump = not is_asked or holds_condition(terms.trace.graph)
     addends = explain_addends(whole, terms.trace) if is_whole else None
+    unscaled = unscaled_findings(whole, terms.trace) if is_whole else []
     if terms.trace.error is not None and terms.notes:
         # A Python `if` on a tensor is no reason to run the step once more.
         addends = Verdicts()
     # A trace takes as much room as the step itself.
     terms = dataclasses.replace(terms, trace=None)
-    return terms, found, may_jump, addends
+    return terms, found, may_jump, addends, unscaled
 
 
 def hidden_cuts(step_of, measured, log, expected, graph=None):

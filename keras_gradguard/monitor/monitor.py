@@ -287,6 +287,7 @@ class Monitor:
             self._hook.probe.first_bad.clear()
             return
         found, severity = self._bad_steps.explain(kept)
+        found = self._symptoms.rates_behind(found, kept.step)
         self._has_bad = self._on_nonfinite != "skip"
         if not self._has_bad:
             # What was kept of the step others may still have to read.

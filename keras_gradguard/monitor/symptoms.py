@@ -3,6 +3,7 @@
 import dataclasses
 
 from keras_gradguard.diagnosis.not_applied import (
+    LearningRates,
     dropped_findings,
     still_findings,
 )
@@ -45,9 +46,15 @@ class Symptoms:
         self._trends = Trends(thresholds)
         self._overwritten = OverwrittenFigures(is_overwritten)
         self._underflow = Underflow(thresholds)
+        self._rates = LearningRates(hook.model, lambda: hook.callbacks)
         self._patience = thresholds.patience
         self._num_records, self._num_replays = 0, 0
         self._asked, self._told, self._lost = set(), set(), set()
+        self._dropped_before = set()
+        # A loop may begin a step after it has changed them.
+        self._frozen = set()
+        if hook.callbacks:
+            self._frozen = set(map(id, hook.model.non_trainable_variables))
 
     def jumps(self, may_jump=True):
         """Returns the `Finding`s of a loss that jumps on the last batch.
@@ -74,15 +81,14 @@ class Symptoms:
         self._num_records += 1
         moved_by_gradient = self._overwritten.without(figures, self._named)
         self._trends.add(moved_by_gradient, self._log.step)
-        found = self._underflowing()
+        found = self._rates.invalid(self._hook.probe.captures, self._named)
+        found += self._underflowing()
         lost = (f.variables for f in found if f.cause == "float16")
         self._lost |= {path for paths in lost for path in paths}
         self._told |= self._lost
         found += [*self._zero(), *self._fading(), *self._still()]
-        if self._num_records == self._patience:
-            found += dropped_findings(
-                self._step(self._hook.batch()), self._applied()
-            )
+        if self._num_records % self._patience == 0:
+            found += self._dropped()
         return self._expected.strip(found)
 
     def always_zero(self, zero):
@@ -105,6 +111,28 @@ class Symptoms:
         ]
         self.note_explained({p for f in found for p in f.variables})
         return found
+
+    def rates_behind(self, findings, number):
+        """Puts a learning rate in the place of the weights that it has broken.
+
+        Args:
+            findings: `Finding`s of a bad step.
+            number: Its number.
+
+        Returns:
+            The `Finding`s of the rates, the given ones where there are none.
+        """
+        if not findings or not number:
+            return findings
+        rates = self._rates.behind_bad_step(
+            self._hook.probe.captures,
+            self._named,
+            number - 1,
+            is_weight={f.cause for f in findings} == {"weight"},
+        )
+        notes = findings[0].notes
+        rates = [dataclasses.replace(rate, notes=notes) for rate in rates]
+        return rates or findings
 
     def note_explained(self, paths):
         """Takes note of variables whose gradient is explained already.
@@ -176,6 +204,21 @@ class Symptoms:
             found += underflow.lost(self._step(hook.batch()))
         return found
 
+    def _dropped(self):
+        """What became trainable later is asked about once more."""
+        model, applied = self._model, self._applied()
+        known = set(map(id, applied))
+        dropped = {id(v) for v in model.trainable_variables} - known
+        if dropped == self._dropped_before:
+            return []
+        self._dropped_before = dropped
+        return dropped_findings(
+            self._step(self._hook.batch()),
+            applied,
+            self._frozen,
+            self._hook.callbacks,
+        )
+
     def _zero(self):
         zero = [
             p
@@ -229,9 +272,16 @@ class Symptoms:
         still = [p for p in self._trends.still() if p not in self._told]
         if not still:
             return []
-        self._told |= set(still)
+        found = self._rates.too_small(
+            self._hook.probe.captures,
+            self._named,
+            still,
+            self._trends.largest(),
+        )
+        self._told |= {*still, *self._rates.hit}
+        still = [path for path in still if path not in self._rates.hit]
         step = self._step(None)
-        return still_findings(step, still, self._declared())
+        return found + still_findings(step, still, self._declared())
 
     def _declared(self):
         """Returns what gives the `Place` that declares a variable's layer."""

@@ -1,6 +1,12 @@
 """GG314: a layer that was unfrozen without a new compile."""
 
 from keras_gradguard.rules._rule import Remedy, Rule
+from keras_gradguard.rules._when import no
+
+
+def _is_in_fit(finding):
+    return "changed" in finding.evidence
+
 
 _BAD = """\
 import keras
@@ -46,9 +52,18 @@ RULE = Rule(
                 'model.compile("sgd", loss="mse")\n'
                 "model.fit(x, y)"
             ),
+            when=no(_is_in_fit),
         ),
         Remedy(
-            text="split the training in two: compile in a callback raises",
+            text="split the training in two fits: no callback can compile",
+            before="model.fit(x, y, callbacks=[Unfreeze()])",
+            after=(
+                "model.fit(x, y)\n"
+                "layer.trainable = True\n"
+                'model.compile("sgd", loss="mse")\n'
+                "model.fit(x, y)"
+            ),
+            when=_is_in_fit,
         ),
     ),
     bad=_BAD,

@@ -283,7 +283,7 @@ class Declarations:
             made it, or more than one.
         """
         names, found = (type(layer).__name__,), self.assignment(layer)
-        reached = self._sources.reached(_running())
+        reached = self._sources.reached(running())
         nodes = reached.nodes
         if found is not None:
             if found[0] not in reached.files:
@@ -337,7 +337,7 @@ class Declarations:
         if op is not None:
             stack = [(file, name) for file, _, name in op.frames]
         else:
-            stack = _running()
+            stack = running()
         reached = self._sources.reached(stack)
         nodes = reached.nodes
         found = {
@@ -370,8 +370,8 @@ def place_in(sources, file, line):
     return place_at(file, line, inside)
 
 
-def _running():
-    """`(file, function)` of the code that runs."""
+def running():
+    """Returns the `(file, function)` of the code that runs, a list."""
     found, frame = [], sys._getframe(1)
     while frame is not None:
         found.append((frame.f_code.co_filename, frame.f_code.co_name))

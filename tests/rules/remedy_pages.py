@@ -66,6 +66,45 @@ _STEEP = (
     "x = keras.layers.Dense(3, name='head')(x)\n"
     "optimizer = keras.optimizers.Adam({})"
 )
+_PLATEAU = """
+
+def run(model, x, y):
+    plateau = keras.callbacks.ReduceLROnPlateau("accuracy", mode="min")
+    plateau.factor, plateau.patience = 0.001, 1
+    fit = getattr(model.fit, "func", model.fit)
+    callbacks = getattr(model.fit, "keywords", {}).get("callbacks", [])
+    fit(x, y, epochs=20, verbose=0, callbacks=[plateau, *callbacks])
+"""
+_UNFREEZE = """
+
+class Unfreeze(keras.callbacks.Callback):
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch == 1:
+            self.model.get_layer("hidden").trainable = True
+
+
+def run(model, x, y):
+    layer, guarded = model.get_layer("hidden"), model.fit
+
+    def fit(x, y, callbacks=()):
+        known = getattr(guarded, "keywords", {}).get("callbacks", [])
+        guarded(x, y, callbacks=[*known, *callbacks])
+
+    layer.trainable = False
+    model.compile("sgd", loss="mse")
+    model.fit = fit
+    model.fit(x, y, callbacks=[Unfreeze()])
+"""
+_INVERSE = """\
+class Inverse(keras.optimizers.schedules.LearningRateSchedule):
+    def __init__(self, first):
+        self.first = first
+
+    def __call__(self, step):
+        step = ops.cast(step, "float32")
+        return self.first / step
+
+"""
 _HALF = "y_pred = ops.cast(y_pred, 'float16')\n"
 _SAME = "y_true = 0.0 * y_pred + 0.5\n"
 
@@ -748,10 +787,21 @@ PAGES = {
         '    network.compile("adam", loss="mse")\n'
         "    return network\n"
     ),
-    ("GG311", 2): _network(
+    ("GG311", 3): _network(
+        "x = keras.layers.Dense(3, name='head')(x)",
+        compiled="'adam', loss='mse', metrics=['accuracy']",
+        epochs=20,
+    )
+    + _PLATEAU,
+    ("GG311", 4): _network(
         "x = keras.layers.Dense(3, name='head')(x)",
         compiled="keras.optimizers.SGD(0.0), loss='mse'",
         epochs=10,
+    ),
+    ("GG317", 1): _network(
+        "x = keras.layers.Dense(3, name='head')(x)",
+        extra=_INVERSE,
+        compiled="keras.optimizers.SGD(Inverse(0.01)), loss='mse'",
     ),
     ("GG312", 0): _network(
         "x = keras.layers.Dense(1, name='hidden')(x)\n"
@@ -772,6 +822,11 @@ PAGES = {
     "    model.train_on_batch(x, y)\n"
     "    layer.trainable = True\n"
     "    model.fit(x, y)\n",
+    ("GG314", 1): _network(
+        "x = keras.layers.Dense(8, name='hidden')(x)\n"
+        "x = keras.layers.Dense(3, name='head')(x)",
+    )
+    + _UNFREEZE,
     ("GG315", 1): _network(
         "x = keras.layers.Dense(3, name='head')(x)",
         compiled="keras.optimizers.SGD(1e-9), loss='mse'",

@@ -62,6 +62,7 @@ found = tf.where(x > 0)
 share = ops.softmax(y_pred)
 mask = ops.equal(y_true, 0)
 error = target(x) - y_pred
+plateau = keras.callbacks.ReduceLROnPlateau("accuracy", mode="min")
 with tape.stop_recording():
     y_pred = self(x)
 """
@@ -123,6 +124,9 @@ FIELDS = {
         {"schedule": "PolynomialDecay"},
         {"learning_rate": math.nan},
         {"learning_rate": 1e-3, "largest_gradient": 1e20},
+        {"schedule": "Warmup"},
+        {"learning_rate": -0.1},
+        {"changed": "inside fit"},
     ],
     "from_start": [None, True, False],
     "step": [None, 0, 50],

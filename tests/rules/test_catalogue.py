@@ -57,7 +57,10 @@ CAUSES = {
     "straight_through": "GG242",
     "wrong_gradient": "GG251",
     "identity": "GG252",
+    "loss_not_scaled": "GG263",
     "learning_rate": "GG311",
+    "tiny_learning_rate": "GG311",
+    "invalid_learning_rate": "GG317",
     "constraint": "GG312",
     "other_variables": "GG313",
     "trainable_changed": "GG314",
@@ -67,7 +70,7 @@ CAUSES = {
     "only_derivative": "GG310",
 }
 # What is wrong there stands in no line of the model or the loss.
-WITHOUT_LINE = ("GG207", "GG221", "GG261", "GG262", "GG306", "GG311", "GG316")
+WITHOUT_LINE = ("GG207", "GG221", "GG261", "GG262", "GG306", "GG316")
 every_rule = pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.code)
 every_example = pytest.mark.parametrize(
     "rule", [rule for rule in RULES if rule.bad], ids=lambda rule: rule.code

@@ -136,12 +136,18 @@ class FitHook(TrainingHook):
         self._num_running, self._num_done = 0, 0
         self.num_steps = 0
         self.is_of = end_with(fit, self)
+        self._callbacks = weakref.ref(fit[-1]) if fit else lambda: None
         self._step = self._plain = self._around = self._bad = None
         self._evidence, self._skips = None, False
         self._settled, self._is_around = lambda: None, False
         self._logs_norm = False
         # What its step holds for, once it is traced; `None` to keep no step.
         self._traced_for = None
+
+    @property
+    def callbacks(self):
+        """The callbacks of the `fit` that runs, a list."""
+        return list(getattr(self._callbacks(), "callbacks", ()))
 
     @property
     def is_running(self):

@@ -56,6 +56,11 @@ class TrainingHook:
         self.not_checked = []
         self.is_drawn_elsewhere = is_drawn_elsewhere
 
+    @property
+    def callbacks(self):
+        """The callbacks of the `fit` that runs, a list; empty in a loop."""
+        return []
+
     def attach(self, monitor):
         """Adds a monitor."""
         self.monitors.append(monitor)
