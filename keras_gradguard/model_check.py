@@ -51,7 +51,7 @@ if backend.unsupported() is None:
         explain_frozen,
         explain_untracked,
     )
-    from keras_gradguard.diagnosis.zeros import ALWAYS_ZERO
+    from keras_gradguard.diagnosis.zeros import ALWAYS_ZERO, holds_constant
     from keras_gradguard.graph.trace import Step
     from keras_gradguard.model.layers import is_default_step
     from keras_gradguard.monitor.log import TrainingLog
@@ -136,8 +136,10 @@ def diagnose(model, x, y=None, sample_weight=None):
             explain_nonfinite(step, bad),
             severity_of(len(bad), len(rows)),
         )
-    elif zero and not log.report.diagnoses:
+    elif not log.report.diagnoses:
         step = step_of(model.trainable_variables)
+        if _may_round(step):
+            zero = list(step.paths)
         _add_zeros(explain_zeros(step, zero), log, len(rows))
     return log.report
 
@@ -149,6 +151,12 @@ def _bad_and_zero(rows):
         statuses[row.path].add(row.status)
     bad = [path for path, known in statuses.items() if "nonfinite" in known]
     return bad, [path for path, known in statuses.items() if known == {"zero"}]
+
+
+def _may_round(step):
+    """Whether a gradient may be zero by its formula, and no zero here."""
+    trace = step.evidence.traced()
+    return trace.error is None and holds_constant(trace.graph)
 
 
 def _add_zeros(findings, log, num_variables):
