@@ -41,6 +41,7 @@ if backend.unsupported() is None:
         explain_nonfinite,
         explain_zero,
         explain_zeros,
+        misfit_findings,
     )
     from keras_gradguard.diagnosis.shares import (
         explain_outside,
@@ -136,11 +137,9 @@ def diagnose(model, x, y=None, sample_weight=None):
             explain_nonfinite(step, bad),
             severity_of(len(bad), len(rows)),
         )
-    elif not log.report.diagnoses:
+    elif error is None:
         step = step_of(model.trainable_variables)
-        if _may_round(step):
-            zero = list(step.paths)
-        _add_zeros(explain_zeros(step, zero), log, len(rows))
+        _look_at_head(step, zero, log, len(rows))
     return log.report
 
 
@@ -157,6 +156,23 @@ def _may_round(step):
     """Whether a gradient may be zero by its formula, and no zero here."""
     trace = step.evidence.traced()
     return trace.error is None and holds_constant(trace.graph)
+
+
+def _look_at_head(step, zero, log, num_variables):
+    """Adds what does not fit the loss, and other zeros if that is all."""
+    is_clean, zeros = not log.report.diagnoses, []
+    if is_clean:
+        asked = list(step.paths) if _may_round(step) else zero
+        zeros = explain_zeros(step, asked)
+    misfits = misfit_findings(step, zero, {f.cause for f in zeros})
+    explained = {p for f in misfits if f.kind == "zero" for p in f.variables}
+    for finding in misfits:
+        severity = "warning"
+        if finding.kind == "zero":
+            severity = severity_of(len(finding.variables), num_variables)
+        log.add([finding], severity)
+    zeros = [f for f in zeros if not explained.issuperset(f.variables)]
+    _add_zeros(zeros, log, num_variables)
 
 
 def _add_zeros(findings, log, num_variables):

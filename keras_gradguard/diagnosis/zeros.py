@@ -331,6 +331,9 @@ def zero_findings(recorded, variables, paths, model, noise=0.0):
         if is_rounding and (stop.cancels or cause != "constant_loss"):
             continue
         place, notes = places.place(op)
+        if place.line is None and cause == "saturated_clip":
+            # Keras' own clip, inside of a loss that the user gave.
+            place = places.loss_place(op)
         largest = [abs(g).max() for g in stop.incoming if g is not None]
         finding = Finding(
             kind="zero",

@@ -116,9 +116,17 @@ class FirstBatch:
         zero = self._zero(measured, explained)
         if self._may_round(step_of, measured):
             zero = self._open(measured, explained)
-        for finding in symptoms.always_zero(zero):
-            everything = self._model.trainable_variables
+        everything = self._model.trainable_variables
+        always = symptoms.always_zero(zero)
+        told = {finding.cause for finding in always}
+        for finding in always:
             severity = severity_of(len(finding.variables), len(everything))
+            self._response.act(self._response.add_broken([finding], severity))
+        zero = self._zero(measured, explained)
+        for finding in symptoms.misfits(zero, told):
+            severity = "warning"
+            if finding.kind == "zero":
+                severity = severity_of(len(finding.variables), len(everything))
             self._response.act(self._response.add_broken([finding], severity))
 
     def _zero(self, measured, explained):

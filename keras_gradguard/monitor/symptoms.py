@@ -10,6 +10,7 @@ from keras_gradguard.diagnosis.questions import (
     explain_derivatives,
     explain_jumps,
     explain_zeros,
+    misfit_findings,
 )
 from keras_gradguard.diagnosis.underflow import Underflow
 from keras_gradguard.diagnosis.zeros import ALWAYS_ZERO
@@ -104,6 +105,26 @@ class Symptoms:
             if finding.cause in ALWAYS_ZERO
         ]
         self.note_explained({p for f in found for p in f.variables})
+        return found
+
+    def misfits(self, zero, known):
+        """Explains outputs, losses and labels that do not fit each other.
+
+        Args:
+            zero: Paths of variables whose gradient is exactly zero.
+            known: Causes of what has been found already.
+
+        Returns:
+            A list of `Finding`s.
+        """
+        batch = self._hook.batch()
+        if batch is None:
+            return []
+        step = self._step(batch)
+        found = misfit_findings(step, zero, known)
+        for finding in found:
+            if finding.kind == "zero":
+                self.note_explained(set(finding.variables))
         return found
 
     def note_explained(self, paths):
