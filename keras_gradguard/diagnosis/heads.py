@@ -10,6 +10,7 @@ from keras_gradguard.model.losses import (
     BINARY,
     CATEGORICAL,
     SPARSE,
+    activation_of,
     crossentropy_of,
     is_regression,
     may_misfit,
@@ -66,6 +67,9 @@ def explain_heads(step):
             layer = getattr(output_layer(model), "path", None)
             place = declarations.place(layer)
         place = place or declarations.loss(head.loss)
+        activation = activation_of(model)
+        if activation not in (None, "linear"):
+            figures = {**figures, "activation": activation}
         is_only = len([h for h in heads if not h.is_inner]) == 1
         findings.append(
             Finding(
@@ -153,14 +157,15 @@ def _not_scores(head, known, takes_logits, maker):
     if known.kind != BINARY:
         rows = np.moveaxis(y_pred, known.axis, -1)
         rows = rows.reshape(-1, rows.shape[-1])
-        if np.any(np.abs(rows.sum(axis=-1) - 1.0) > _SUM * len(rows[0])):
+        rounding = max(_SUM, 2.0 * np.finfo(rows.dtype).eps) * len(rows[0])
+        if np.any(np.abs(rows.sum(axis=-1, dtype="float64") - 1) > rounding):
             return None
     nearest, activation = maker.types()
     wanted = BINARY if known.kind == BINARY else CATEGORICAL
     if _TO_UNIT.get(activation) != wanted:
         return None
     # In a graph Keras takes the logits from behind such an op.
-    is_taken = known.takes_logits and not head.is_eager
+    is_taken = known.takes_logits and not (head.is_eager or head.is_cast)
     if is_taken and _TO_UNIT.get(nearest) == wanted:
         return None
     return PROBABILITIES, _range_of(y_pred)

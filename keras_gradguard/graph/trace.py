@@ -133,6 +133,7 @@ class HeadCall:
         y_pred: Its prediction, alike.
         logits: What Keras takes from behind the prediction, or `None`.
         has_logits: Whether the loss gets at them.
+        is_cast: Whether the loss casts the prediction first.
         weights: The weights of the samples, an array or `None`.
         is_masked: Whether Keras masks some of the prediction.
         is_inner: Whether another loss or a layer has called it.
@@ -145,6 +146,7 @@ class HeadCall:
     y_pred: object
     logits: object = None
     has_logits: bool = False
+    is_cast: bool = False
     weights: object = None
     is_masked: bool = False
     is_inner: bool = False

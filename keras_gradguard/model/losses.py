@@ -276,6 +276,15 @@ def output_layer(model):
     return getattr(outputs[0]._keras_history, "operation", None)
 
 
+def activation_of(model):
+    """Returns the name of the last activation, `None` if it is not known.
+
+    Args:
+        model: A Keras model.
+    """
+    return _head(model)[0]
+
+
 def _head(model):
     """The name of the last activation, and how many units it is over.
 

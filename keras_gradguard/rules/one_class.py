@@ -41,9 +41,6 @@ RULE = Rule(
             before='1, activation="softmax"',
             after='1, activation="sigmoid"',
         ),
-        Remedy(
-            text="and with it the binary cross-entropy, or one unit per class",
-        ),
     ),
     bad=_BAD,
     good=_BAD.replace("  # [one-class]", "").replace("softmax", "sigmoid"),

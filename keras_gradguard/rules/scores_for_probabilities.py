@@ -1,7 +1,7 @@
 """GG213: a cross-entropy of probabilities that gets scores."""
 
 from keras_gradguard.rules._rule import Remedy, Rule
-from keras_gradguard.rules._when import line, no
+from keras_gradguard.rules._when import both, line, no
 
 _HEAD = """\
 import keras
@@ -16,7 +16,15 @@ def model():
         ]
     )
 """
-_MADE = r"losses\.\w+\(|ntropy\("
+
+
+def _has_activation(finding):
+    """Whether the output is bounded by an activation that is not right."""
+    return "activation" in finding.evidence
+
+
+_is_made = line(r"losses\.\w+\(|ntropy\(")
+_is_binary = line("(?i)binary")
 
 RULE = Rule(
     code="GG213",
@@ -31,16 +39,40 @@ RULE = Rule(
     ),
     help=(
         Remedy(
+            text="use a sigmoid, whose values are probabilities",
+            before='activation="tanh", name="head"',
+            after='activation="sigmoid", name="head"',
+            when=both(_has_activation, _is_binary),
+        ),
+        Remedy(
+            text="use a softmax, whose values are probabilities",
+            before='activation="tanh", name="head"',
+            after='activation="softmax", name="head"',
+            when=both(_has_activation, no(_is_binary)),
+        ),
+        Remedy(
             text="tell the loss that it gets scores",
             before="keras.losses.BinaryCrossentropy()",
             after="keras.losses.BinaryCrossentropy(from_logits=True)",
-            when=line(_MADE),
+            when=both(no(_has_activation), _is_made, _is_binary),
+        ),
+        Remedy(
+            text="tell the loss that it gets scores",
+            before="keras.losses.CategoricalCrossentropy()",
+            after="keras.losses.CategoricalCrossentropy(from_logits=True)",
+            when=both(no(_has_activation), _is_made, no(_is_binary)),
         ),
         Remedy(
             text="give the loss with from_logits=True, not its name",
             before='loss="binary_crossentropy"',
             after="loss=keras.losses.BinaryCrossentropy(from_logits=True)",
-            when=no(line(_MADE)),
+            when=both(no(_has_activation), no(_is_made), _is_binary),
+        ),
+        Remedy(
+            text="give the loss with from_logits=True, not its name",
+            before='loss="categorical_crossentropy"',
+            after="loss=keras.losses.CategoricalCrossentropy(from_logits=True)",
+            when=both(no(_has_activation), no(_is_made), no(_is_binary)),
         ),
     ),
     bad=_HEAD

@@ -303,15 +303,17 @@ def _has_values(one):
 
 def _head_call(seen, is_eager):
     logits = logits_behind(seen.y_pred)
-    # A cast to the dtype of the loss leaves them behind.
     dtype = getattr(getattr(seen.y_pred, "dtype", None), "name", None)
+    # A cast to the dtype of the loss leaves the logits behind.
+    is_cast = dtype != getattr(seen.loss, "dtype", dtype)
     return HeadCall(
         seen.name,
         seen.loss,
         _array(seen.y_true),
         _array(seen.y_pred),
         _array(logits),
-        logits is not None and dtype == getattr(seen.loss, "dtype", dtype),
+        logits is not None and not is_cast,
+        is_cast,
         _array(seen.sample_weight),
         is_masked(seen.y_pred),
         seen.is_inner,
