@@ -4,6 +4,7 @@ What is said is certain: values that no probability has, sums that only a
 softmax gives, the op that made an output.
 """
 
+import keras
 import numpy as np
 
 from keras_gradguard.model.losses import (
@@ -51,7 +52,7 @@ def explain_heads(step):
         evidence.seen is not None
         or not evidence.has_data
         or evidence.is_shared
-        or not may_misfit(model, step.data)
+        or not may_misfit(model, *_label_range(step.data))
         or evidence.state_size() > MOST_BYTES
     ):
         return []
@@ -82,6 +83,28 @@ def explain_heads(step):
             )
         )
     return findings
+
+
+def _label_range(data):
+    """The lowest and the highest label of a batch; zeros without any."""
+    _, y, _ = keras.utils.unpack_x_y_sample_weight(data)
+    bounds = [_bounds(one) for one in keras.tree.flatten(y)]
+    lowest = min((low for low, _ in bounds), default=0.0)
+    return lowest, max((high for _, high in bounds), default=0.0)
+
+
+def _bounds(labels):
+    """The lowest and the highest label; zeros for what is no number."""
+    if labels is None or not hasattr(labels, "shape"):
+        return 0.0, 0.0
+    try:
+        values = np.asarray(labels)
+    except (TypeError, ValueError, NotImplementedError):
+        # Ragged and sparse labels.
+        return 0.0, 0.0
+    if values.dtype.kind not in "biuf" or not values.size:
+        return 0.0, 0.0
+    return float(values.min()), float(values.max())
 
 
 class _Maker:

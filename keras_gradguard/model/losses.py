@@ -4,7 +4,6 @@ import dataclasses
 
 import keras
 import keras.src
-import numpy as np
 from keras.src.losses.losses import LossFunctionWrapper
 from keras.src.trainers.compile_utils import get_loss, get_object_name
 
@@ -199,19 +198,16 @@ def is_regression(loss):
     return any(function is known for known in _REGRESSIONS)
 
 
-def may_misfit(model, data):
+def may_misfit(model, lowest, highest):
     """Returns whether output, loss and labels may not fit each other.
 
     Args:
         model: A compiled Keras model.
-        data: The batch as `train_step` gets it.
+        lowest: The lowest of its labels, 0 where there is none.
+        highest: The highest.
     """
     losses = _given_losses(model)
     known = [crossentropy_of(loss) for loss in losses]
-    _, y, _ = keras.utils.unpack_x_y_sample_weight(data)
-    labels = [_bounds(one) for one in keras.tree.flatten(y)]
-    lowest = min((low for low, _ in labels), default=0.0)
-    highest = max((high for _, high in labels), default=0.0)
     activation, units = _head(model)
     is_unit = activation in ("sigmoid", "softmax")
     if not any(known):
@@ -224,7 +220,7 @@ def may_misfit(model, data):
         return True
     if activation == "softmax" and units in (1, None):
         return True
-    if known[0].from_logits != (activation == "linear"):
+    if known[0].from_logits == is_unit:
         return True
     is_low = known[0].kind != SPARSE and lowest < 0.0
     return is_low or (known[0].kind == BINARY and highest > 1.0)
@@ -244,20 +240,6 @@ def _given_losses(model):
             keras.losses.BinaryCrossentropy() if loss is None else loss
         )
     return found
-
-
-def _bounds(labels):
-    """The lowest and the highest label; zeros for what is no number."""
-    if labels is None or not hasattr(labels, "shape"):
-        return 0.0, 0.0
-    try:
-        values = np.asarray(labels)
-    except (TypeError, ValueError, NotImplementedError):
-        # Ragged and sparse labels.
-        return 0.0, 0.0
-    if values.dtype.kind not in "biuf" or not values.size:
-        return 0.0, 0.0
-    return float(values.min()), float(values.max())
 
 
 def output_layer(model):

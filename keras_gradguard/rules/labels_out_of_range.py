@@ -28,7 +28,7 @@ RULE = Rule(
     name="labels-out-of-range",
     kind="wrong",
     matches=lambda finding: finding.cause == "labels_out_of_range",
-    message="labels lie outside of what this output can give",
+    message="labels that this output can never give",
     why=(
         "A sigmoid or softmax gives numbers from 0 to 1. For a label outside "
         "of it no prediction is right, and a cross-entropy has no minimum: "

@@ -27,7 +27,7 @@ RULE = Rule(
     name="probabilities-for-scores",
     kind="wrong",
     matches=lambda finding: finding.cause == "probabilities",
-    message="this loss expects scores and gets probabilities",
+    message="the loss gets probabilities as scores",
     why=(
         "With from_logits, a cross-entropy applies a sigmoid or a softmax "
         "itself. After one in the model, its probabilities stay far from 0 "

@@ -31,7 +31,7 @@ RULE = Rule(
     name="scores-for-probabilities",
     kind="wrong",
     matches=lambda finding: finding.cause == "scores",
-    message="this loss expects probabilities and gets scores",
+    message="the loss gets scores as probabilities",
     why=(
         "Without from_logits, a cross-entropy of Keras' clips its input to "
         "[0, 1]. Scores outside of it get no gradient, and the others the "
