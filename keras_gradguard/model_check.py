@@ -41,6 +41,7 @@ if backend.unsupported() is None:
         explain_nonfinite,
         explain_zero,
         explain_zeros,
+        misfit_findings,
     )
     from keras_gradguard.diagnosis.shares import (
         explain_outside,
@@ -51,7 +52,7 @@ if backend.unsupported() is None:
         explain_frozen,
         explain_untracked,
     )
-    from keras_gradguard.diagnosis.zeros import ALWAYS_ZERO
+    from keras_gradguard.diagnosis.zeros import ALWAYS_ZERO, holds_constant
     from keras_gradguard.graph.trace import Step
     from keras_gradguard.model.layers import is_default_step
     from keras_gradguard.monitor.log import TrainingLog
@@ -136,9 +137,9 @@ def diagnose(model, x, y=None, sample_weight=None):
             explain_nonfinite(step, bad),
             severity_of(len(bad), len(rows)),
         )
-    elif zero and not log.report.diagnoses:
+    elif error is None:
         step = step_of(model.trainable_variables)
-        _add_zeros(explain_zeros(step, zero), log, len(rows))
+        _look_at_head(step, zero, log, len(rows))
     return log.report
 
 
@@ -149,6 +150,29 @@ def _bad_and_zero(rows):
         statuses[row.path].add(row.status)
     bad = [path for path, known in statuses.items() if "nonfinite" in known]
     return bad, [path for path, known in statuses.items() if known == {"zero"}]
+
+
+def _may_round(step):
+    """Whether a gradient may be zero by its formula, and no zero here."""
+    trace = step.evidence.traced()
+    return trace.error is None and holds_constant(trace.graph)
+
+
+def _look_at_head(step, zero, log, num_variables):
+    """Adds what does not fit the loss, and other zeros if that is all."""
+    is_clean, zeros = not log.report.diagnoses, []
+    if is_clean:
+        asked = list(step.paths) if _may_round(step) else zero
+        zeros = explain_zeros(step, asked)
+    misfits = misfit_findings(step, zero, {f.cause for f in zeros})
+    explained = {p for f in misfits if f.kind == "zero" for p in f.variables}
+    for finding in misfits:
+        severity = "warning"
+        if finding.kind == "zero":
+            severity = severity_of(len(finding.variables), num_variables)
+        log.add([finding], severity)
+    zeros = [f for f in zeros if not explained.issuperset(f.variables)]
+    _add_zeros(zeros, log, num_variables)
 
 
 def _add_zeros(findings, log, num_variables):

@@ -107,6 +107,26 @@ class Places:
         }
         return names.pop() if len(names) == 1 else None
 
+    def loss_place(self, op):
+        """Returns the line that gives `compile` the loss an op runs in.
+
+        Args:
+            op: An `Op`.
+
+        Returns:
+            A `Place`, empty where it is not known.
+        """
+        calls = [
+            call
+            for call in self.trace.losses
+            if call.value is not None
+            and op in self._graph.ancestors([call.value])
+        ]
+        known = getattr(calls[0].native, "loss", None) if calls else None
+        if len(calls) != 1 or known is None:
+            return Place()
+        return self.declarations.loss(known) or Place()
+
     def largest_loss(self, op):
         """Returns the largest value of the losses that an op leads to."""
         values = [c.value for c in self.trace.losses if c.value is not None]

@@ -14,6 +14,7 @@ from keras_gradguard.diagnosis.failures import (
     explain_failed_trace,
     hidden_by_eager,
 )
+from keras_gradguard.diagnosis.heads import ONE_CLASS, SCORES, explain_heads
 from keras_gradguard.diagnosis.jumps import holds_condition, jump_findings
 from keras_gradguard.diagnosis.nonfinite import nonfinite_findings
 from keras_gradguard.diagnosis.outside_tape import read_findings
@@ -256,6 +257,36 @@ def explain_zeros(step, zero, noise=0.0):
         return []
     variables = [named[path] for path in zero]
     return zero_findings(recorded, variables, zero, step.model, noise)
+
+
+def misfit_findings(step, zero, known=()):
+    """Says which losses got what does not fit them, and what that stops.
+
+    Args:
+        step: The `Step`, its `data` a batch.
+        zero: Paths of the variables whose gradient is zero throughout.
+        known: Causes of what has been found already.
+
+    Returns:
+        A list of `Finding`s. Scores that are all outside of what a loss
+        takes leave no gradient: that is said of them then.
+    """
+    found = explain_heads(step)
+    if "one_unit_softmax" in known:
+        found = [finding for finding in found if finding.cause != ONE_CLASS]
+    if not zero or all(finding.cause != SCORES for finding in found):
+        return found
+    stopped = [
+        finding
+        for finding in explain_zeros(step, zero)
+        if finding.cause == "saturated_clip"
+    ]
+    lines = {(f.place.file, f.place.line) for f in stopped}
+    return stopped + [
+        f
+        for f in found
+        if f.cause != SCORES or (f.place.file, f.place.line) not in lines
+    ]
 
 
 def explain_derivatives(step, zero):

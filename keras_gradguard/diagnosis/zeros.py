@@ -7,7 +7,14 @@ import numpy as np
 
 from keras_gradguard.diagnosis.places import Places, inputs_of
 from keras_gradguard.graph.backward import Gradients
-from keras_gradguard.graph.ops import RESOURCE, Op, Tensor, is_zero
+from keras_gradguard.graph.ops import (
+    RESOURCE,
+    Context,
+    Op,
+    Tensor,
+    is_constant,
+    is_zero,
+)
 from keras_gradguard.model.losses import is_in_compiled_loss
 from keras_gradguard.records.finding import Finding
 
@@ -42,6 +49,19 @@ _CLIPS = ("ClipByValue", "Minimum", "Maximum", "Relu6")
 
 # Causes of a zero that no other data would change: one batch proves them.
 ALWAYS_ZERO = ("sign", "one_unit_softmax", "loss_weight", "constant_loss")
+
+
+def holds_constant(graph):
+    """Returns whether an op in a traced step gives the same for any data.
+
+    Args:
+        graph: A `Graph`; bodies of functions and branches are entered.
+    """
+    return any(
+        is_constant(op)
+        for context in Context(graph).everything()
+        for op in context.graph.ops
+    )
 
 
 def zero_cause(stop, places):
@@ -311,6 +331,9 @@ def zero_findings(recorded, variables, paths, model, noise=0.0):
         if is_rounding and (stop.cancels or cause != "constant_loss"):
             continue
         place, notes = places.place(op)
+        if place.line is None and cause == "saturated_clip":
+            # Keras' own clip, inside of a loss that the user gave.
+            place = places.loss_place(op)
         largest = [abs(g).max() for g in stop.incoming if g is not None]
         finding = Finding(
             kind="zero",

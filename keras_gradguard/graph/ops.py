@@ -446,6 +446,21 @@ def writes_state(op):
     return has_handle and op.type.startswith(_WRITERS)
 
 
+def is_constant(op):
+    """Returns whether an op gives the same for any data: a softmax of one.
+
+    Its derivative is zero by its formula; a kernel may compute rounding, as
+    one that gives 0.99999994 for a softmax over one value.
+
+    Args:
+        op: An `Op`.
+    """
+    if op.type not in ("Softmax", "LogSoftmax"):
+        return False
+    shape = op.inputs[0].shape
+    return bool(shape) and shape[-1] == 1
+
+
 def is_finite(array):
     """Returns whether no element is NaN or Inf; what has none is finite.
 

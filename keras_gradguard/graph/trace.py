@@ -14,6 +14,7 @@ backend gives an object that keeps each answer:
 - `recorded(weights=())`: the `Trace` of the step run op by op, each tensor with
   its values; from `(variable, value)` pairs or the weights of now.
 - `loss_calls()`: the `LossCall`s of the step, run once more but not op by op.
+- `heads()`: what the losses of that run got, a list of a `HeadCall` for each.
 - `adapted(graph)`: a graph of the backend's as a `Graph`.
 - `step_graph(graph, known)`: the step around such a graph, a `Graph`; `None` if
   it reads no trainable variable that is not `known`.
@@ -119,6 +120,37 @@ class LossCall:
     loss_name: str | None = None
     is_inner: bool = False
     native: object = None
+
+
+@dataclasses.dataclass(frozen=True)
+class HeadCall:
+    """What one call of a `keras.losses.Loss` got, as numbers.
+
+    Args:
+        name: Name of the loss.
+        loss: The loss.
+        y_true: Its targets, an array; `None` for a nest of them.
+        y_pred: Its prediction, alike.
+        logits: What Keras takes from behind the prediction, or `None`.
+        has_logits: Whether the loss gets at them.
+        is_cast: Whether the loss casts the prediction first.
+        weights: The weights of the samples, an array or `None`.
+        is_masked: Whether Keras masks some of the prediction.
+        is_inner: Whether another loss or a layer has called it.
+        is_eager: Whether the step of the training runs eagerly.
+    """
+
+    name: str
+    loss: object
+    y_true: object
+    y_pred: object
+    logits: object = None
+    has_logits: bool = False
+    is_cast: bool = False
+    weights: object = None
+    is_masked: bool = False
+    is_inner: bool = False
+    is_eager: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """What is asked once, of the first batch of a training."""
 
 import keras
+import numpy as np
 
 from keras_gradguard.backend import step_evidence
 from keras_gradguard.diagnosis.addends import (
@@ -17,6 +18,7 @@ from keras_gradguard.diagnosis.shares import (
     shares_of,
 )
 from keras_gradguard.diagnosis.untracked import explain_frozen
+from keras_gradguard.diagnosis.zeros import holds_constant
 from keras_gradguard.model.layers import (
     is_default_step,
     runs_eagerly,
@@ -30,6 +32,8 @@ from keras_gradguard.records.kinds import MOST_BYTES, severity_of
 _NORMS, _MOST_UPDATES = "norms", 100
 # And the `Verdicts` on its addends, with the share of the loss that each is.
 _ADDENDS = "addends"
+# What float32 leaves of a sum that is zero, with room for a large factor.
+_ROUNDING = 1e-4
 
 
 class FirstBatch:
@@ -110,24 +114,56 @@ class FirstBatch:
             self._response.act(self._response.add_broken(findings, severity))
         symptoms.note_explained(explained)
         zero = self._zero(measured, explained)
-        for finding in symptoms.always_zero(zero):
-            everything = self._model.trainable_variables
+        if self._may_round(step_of, measured):
+            zero = self._open(measured, explained)
+        everything = self._model.trainable_variables
+        always = symptoms.always_zero(zero)
+        told = {finding.cause for finding in always}
+        for finding in always:
             severity = severity_of(len(finding.variables), len(everything))
+            self._response.act(self._response.add_broken([finding], severity))
+        zero = self._zero(measured, explained)
+        for finding in symptoms.misfits(zero, told):
+            severity = "warning"
+            if finding.kind == "zero":
+                severity = severity_of(len(finding.variables), len(everything))
             self._response.act(self._response.add_broken([finding], severity))
 
     def _zero(self, measured, explained):
         """The paths whose gradient is exactly zero, and not explained."""
-        zero = []
+        return self._open(measured, explained, lambda row: row[1] == 0)
+
+    def _open(self, measured, explained, is_asked=lambda row: True):
+        """The paths of a record that are not explained yet."""
+        found = []
         for variables, figures, *_ in measured:
             paths = self._log.paths_of(variables)
-            zero += [
+            found += [
                 path
                 for path, row in zip(paths, figures, strict=True)
-                if row[1] == 0
+                if is_asked(row)
                 and path not in explained
                 and not self._expected.covers(path)
             ]
-        return list(dict.fromkeys(zero))
+        return list(dict.fromkeys(found))
+
+    def _may_round(self, step_of, measured):
+        """Whether a gradient may be zero by its formula, and no zero here.
+
+        A graph shows it. An eager step is traced for it only where some
+        gradient is as small as rounding.
+        """
+        step = step_of(self._model.trainable_variables)
+        seen, graph = step.evidence.seen, self._hook.graph
+        native = graph and graph()
+        if seen is not None:
+            return seen.error is None and holds_constant(seen.graph)
+        if native is not None:
+            return holds_constant(step.evidence.adapted(native))
+        if not _has_rounding(measured):
+            return False
+        trace = step.evidence.traced()
+        return trace.error is None and holds_constant(trace.graph)
 
     def _addends(self, step_of):
         """Returns the `Verdicts` on the addends of the loss."""
@@ -189,6 +225,15 @@ class FirstBatch:
             )
             step.answers[_NORMS] = found
         self._log.note_reaches(step.paths, rows_with(found, addends))
+
+
+def _has_rounding(measured):
+    """Whether some gradients are as small as what is left of a sum."""
+    largest = np.concatenate(
+        [np.zeros([0]), *(figures[:, 1] for _, figures, *_ in measured)]
+    )
+    level = _ROUNDING * max(1.0, largest.max(initial=0.0))
+    return bool(np.any((largest > 0) & (largest < level)))
 
 
 def _line(finding):

@@ -11,6 +11,7 @@ from keras_gradguard.diagnosis.questions import (
     explain_derivatives,
     explain_jumps,
     explain_zeros,
+    misfit_findings,
 )
 from keras_gradguard.diagnosis.underflow import Underflow
 from keras_gradguard.diagnosis.zeros import ALWAYS_ZERO
@@ -26,6 +27,8 @@ from keras_gradguard.source.declared import Declarations
 _MOST_REPLAYS = 5
 # One record is one batch: it may be of any kind.
 _FEWEST = 2
+# Causes of a bad step whose gradient is not what is wrong.
+_SPOILED = {"weight", "spoiled_weight", "update"}
 
 
 class Symptoms:
@@ -122,17 +125,40 @@ class Symptoms:
         Returns:
             The `Finding`s of the rates, the given ones where there are none.
         """
-        if not findings or not number:
+        causes = {finding.cause for finding in findings}
+        # The update that was taken back, or the one before the bad step.
+        update = number if causes == {"update"} else number - 1
+        if not findings or update < 0:
             return findings
         rates = self._rates.behind_bad_step(
             self._hook.probe.captures,
             self._named,
-            number - 1,
-            is_weight={f.cause for f in findings} == {"weight"},
+            update,
+            is_weight=causes <= _SPOILED,
         )
         notes = findings[0].notes
         rates = [dataclasses.replace(rate, notes=notes) for rate in rates]
         return rates or findings
+
+    def misfits(self, zero, known):
+        """Explains outputs, losses and labels that do not fit each other.
+
+        Args:
+            zero: Paths of variables whose gradient is exactly zero.
+            known: Causes of what has been found already.
+
+        Returns:
+            A list of `Finding`s.
+        """
+        batch = self._hook.batch()
+        if batch is None:
+            return []
+        step = self._step(batch)
+        found = misfit_findings(step, zero, known)
+        for finding in found:
+            if finding.kind == "zero":
+                self.note_explained(set(finding.variables))
+        return found
 
     def note_explained(self, paths):
         """Takes note of variables whose gradient is explained already.

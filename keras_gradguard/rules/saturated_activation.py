@@ -24,8 +24,8 @@ RULE = Rule(
     help=(
         Remedy(
             text="do not scale the scores up",
-            before="share = ops.softmax(y_pred / 1e-6)",
-            after="share = ops.softmax(y_pred)",
+            before="share = ops.sigmoid(y_pred / 1e-6)",
+            after="share = ops.sigmoid(y_pred)",
             when=both(in_loss, after("RealDiv", "Mul")),
         ),
         Remedy(
@@ -78,7 +78,7 @@ import tensorflow as tf
 
 
 def loss(y_true, y_pred):
-    share = tf.nn.softmax(y_pred / 1e-6)  # [saturated-activation]
+    share = tf.nn.sigmoid(y_pred / 1e-6)  # [saturated-activation]
     return tf.reduce_mean(tf.square(y_true - share))
 
 
@@ -89,7 +89,7 @@ import tensorflow as tf
 
 
 def loss(y_true, y_pred):
-    share = tf.nn.softmax(y_pred)
+    share = tf.nn.sigmoid(y_pred)
     return tf.reduce_mean(tf.square(y_true - share))
 
 

@@ -15,6 +15,7 @@ import sys
 import keras
 
 from keras_gradguard.model.layers import functional_call, layers_of
+from keras_gradguard.model.losses import may_stand_for
 from keras_gradguard.source.frames import is_users, place_at
 from keras_gradguard.source.reachable import Sources, called
 
@@ -211,6 +212,43 @@ class Declarations:
             names = functional_call(op.frames)
         return self._only(op, names) if names else None
 
+    def loss(self, loss):
+        """Finds the line that gives `compile` a loss of Keras'.
+
+        Args:
+            loss: A `keras.losses.Loss`.
+
+        Returns:
+            The `Place` of the call that made it, or of its name; `None` where
+            more than one may have.
+        """
+        reached = self._sources.reached(_running())
+        nodes = {}
+        for file, node in reached.nodes:
+            inside = [node]
+            if isinstance(node, ast.Call) and called(node) == "compile":
+                inside = ast.walk(node)
+            nodes |= {id(one): (file, one) for one in inside}
+        names = (type(loss).__name__,)
+        found = {
+            (file, node.lineno)
+            for file, node in _callers(reached, nodes.values(), names, loss)
+            if isinstance(node, ast.Call)
+        }
+        if not found:
+            given = [
+                (file, one)
+                for file, node in nodes.values()
+                if isinstance(node, ast.Call) and called(node) == "compile"
+                for one in _losses_given(node)
+            ]
+            found = {
+                (file, one.lineno)
+                for file, one in given
+                if may_stand_for(getattr(one, "value", None), loss)
+            }
+        return self._place(*found.pop()) if len(found) == 1 else None
+
     def owner(self, variable):
         """Returns the innermost layer that owns a trainable variable, if any.
 
@@ -352,6 +390,13 @@ class Declarations:
 
     def _place(self, file, line):
         return place_in(self._sources, file, line)
+
+
+def _losses_given(call):
+    """The nodes of the losses in a call of `compile`."""
+    given = [k.value for k in call.keywords if k.arg == "loss"]
+    given = given or call.args[1:2]
+    return [one for node in given for one in ast.walk(node)]
 
 
 def place_in(sources, file, line):

@@ -511,6 +511,26 @@ PAGES = {
         "x = keras.layers.Dense(3, name='head')(x)",
         "def inputs(x):\n    return 1e6 * x\n",
     ),
+    ("GG213", 0): _network(
+        'x = keras.layers.Dense(3, activation="tanh", name="head")(x)',
+        compiled="'sgd', loss='binary_crossentropy'",
+    ),
+    ("GG213", 1): _network(
+        'x = keras.layers.Dense(3, activation="tanh", name="head")(x)',
+        compiled="'sgd', loss='categorical_crossentropy'",
+    ),
+    ("GG213", 3): _network(
+        'x = keras.layers.Dense(3, name="head")(x)',
+        compiled="'sgd', loss=keras.losses.CategoricalCrossentropy()",
+    ),
+    ("GG213", 4): _network(
+        'x = keras.layers.Dense(3, name="head")(x)',
+        compiled="'sgd', loss=\"binary_crossentropy\"",
+    ),
+    ("GG213", 5): _network(
+        'x = keras.layers.Dense(3, name="head")(x)',
+        compiled="'sgd', loss=\"categorical_crossentropy\"",
+    ),
     ("GG205", 2): _network(
         "x = keras.layers.Dense(8, name='hidden')(x)\n"
         'x = keras.layers.Dense(1, activation="softmax")(x)'

@@ -65,6 +65,9 @@ error = target(x) - y_pred
 plateau = keras.callbacks.ReduceLROnPlateau("accuracy", mode="min")
 with tape.stop_recording():
     y_pred = self(x)
+loss = keras.losses.BinaryCrossentropy()
+loss = keras.losses.CategoricalCrossentropy()
+network.compile("sgd", loss="binary_crossentropy")
 """
 FIELDS = {
     "layer": [None, "hidden", "multi_head_attention/softmax"],
@@ -118,6 +121,7 @@ FIELDS = {
         {"value": 0.0},
         {"value": [1.0, 0.0]},
         {"value": [-1.0, 2.0]},
+        {"activation": "tanh"},
         {"data": ["x"]},
         {"data": ["x", "y"]},
         {"data": ["sample_weight"]},

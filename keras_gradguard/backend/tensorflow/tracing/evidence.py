@@ -48,12 +48,14 @@ from keras_gradguard.backend.tensorflow.tracing.step import (
     trace_step,
 )
 from keras_gradguard.graph.trace import (
+    HeadCall,
     LossCall,
     LossFailed,
     NotAFunction,
     NothingSeen,
 )
 from keras_gradguard.model.layers import runs_eagerly
+from keras_gradguard.model.losses import is_masked, logits_behind
 
 
 class _Evidence:
@@ -180,8 +182,15 @@ class StepEvidence(_Evidence):
                 is_inner=seen.is_inner,
                 native=seen,
             )
-            for seen in losses_of(self.model, self.data)
+            for seen in self._losses()
         ]
+
+    def _losses(self):
+        return self._once("losses", lambda: losses_of(self.model, self.data))
+
+    def heads(self):
+        """Returns what the losses of the step got, `HeadCall`s."""
+        return [_head_call(seen, self.runs_eagerly) for seen in self._losses()]
 
     def adapted(self, graph):
         """Returns a `FuncGraph` of the step as a `Graph`."""
@@ -290,6 +299,38 @@ class LossEvidence(_Evidence):
 
 def _has_values(one):
     return one is None or isinstance(one, np.ndarray) or hasattr(one, "numpy")
+
+
+def _head_call(seen, is_eager):
+    logits = logits_behind(seen.y_pred)
+    dtype = getattr(getattr(seen.y_pred, "dtype", None), "name", None)
+    # A cast to the dtype of the loss leaves the logits behind.
+    is_cast = dtype != getattr(seen.loss, "dtype", dtype)
+    return HeadCall(
+        seen.name,
+        seen.loss,
+        _array(seen.y_true),
+        _array(seen.y_pred),
+        _array(logits),
+        logits is not None and not is_cast,
+        is_cast,
+        _array(seen.sample_weight),
+        is_masked(seen.y_pred),
+        seen.is_inner,
+        is_eager,
+    )
+
+
+def _array(value):
+    """The numbers of a tensor, `None` for a nest and what is not known."""
+    if isinstance(value, np.ndarray):
+        return value
+    is_known = isinstance(value, tf.Tensor) and hasattr(value, "numpy")
+    if not is_known or not (value.dtype.is_floating or value.dtype.is_integer):
+        return None
+    if value.dtype == tf.bfloat16:
+        value = tf.cast(value, tf.float32)
+    return value.numpy()
 
 
 def _loss_run(loss, y_true, y_pred, seen=None):

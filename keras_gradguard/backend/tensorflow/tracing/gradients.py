@@ -18,6 +18,7 @@ from keras_gradguard.backend.tensorflow.internals.graphs import (
 from keras_gradguard.backend.tensorflow.internals.variables import (
     frames_to_stand_in,
 )
+from keras_gradguard.graph.ops import is_constant
 from keras_gradguard.source.frames import gradient_function
 
 _probes = {}
@@ -327,6 +328,8 @@ class RecordedOracle:
 
     def pull(self, op, incoming, compiled=False):
         """Returns the gradient of each input of an op."""
+        if is_constant(op):
+            return [tf.zeros_like(tensor) for tensor in op.native.inputs]
         return (_pulled_by_xla if compiled else _pulled)(op.native, incoming)
 
     def seed(self, tensor):

@@ -117,6 +117,7 @@ class Observer:
     def _loss(self, frame):
         here = frame.f_locals
         loss, y_true, y_pred = here["self"], here["y_true"], here["y_pred"]
+        weight = here["sample_weight"]
         self._trace.called.append(loss)
         is_inner = self._depth > 0
         self._depth += 1
@@ -125,7 +126,14 @@ class Observer:
             self._depth -= 1
             function = vars(loss).get("fn", loss.call)
             call = SeenLoss(
-                loss.name, y_pred, value, function, loss, y_true, is_inner
+                loss.name,
+                y_pred,
+                value,
+                function,
+                loss,
+                y_true,
+                is_inner,
+                weight,
             )
             self._trace.losses.append(call)
 

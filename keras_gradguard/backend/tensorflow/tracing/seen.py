@@ -15,6 +15,7 @@ class SeenLoss:
         loss: The loss.
         y_true: The targets that it got.
         is_inner: Whether another loss or a layer has called it.
+        sample_weight: The weights of the samples that it got.
     """
 
     name: str
@@ -24,6 +25,7 @@ class SeenLoss:
     loss: object = None
     y_true: object = None
     is_inner: bool = False
+    sample_weight: object = None
 
 
 @dataclasses.dataclass

@@ -1,0 +1,254 @@
+"""Output layers, losses and labels that do not fit each other.
+
+What is said is certain: values that no probability has, sums that only a
+softmax gives, the op that made an output.
+"""
+
+import keras
+import numpy as np
+
+from keras_gradguard.model.losses import (
+    BINARY,
+    CATEGORICAL,
+    SPARSE,
+    activation_of,
+    crossentropy_of,
+    is_regression,
+    may_misfit,
+    output_layer,
+)
+from keras_gradguard.records.finding import Finding, Place
+from keras_gradguard.records.kinds import MOST_BYTES
+from keras_gradguard.source.declared import Declarations
+
+SCORES, PROBABILITIES = "scores", "probabilities"
+ONE_CLASS, LABELS = "one_class", "labels_out_of_range"
+
+# float16 rounds a probability by less.
+_OUTSIDE = 1e-2
+_SUM = 1e-4
+# A target that is a little noisy may lie outside of [0, 1].
+_FAR_OUTSIDE = 0.05
+_SHARE = 0.5
+# They give what they get, in another shape or dtype.
+_SHAPES = frozenset(
+    ("Reshape", "Squeeze", "ExpandDims", "Identity", "Cast", "Transpose")
+)
+_TO_UNIT = {"Sigmoid": BINARY, "Softmax": CATEGORICAL}
+
+
+def explain_heads(step):
+    """Says which losses of a step got what does not fit them.
+
+    Args:
+        step: The `Step`, its `data` a batch. It is run once more, not op by
+            op, where the model and the labels give a reason to.
+
+    Returns:
+        A list of `Finding`s.
+    """
+    evidence, model = step.evidence, step.model
+    if (
+        evidence.seen is not None
+        or not evidence.has_data
+        or evidence.is_shared
+        or not may_misfit(model, *_label_range(step.data))
+        or evidence.state_size() > MOST_BYTES
+    ):
+        return []
+    heads = evidence.heads()
+    declarations, findings = Declarations(model), []
+    for number, head in enumerate(heads):
+        fault = _fault(head, _Maker(evidence, number, len(heads)))
+        if fault is None:
+            continue
+        cause, figures = fault
+        place = None
+        if cause == ONE_CLASS:
+            layer = getattr(output_layer(model), "path", None)
+            place = declarations.place(layer)
+        place = place or declarations.loss(head.loss)
+        activation = activation_of(model)
+        if activation not in (None, "linear"):
+            figures = {**figures, "activation": activation}
+        is_only = len([h for h in heads if not h.is_inner]) == 1
+        findings.append(
+            Finding(
+                kind="wrong",
+                cause=cause,
+                place=place or Place(),
+                loss=head.name,
+                variables=tuple(step.paths) if is_only else (),
+                evidence=figures,
+            )
+        )
+    return findings
+
+
+def _label_range(data):
+    """The lowest and the highest label of a batch; zeros without any."""
+    _, y, _ = keras.utils.unpack_x_y_sample_weight(data)
+    bounds = [_bounds(one) for one in keras.tree.flatten(y)]
+    lowest = min((low for low, _ in bounds), default=0.0)
+    return lowest, max((high for _, high in bounds), default=0.0)
+
+
+def _bounds(labels):
+    """The lowest and the highest label; zeros for what is no number."""
+    if labels is None or not hasattr(labels, "shape"):
+        return 0.0, 0.0
+    try:
+        values = np.asarray(labels)
+    except (TypeError, ValueError, NotImplementedError):
+        # Ragged and sparse labels.
+        return 0.0, 0.0
+    if values.dtype.kind not in "biuf" or not values.size:
+        return 0.0, 0.0
+    return float(values.min()), float(values.max())
+
+
+class _Maker:
+    """Asks the trace of a step which op made the prediction of a loss."""
+
+    def __init__(self, evidence, number, count):
+        self._evidence = evidence
+        self._number, self._count = number, count
+
+    def types(self):
+        """Returns the op type right behind the loss, and that behind shapes.
+
+        Returns:
+            `(nearest, activation)`, each `None` where it is not known.
+        """
+        trace = self._evidence.traced()
+        if trace.error is not None or len(trace.losses) != self._count:
+            return None, None
+        tensor = trace.losses[self._number].y_pred
+        if tensor is None:
+            return None, None
+        nearest = tensor.op.type
+        while tensor.op.type in _SHAPES and tensor.op.inputs:
+            tensor = tensor.op.inputs[0]
+        return nearest, tensor.op.type
+
+
+def _fault(head, maker):
+    """Returns `(cause, figures)` of a head, `None` where nothing is wrong."""
+    y_pred, known = head.y_pred, crossentropy_of(head.loss)
+    if y_pred is None or not y_pred.size or not np.isfinite(y_pred).all():
+        return None
+    if known is None:
+        return _unreachable(head, maker)
+    takes_logits = head.has_logits and known.takes_logits
+    return (
+        _one_class(head, known)
+        or _not_probabilities(head, known, takes_logits)
+        or _not_scores(head, known, takes_logits, maker)
+        or _not_in_range(head, known)
+    )
+
+
+def _one_class(head, known):
+    y_pred = head.y_pred
+    if not y_pred.ndim or y_pred.shape[known.axis] != 1:
+        return None
+    is_one = bool(np.all(np.abs(y_pred - 1.0) < _SUM))
+    # A sigmoid may well give 1 for all of a batch: its logits are large.
+    is_share = head.logits is not None and np.any(head.logits < 1.0)
+    if known.kind in (CATEGORICAL, SPARSE) or (is_one and is_share):
+        return ONE_CLASS, {}
+    return None
+
+
+def _not_probabilities(head, known, takes_logits):
+    y_pred = head.y_pred
+    if known.from_logits or takes_logits:
+        return None
+    # Keras divides the shares of a categorical loss by their sum.
+    is_divided = known.kind == CATEGORICAL and known.takes_logits
+    highest = np.inf if is_divided else 1.0
+    outside = (y_pred < -_OUTSIDE) | (y_pred > highest + _OUTSIDE)
+    return (SCORES, _range_of(y_pred)) if np.any(outside) else None
+
+
+def _not_scores(head, known, takes_logits, maker):
+    y_pred = head.y_pred
+    if not known.from_logits or takes_logits:
+        return None
+    if np.any(y_pred < 0.0) or np.any(y_pred > 1.0 + _SUM):
+        return None
+    if known.kind != BINARY:
+        rows = np.moveaxis(y_pred, known.axis, -1)
+        rows = rows.reshape(-1, rows.shape[-1])
+        rounding = max(_SUM, 2.0 * np.finfo(rows.dtype).eps) * len(rows[0])
+        if np.any(np.abs(rows.sum(axis=-1, dtype="float64") - 1) > rounding):
+            return None
+    nearest, activation = maker.types()
+    wanted = BINARY if known.kind == BINARY else CATEGORICAL
+    if _TO_UNIT.get(activation) != wanted:
+        return None
+    # In a graph Keras takes the logits from behind such an op.
+    is_taken = known.takes_logits and not (head.is_eager or head.is_cast)
+    if is_taken and _TO_UNIT.get(nearest) == wanted:
+        return None
+    return PROBABILITIES, _range_of(y_pred)
+
+
+def _not_in_range(head, known):
+    y_true = _weighted_labels(head)
+    if y_true is None or known.kind == SPARSE:
+        return None
+    outside = y_true < -_OUTSIDE
+    if known.kind == BINARY:
+        # A categorical loss of counts is that of a multinomial.
+        outside |= y_true > 1.0 + _OUTSIDE
+    return (LABELS, _labels_of(y_true)) if np.any(outside) else None
+
+
+def _unreachable(head, maker):
+    """Labels that a sigmoid or a softmax can never give."""
+    y_true = _weighted_labels(head)
+    if not is_regression(head.loss) or y_true is None:
+        return None
+    if head.y_true.shape != head.y_pred.shape:
+        return None
+    if np.any(head.y_pred < 0.0) or np.any(head.y_pred > 1.0 + _SUM):
+        return None
+    outside = (y_true < -_FAR_OUTSIDE) | (y_true > 1.0 + _FAR_OUTSIDE)
+    if np.mean(outside) <= _SHARE or maker.types()[1] not in _TO_UNIT:
+        return None
+    return LABELS, _labels_of(y_true)
+
+
+def _weighted_labels(head):
+    """The labels that count, flat; `None` where that is not known."""
+    y_true = head.y_true
+    if y_true is None or head.is_inner or head.is_masked or not y_true.size:
+        return None
+    if y_true.dtype.kind not in "biuf":
+        return None
+    y_true, weights = y_true.astype("float64"), head.weights
+    if weights is not None:
+        while weights.ndim > y_true.ndim and weights.shape[-1] == 1:
+            weights = weights[..., 0]
+        if weights.ndim > y_true.ndim:
+            return None
+        shape = weights.shape + (1,) * (y_true.ndim - weights.ndim)
+        try:
+            weights = np.broadcast_to(weights.reshape(shape), y_true.shape)
+        except ValueError:
+            return None
+        y_true = y_true[weights != 0]
+    is_known = y_true.size and np.isfinite(y_true).all()
+    return y_true.reshape(-1) if is_known else None
+
+
+def _range_of(y_pred):
+    return {"lowest": float(y_pred.min()), "highest": float(y_pred.max())}
+
+
+def _labels_of(y_true):
+    return {
+        "lowest_label": float(y_true.min()),
+        "highest_label": float(y_true.max()),
+    }
