@@ -222,7 +222,7 @@ class Declarations:
             The `Place` of the call that made it, or of its name; `None` where
             more than one may have.
         """
-        reached = self._sources.reached(_running())
+        reached = self._sources.reached(running())
         nodes = {}
         for file, node in reached.nodes:
             inside = [node]
