@@ -28,8 +28,9 @@ _MOST_LAYERS = 3
 # a smaller rate.
 _TOO_SMALL, _INVALID = "tiny_learning_rate", "invalid_learning_rate"
 _TINY = 2.0**-24
-# A schedule takes a millisecond to ask: at these records, and their doubles.
-_ASKED_EVERY = 64
+# To ask a schedule takes a millisecond, to read a rate a third of one: so at
+# the records 1, 2, 4, 8 and so on, and at each multiple of these numbers.
+_ASKED_EVERY, _READ_EVERY = 64, 8
 
 
 class LearningRates:
@@ -63,10 +64,12 @@ class LearningRates:
         """
         self._num_records += 1
         number, found = self._num_records, []
-        is_asked = number & (number - 1) == 0 or number % _ASKED_EVERY == 0
+        is_early = number & (number - 1) == 0
         may_climb = not is_default_step(self._model)
         for capture in captures:
-            if schedule_of(capture.optimizer) and not is_asked:
+            has_schedule = schedule_of(capture.optimizer)
+            every = _ASKED_EVERY if has_schedule else _READ_EVERY
+            if not is_early and number % every:
                 continue
             for own, rate in learning_rates(capture.optimizer):
                 self._first.setdefault(id(own), rate)

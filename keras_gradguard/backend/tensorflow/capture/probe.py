@@ -179,8 +179,6 @@ class Probe:
             the first one measures.
         withhold: As for `LoopProbe`.
         has_histograms: Whether the elements of each gradient are counted.
-        is_apart: Whether the update of a recorded step is measured by
-            `measure_apart`, and not in the step.
 
     Attributes:
         captures: The `Captures` of the updates that a step makes.
@@ -190,14 +188,9 @@ class Probe:
     """
 
     def __init__(
-        self,
-        model,
-        num_replicas=1,
-        withhold=None,
-        has_histograms=False,
-        is_apart=False,
+        self, model, num_replicas=1, withhold=None, has_histograms=False
     ):
-        self._model, self._is_apart = model, is_apart
+        self._model = model
         self._batch, self._num_seen, self._loss = [], 0, None
         self._spoiled = []
         self._has_loss = self._is_measuring = False
@@ -327,14 +320,7 @@ class Probe:
     def after_apply(self, known):
         """Measures how far the update has moved the weights."""
         capture, _, due = known
-        if not self._is_apart:
-            capture.measure_update(due, is_kept=True)
-
-    def measure_apart(self):
-        """Measures the updates of a recorded step, right behind its call."""
-        if self._is_apart and self.is_due:
-            for capture in self.captures:
-                capture.measure_apart()
+        capture.measure_update(due, is_kept=True)
 
     def end(self, logs):
         """Adds what comes after a step; returns the logs and more.

@@ -132,7 +132,6 @@ class OptimizerCapture:
         self.treatment = Scaling(optimizer)
         self._updates = Movement(self.variables, is_xla is not False)
         self._distribution, self._number = None, 0.0
-        self._measure_apart = self._found_apart = None
         if has_histograms:
             self._distribution = Histogram(len(self.variables))
         shape = [len(self.variables), len(COLUMNS)]
@@ -154,7 +153,7 @@ class OptimizerCapture:
         self._statistics.assign(empty)
         self._bad.assign(empty)
         self._record.assign(tf.zeros(self._record.shape))
-        self._number, self._found_apart = 0.0, None
+        self._number = 0.0
         self.treatment.reset()
         self._updates.reset()
         if self._distribution is not None:
@@ -248,20 +247,6 @@ class OptimizerCapture:
 
         rarely(due, measure, 0)
 
-    def measure_apart(self):
-        """Measures the update of the last step, which was recorded.
-
-        A function of its own does it, called behind the step: so there is one
-        conditional less in every step.
-        """
-        if self._measure_apart is None:
-            self._measure_apart = tf.function(self._measured, autograph=False)
-        self._found_apart = self._measure_apart()
-
-    def _measured(self):
-        self._updates.after()
-        return self.values()
-
     def values(self):
         """Returns the statistics and what was found of the update, a tensor.
 
@@ -280,23 +265,12 @@ class OptimizerCapture:
         `UNMEASURED` throughout if there was none since the last call: the
         step that was to be recorded has not made this update.
         """
-        if self._measure_apart is not None:
-            return self._read_apart()
         found = numbers_in(self._record)
         number = found[-1]
         if number == self._number:
             found = np.full_like(found, UNMEASURED)
         self._number = number
         rows = found[:-1].reshape(len(self.variables), -1)
-        return rows[:, : len(COLUMNS)], rows[:, len(COLUMNS) :]
-
-    def _read_apart(self):
-        found, self._found_apart = self._found_apart, None
-        if found is None:
-            shape = len(self.variables), len(COLUMNS) + len(MOVEMENT_COLUMNS)
-            rows = np.full(shape, UNMEASURED, np.float32)
-        else:
-            rows = found.numpy()
         return rows[:, : len(COLUMNS)], rows[:, len(COLUMNS) :]
 
     def histograms(self):

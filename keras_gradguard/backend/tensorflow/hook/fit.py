@@ -302,7 +302,6 @@ class FitHook(TrainingHook):
             self._num_running -= 1
         self._num_done = self.num_steps
         with self.barrier:
-            self.probe.measure_apart()
             if not is_settled:
                 self._settle(iterator)
             if is_first and self.barrier.is_open:

@@ -123,9 +123,7 @@ class GuardedStep:
                 ),
             ]
         )
-        # A step of the user's own may go on changing weights.
-        is_apart = self.runs_compiled and self._own_step is None
-        self.probe = Probe(model, self.num_replicas, *modes, is_apart)
+        self.probe = Probe(model, self.num_replicas, *modes)
         self.is_partial = self.probe.withholds and not model.built
 
     def _patches_of(self, optimizer):
