@@ -12,9 +12,9 @@ import keras
 from keras import ops
 
 
-def loss(y_true, y_pred):
+def objective(y_true, y_pred):
     error = y_true - y_pred
-    return 1e21 * ops.mean(ops.square(error))
+    return 1e21 * ops.mean(ops.square(error))  # [nonfinite-update]
 
 
 def model():
@@ -25,7 +25,7 @@ def model():
             keras.layers.Dense(3, name="head"),
         ]
     )
-    network.compile("adam", loss=loss)
+    network.compile("adam", loss=objective)
     return network
 
 
@@ -52,7 +52,7 @@ RULE = Rule(
     name="nonfinite-update",
     kind="nonfinite",
     matches=lambda finding: finding.cause == "update",
-    message="the update is NaN or Inf, although the gradient is finite",
+    message="the update is NaN or Inf, the gradient is not",
     why=(
         "An optimizer can overflow where the gradient does not: Adam, RMSprop "
         "and clipping by norm square it, and the square of more than 1.8e19 "
@@ -74,10 +74,10 @@ RULE = Rule(
         ),
         Remedy(
             text="clip each element, which squares nothing",
-            before='network.compile("adam", loss=loss)',
+            before='network.compile("adam", loss=objective)',
             after=(
                 "network.compile(\n"
-                "    keras.optimizers.Adam(clipvalue=1.0), loss=loss\n"
+                "    keras.optimizers.Adam(clipvalue=1.0), loss=objective\n"
                 ")"
             ),
             when=lambda finding: (
@@ -93,5 +93,5 @@ RULE = Rule(
         ),
     ),
     bad=_BAD,
-    good=_BAD.replace("1e21 * ", ""),
+    good=_BAD.replace("1e21 * ", "").replace("  # [nonfinite-update]", ""),
 )
