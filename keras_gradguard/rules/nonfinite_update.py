@@ -1,7 +1,5 @@
 """GG233: an update that makes weights NaN or Inf of a finite gradient."""
 
-import math
-
 from keras_gradguard.rules._rule import Remedy, Rule
 
 # The largest number whose square float32 can hold.
@@ -33,15 +31,6 @@ ARGUMENTS = {"on_nonfinite": "skip"}
 """
 
 
-def _rate(finding):
-    return finding.evidence.get("learning_rate", 0.0)
-
-
-def _is_rate_bad(finding):
-    rate = _rate(finding)
-    return not math.isfinite(rate) or rate < 0
-
-
 def _is_large(finding):
     size = finding.evidence.get("largest_gradient")
     return size is not None and size > _LARGEST_ROOT / 1e3
@@ -60,17 +49,11 @@ RULE = Rule(
     ),
     help=(
         Remedy(
-            text="correct the learning rate: it must be finite and positive",
-            when=_is_rate_bad,
-        ),
-        Remedy(
             text="scale the loss and the targets down, so that gradients stay "
             "far below 1e19",
             before="return 1e21 * ops.mean(ops.square(error))",
             after="return ops.mean(ops.square(error))",
-            when=lambda finding: (
-                _is_large(finding) and not _is_rate_bad(finding)
-            ),
+            when=_is_large,
         ),
         Remedy(
             text="clip each element, which squares nothing",
@@ -80,9 +63,7 @@ RULE = Rule(
                 "    keras.optimizers.Adam(clipvalue=1.0), loss=objective\n"
                 ")"
             ),
-            when=lambda finding: (
-                _is_large(finding) and not _is_rate_bad(finding)
-            ),
+            when=_is_large,
         ),
         Remedy(
             text="lower the learning rate, and look at weight decay and "

@@ -78,7 +78,7 @@ import tensorflow as tf
 
 
 def loss(y_true, y_pred):
-    share = tf.nn.sigmoid(y_pred / 1e-6)  # [saturated-activation]
+    share = tf.sigmoid(y_pred / 1e-6)  # [saturated-activation]
     return tf.reduce_mean(tf.square(y_true - share))
 
 
@@ -89,7 +89,7 @@ import tensorflow as tf
 
 
 def loss(y_true, y_pred):
-    share = tf.nn.sigmoid(y_pred)
+    share = tf.sigmoid(y_pred)
     return tf.reduce_mean(tf.square(y_true - share))
 
 

@@ -21,6 +21,7 @@ from keras_gradguard.backend import step_evidence
 from keras_gradguard.graph.trace import Step
 from keras_gradguard.records.finding import Finding, Place
 from tests.fitting import MODES, NAMES
+from tests.plain import alone
 
 modes = pytest.mark.parametrize("eager", MODES, ids=NAMES)
 X = np.random.default_rng(0).normal(size=(16, 4)).astype("float32")
@@ -250,6 +251,13 @@ def _modules_are_forgotten(tmp_path):
             del sys.modules[name]
     for file in [f for f in linecache.cache if str(tmp_path) in f]:
         del linecache.cache[file]
+
+
+@pytest.fixture(autouse=True)
+def _without_other_tests():
+    """A layer that the code of another test may have made has no line."""
+    with alone(sys.modules[__name__]):
+        yield
 
 
 def module_of(folder, source, name="layer_page"):

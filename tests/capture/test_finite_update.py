@@ -232,8 +232,9 @@ def test_line_where_the_gradient_grows(eager):
 @pytest.mark.parametrize("eager", [False, True])
 def test_weight_that_training_spoils(eager):
     """The line that reads it first is not shown as the cause."""
-    optimizer = keras.optimizers.SGD(Late(np.nan), momentum=0.9)
-    model = model_of(optimizer, "eager" if eager else "graph", "mse")
+    optimizer = keras.optimizers.SGD(1e-3, momentum=0.9)
+    mode = "eager" if eager else "graph"
+    model = model_of(optimizer, mode, "mse", constraint=Spoiling())
     callback = fit(model, Y)
     found = next(d for d in callback.report.diagnoses if d.code == "GG222")
     assert found.line is None

@@ -3,7 +3,6 @@
 import ast
 import dataclasses
 import inspect
-import math
 import random
 import re
 
@@ -126,7 +125,6 @@ FIELDS = {
         {"data": ["x", "y"]},
         {"data": ["sample_weight"]},
         {"schedule": "PolynomialDecay"},
-        {"learning_rate": math.nan},
         {"learning_rate": 1e-3, "largest_gradient": 1e20},
         {"schedule": "Warmup"},
         {"learning_rate": -0.1},

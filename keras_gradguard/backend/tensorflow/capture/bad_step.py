@@ -50,21 +50,24 @@ class FirstBadStep:
 
     def __init__(self):
         with guard_variables():
-            # Updates before the first bad step, and how many bad steps.
-            self._state = tf.Variable([NEVER, 0], False, dtype=tf.int64)
+            # Updates before the first bad step, how many bad steps, and
+            # whether the last one is suspected, see `KeptStep`.
+            self._state = tf.Variable([NEVER, 0, 0], False, dtype=tf.int64)
 
-    def mark(self, is_bad, now):
+    def mark(self, is_bad, now, is_suspected=False):
         """Adds the ops that note one step.
 
         Args:
             is_bad: Boolean scalar tensor.
             now: Int64 scalar tensor, the updates made before this step.
+            is_suspected: See `KeptStep`, a Boolean or such a tensor.
         """
-        first, count = tf.unstack(self._state)
+        first, count, known = tf.unstack(self._state)
         is_first = is_bad & tf.equal(first, NEVER)
         first = tf.where(is_first, now, first)
         count += tf.cast(is_bad, tf.int64)
-        self._state.assign(tf.stack([first, count]))
+        known = tf.where(is_bad, tf.cast(is_suspected, tf.int64), known)
+        self._state.assign(tf.stack([first, count, known]))
 
     def is_set(self):
         """Returns a boolean scalar tensor: was there a bad step?"""
@@ -72,11 +75,15 @@ class FirstBadStep:
 
     def read(self):
         """Returns `(updates before the first bad step or -1, number)`."""
-        return self._state.numpy()
+        return self._state.numpy()[:2]
+
+    def is_suspected(self):
+        """Returns whether the last bad step is suspected, see `KeptStep`."""
+        return bool(self._state.numpy()[2])
 
     def clear(self):
         """Lets the next bad step be seen as the first one."""
-        self._state.assign([NEVER, self.number()])
+        self._state.assign([NEVER, self.number(), 0])
 
     def number(self):
         """Returns how many bad steps there were, an int."""
@@ -84,7 +91,7 @@ class FirstBadStep:
 
     def reset(self):
         """Makes all as it was before the first step."""
-        self._state.assign([NEVER, 0])
+        self._state.assign([NEVER, 0, 0])
 
 
 class BadStep:
@@ -104,8 +111,6 @@ class BadStep:
         self._snapshot = Snapshot(model, is_xla, model.steps_per_execution > 1)
         self._batch, self._now, self._taken = [], None, None
         self._begun = None
-        with guard_variables():
-            self._is_suspected = tf.Variable(False, trainable=False)
 
     def begin(self, batch, is_own=False):
         """Reads what a step changes by itself: call it before the step.
@@ -165,8 +170,8 @@ class BadStep:
         return rarely(is_bad, mark, 0.0)
 
     def _mark(self, now, is_suspected=False):
-        self._is_suspected.assign(is_suspected)
-        self.first_bad.mark(tf.constant(True), tf.cast(now, tf.int64))
+        now = tf.cast(now, tf.int64)
+        self.first_bad.mark(tf.constant(True), now, is_suspected)
 
     def clear(self, captures, finite):
         """Lets the next bad step be seen as the first one.
@@ -184,7 +189,6 @@ class BadStep:
     def reset(self):
         """Makes all as it was before the first step."""
         self.first_bad.reset()
-        self._is_suspected.assign(False)
         self.forget()
         self._snapshot.reset()
 
@@ -206,7 +210,7 @@ class BadStep:
         """
         if self._taken is None:
             measured = [(c.variables, c.take_bad()) for c in captures]
-            is_suspected = bool(self._is_suspected.numpy())
+            is_suspected = self.first_bad.is_suspected()
             found = *self._snapshot.take(), measured, is_suspected
             self._taken = *found, tuple(finite.take())
         return self._taken
