@@ -1,6 +1,7 @@
 """GG233: an update that makes weights NaN or Inf of a finite gradient."""
 
 from keras_gradguard.rules._rule import Remedy, Rule
+from keras_gradguard.rules._when import no
 
 # The largest number whose square float32 can hold.
 _LARGEST_ROOT = 1.8e19
@@ -68,9 +69,7 @@ RULE = Rule(
         Remedy(
             text="lower the learning rate, and look at weight decay and "
             "constraints",
-            when=lambda finding: (
-                not (_is_large(finding) or _is_rate_bad(finding))
-            ),
+            when=no(_is_large),
         ),
     ),
     bad=_BAD,
