@@ -12,6 +12,7 @@ import keras
 import numpy as np
 
 from keras_gradguard.advice.construction import ModelCode, is_of_keras
+from keras_gradguard.advice.losses import take_logits, take_probabilities
 from keras_gradguard.advice.rewrites import LEAK
 from keras_gradguard.advice.site import Rewrite
 from keras_gradguard.source.reachable import called
@@ -441,6 +442,8 @@ _PROPOSALS = {
     "GG208": (break_zeros,),
     "GG211": (divide_pixels,),
     "GG212": (smooth,),
+    "GG213": (take_logits,),
+    "GG214": (take_probabilities,),
     "GG231": (initialise, keep_size),
     "GG308": (track,),
 }

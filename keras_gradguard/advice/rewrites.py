@@ -23,6 +23,7 @@ from keras_gradguard.advice.indices import (
     soften_draw,
     soften_order,
 )
+from keras_gradguard.advice.losses import scale_loss
 from keras_gradguard.advice.python_code import (
     call_model,
     keep_result,
@@ -352,6 +353,7 @@ _LOCAL = (
     pass_gradient,
 )
 _PROPOSALS = {
+    "GG263": (scale_loss,),
     "GG101": (leave_numpy,),
     "GG102": (match_by_probability, soften_comparisons),
     "GG103": (soften_code, soften_counts, blend_rows, keep_float),

@@ -8,9 +8,15 @@ import numpy as np
 
 from keras_gradguard.diagnosis.addends import explain_addends
 from keras_gradguard.diagnosis.cuts import Location
+from keras_gradguard.diagnosis.heads import (
+    PROBABILITIES,
+    SCORES,
+    explain_heads,
+)
 from keras_gradguard.diagnosis.jumps import jumps_of
 from keras_gradguard.diagnosis.questions import jumps_of_losses
 from keras_gradguard.diagnosis.shares import explain_addends_of_loss
+from keras_gradguard.diagnosis.underflow import unscaled_findings
 from keras_gradguard.model.layers import weights_added
 from keras_gradguard.records.text import counted
 from keras_gradguard.source.swap import swapped
@@ -172,6 +178,8 @@ class StepTrial:
         is_jump = self._finding.kind == "discontinuous"
         if is_jump and self._still_jumps(evidence):
             return None
+        if self._still_misfits(evidence, trace):
+            return None
         if not evidence.has_data:
             return f"a gradient reaches {self._count()}"
         recorded = self._recorded(evidence)
@@ -180,6 +188,19 @@ class StepTrial:
         if _has_changed(known, recorded) or not _is_finite_loss(recorded):
             return None
         return f"{self._count()} got a finite gradient on this batch"
+
+    def _still_misfits(self, evidence, trace):
+        """Whether the loss is told, or scaled, as wrong as before."""
+        step = dataclasses.replace(self._step, evidence=evidence)
+        if self._finding.cause == "loss_not_scaled":
+            return trace.error is not None or unscaled_findings(step, trace)
+        if self._finding.cause in (SCORES, PROBABILITIES):
+            # Labels that do not fit are another finding, before and after.
+            return not evidence.has_data or any(
+                found.cause in (SCORES, PROBABILITIES)
+                for found in explain_heads(step)
+            )
+        return False
 
     def _recorded(self, evidence):
         return evidence.recorded(self._weights)
@@ -278,7 +299,10 @@ class LayerTrial(StepTrial):
         self._drawn, self._num_steps = rewrite.weights, 1
         evidence = self._step.evidence
         self._before = evidence.traced()
-        if evidence.has_data:
+        if evidence.has_data and self._finding.kind == "wrong":
+            # A gradient is there: it is that of another loss.
+            self._norms = {}
+        elif evidence.has_data:
             self._norms = self._norms_of(evidence.recorded(self._weights))
         elif rewrite.weights:
             return None

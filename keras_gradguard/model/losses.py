@@ -103,6 +103,20 @@ def compiled_losses(model):
     return tuple(name for name, loss in pairs if loss is not None)
 
 
+def compiled_loss_objects(model):
+    """Returns the `Loss`es that Keras has made of `loss` in `compile`, a list.
+
+    Args:
+        model: A compiled Keras model.
+    """
+    compiled = getattr(model, "_compile_loss", None)
+    flat = getattr(compiled, "_flat_losses", None)
+    if flat is not None:
+        return [known.loss for known in flat]
+    found = getattr(compiled, "flat_losses", None) or ()
+    return [loss for loss in found if loss is not None]
+
+
 def is_in_compiled_loss(frames):
     """Returns whether Keras' own sum of losses made an op, not a loss.
 
