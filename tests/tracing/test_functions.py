@@ -1,5 +1,6 @@
 """`tf.function`s have traces of their own for a while, and theirs again."""
 
+import gc
 import sys
 import threading
 
@@ -219,3 +220,19 @@ def test_other_thread_in_a_trace():
 
     in_a_trace(run)
     assert 1 == function.experimental_get_tracing_count()
+
+
+def test_functions_that_the_collector_does_not_show():
+    """`gc.freeze` hides what is there."""
+    function, _ = counting()
+
+    def run():
+        with Functions().apart():
+            function(tf.ones(()))
+
+    gc.freeze()
+    try:
+        in_a_trace(run)
+    finally:
+        gc.unfreeze()
+    assert 0 == function.experimental_get_tracing_count()

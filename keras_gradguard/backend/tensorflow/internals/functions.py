@@ -230,8 +230,9 @@ class Functions:
             is_watching: Whether those that are called get to be known.
         """
         watching = contextlib.nullcontext(list)
-        if is_watching and tf.executing_eagerly():
-            # To look for all functions takes longer than an eager step.
+        if is_watching and (tf.executing_eagerly() or gc.get_freeze_count()):
+            # To look for all functions takes longer than an eager step, and
+            # the collector does not show those that were there at a `freeze`.
             watching = self._watching_calls()
         elif is_watching:
             watching = _hooks.watching(self._meet)
