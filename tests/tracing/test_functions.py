@@ -10,6 +10,12 @@ import tensorflow as tf
 from keras_gradguard.backend.tensorflow.internals.functions import Functions
 
 
+@pytest.fixture(autouse=True)
+def _nothing_is_frozen():
+    """As in a program that has not called `gc.freeze`."""
+    gc.unfreeze()
+
+
 def counting():
     """A function, and the list of its traces."""
     traces = []

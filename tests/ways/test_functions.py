@@ -32,6 +32,12 @@ from tests.ways.inside import (
 )
 
 
+@pytest.fixture(autouse=True)
+def _nothing_is_frozen():
+    """As in a program that has not called `gc.freeze`."""
+    gc.unfreeze()
+
+
 @pytest.mark.parametrize("eager", MODES, ids=NAMES)
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_one_step(optimizer, eager):
