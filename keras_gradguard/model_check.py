@@ -139,7 +139,8 @@ def diagnose(model, x, y=None, sample_weight=None):
         )
     elif error is None:
         step = step_of(model.trainable_variables)
-        _look_at_head(step, zero, log, len(rows))
+        # Of a frozen model nothing is measured.
+        _look_at_head(step, zero, log, 0 if rows is None else len(rows))
     return log.report
 
 
