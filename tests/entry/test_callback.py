@@ -318,7 +318,7 @@ def test_own_fault_behind_a_step(monkeypatch):
         "keras_gradguard.backend.tensorflow.hook.fit.Logs", broken
     )
     losses, weights = [], []
-    for callbacks in ([], [GradHealthCallback(every=1)]):
+    for callbacks in ([], [GradHealthCallback(every=1, log_norm=True)]):
         keras.utils.set_random_seed(0)
         model = classifier("mse")
         with warnings.catch_warnings(record=True) as caught:
