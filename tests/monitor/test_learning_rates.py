@@ -10,6 +10,7 @@ import pytest
 import tensorflow as tf
 
 from keras_gradguard import GradHealthCallback
+from tests.plain import alone
 
 MODES = [False, True]
 NAMES = ["compiled", "eager"]
@@ -108,7 +109,10 @@ def make():
 
 @pytest.fixture
 def loaded(tmp_path):
-    """Imports a source as a module, and forgets it."""
+    """Imports a source as a module, and forgets it.
+
+    What the code of another test may have set has no line.
+    """
     name = "rates_of_a_user"
 
     def load(source):
@@ -120,8 +124,9 @@ def loaded(tmp_path):
         spec.loader.exec_module(module)
         return module
 
-    yield load
-    sys.modules.pop(name, None)
+    with alone(sys.modules[__name__]):
+        yield load
+        sys.modules.pop(name, None)
 
 
 def network():

@@ -416,7 +416,10 @@ def test_patience_of_a_function():
         patience=5, num_zero=lambda path: (2, 2), has_looked_at=lambda p: False
     )
     row = VariableHealth("a", (2,), "float32", "zero")
-    for every, said in ((3, "step 13 with every=3"), (lambda s: True, "a row")):
+    for every, said in (
+        (3, "step 13 with every=3"),
+        (lambda s: True, "consecutive records"),
+    ):
         _, (item,) = RowVerdicts(None, few, every).decide([row], (), 4)
         assert item.text.endswith(said)
 
