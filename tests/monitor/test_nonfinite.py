@@ -475,7 +475,9 @@ def test_loss_alone_is_not_finite(action, eager):
     before = model.get_weights()
     callback, _ = fit(model, on_nonfinite=action)
     (found,) = callback.report.diagnoses
-    assert ("GG223", 0, ()) == (found.code, found.step, found.variables)
+    assert ("GG223", 0) == (found.code, found.step)
+    # All that the loss trains.
+    assert 4 == len(found.variables)
     assert marked(log_of_negative) == (found.file, found.line)
     assert 0 == int(model.optimizer.iterations)
     for one, other in zip(before, model.get_weights(), strict=True):
