@@ -147,13 +147,15 @@ class FaultBarrier:
 
     Args:
         note_fault: Called with the place and the words of the first fault.
+        effect: What follows from a fault, a verb and its object.
 
     Attributes:
         is_open: Whether there was no fault so far.
     """
 
-    def __init__(self, note_fault=None):
+    def __init__(self, note_fault=None, effect="has switched itself off"):
         self.is_open = True
+        self._effect = effect
         self._note_fault = note_fault
 
     def guarded(self):
@@ -186,7 +188,7 @@ class FaultBarrier:
             reason = _words(kind, fault, trace)
             if self._note_fault is not None:
                 self._note_fault(reason)
-            _warn(reason)
+            _warn(self._effect, reason)
         return True
 
 
@@ -246,10 +248,15 @@ def _words(kind, fault, trace):
     return f"{file}:{line}: {kind.__name__}: {text}".removesuffix(": ")
 
 
-def _warn(reason):
+def patch_barrier():
+    """Returns the barrier of the search for patches: a finding outlives it."""
+    return FaultBarrier(effect="shows no more checked patches")
+
+
+def _warn(effect, reason):
     text = (
-        "warning[GG900] guard-fault: keras_gradguard itself failed and has "
-        f"switched itself off; training continues. {reason}"
+        "warning[GG900] guard-fault: keras_gradguard itself failed and "
+        f"{effect}; training continues. {reason}"
     )
     try:
         warnings.warn(text, GuardFaultWarning, stacklevel=3)

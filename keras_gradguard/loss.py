@@ -10,6 +10,7 @@ from keras_gradguard.errors import (
     FaultBarrier,
     GradientBreakError,
     checked_action,
+    patch_barrier,
     warn_of,
 )
 from keras_gradguard.model.losses import inner_loss, resolved_loss, with_logits
@@ -179,7 +180,7 @@ class GradGuardLoss(keras.losses.Loss):
         findings = explain_loss_of_step(step, inner.name)
         lost = {path for f in findings for path in f.variables}
         severity = severity_of(len(lost), len(step.paths))
-        patches = Patches.of_step(step, random_state_kept)
+        patches = _patches_of(step)
         return diagnoses_of(
             findings, len(step.paths), severity, patches=patches
         )
@@ -194,7 +195,7 @@ class GradGuardLoss(keras.losses.Loss):
                     None, None, (), (), backend.step_evidence(None, None)
                 )
             findings = explain_error(step, error)
-            patches = Patches.of_step(step, random_state_kept)
+            patches = _patches_of(step)
             for diagnosis in diagnoses_of(
                 findings, len(step.paths), "error", patches=patches
             ):
@@ -237,6 +238,12 @@ class GradGuardLoss(keras.losses.Loss):
         if not isinstance(loss, str):
             loss = keras.saving.deserialize_keras_object(loss)
         return cls(**{**config, "loss": loss})
+
+
+def _patches_of(step):
+    patches = Patches.of_step(step, random_state_kept)
+    patches.barrier = patch_barrier()
+    return patches
 
 
 def _running_step():

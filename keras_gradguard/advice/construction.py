@@ -5,11 +5,9 @@ import dataclasses
 import inspect
 
 from keras_gradguard.advice.site import Site
+from keras_gradguard.graph.ops import RESHAPING
 from keras_gradguard.records.finding import Place
 from keras_gradguard.source.declared import Declarations
-
-# What they return is what they are given, in another shape.
-_VIEWS = ("Reshape", "ExpandDims", "Squeeze", "Transpose", "Identity", "Cast")
 
 
 class ModelCode:
@@ -83,7 +81,7 @@ class ModelCode:
         while waiting:
             tensor = waiting.pop()
             for op in tensor.consumers():
-                if op.type in _VIEWS:
+                if op.type in RESHAPING:
                     waiting += op.outputs
                 if op.type != "Mul":
                     continue

@@ -1,4 +1,4 @@
-"""Changes of what a loss is told of its input, and of how it is scaled."""
+"""Changes of a loss: whether it expects logits, and how it is scaled."""
 
 import ast
 

@@ -30,13 +30,16 @@ class Patches:
         step: The `Step` that was looked at last, `None` before.
         weights: `(variable, value)` pairs that it ran with, if they are not
             those of now.
-        isolated: Returns a context in which the step may run once more.
+        isolated: Returns a context in which the step may be replayed.
+        barrier: A context that keeps a fault in a rewrite or trial from the
+            finding, which is reported without a patch then.
     """
 
     def __init__(self, trial=None):
         self._trial = trial or self._step_trial
         self.step, self.weights = None, ()
         self.isolated = contextlib.nullcontext
+        self.barrier = contextlib.nullcontext()
         self._known = {}
 
     @classmethod
@@ -64,7 +67,8 @@ class Patches:
             return None
         key = (code, place.file, place.line)
         if key not in self._known:
-            with self.isolated():
+            self._known[key] = None
+            with self.barrier, self.isolated():
                 self._known[key] = _first_checked(
                     itertools.chain(
                         _of_lines(finding, code, trial),

@@ -190,7 +190,7 @@ class StepTrial:
         return f"{self._count()} got a finite gradient on this batch"
 
     def _still_misfits(self, evidence, trace):
-        """Whether the loss is told, or scaled, as wrong as before."""
+        """Whether the loss expects or scales as wrongly as before."""
         step = dataclasses.replace(self._step, evidence=evidence)
         if self._finding.cause == "loss_not_scaled":
             return trace.error is not None or unscaled_findings(step, trace)

@@ -1,12 +1,13 @@
 """Output layers, losses and labels that do not fit each other.
 
-What is said is certain: values that no probability has, sums that only a
-softmax gives, the op that made an output.
+Each finding is certain: it rests on values that a probability cannot have, on
+sums that only a softmax returns, or on the op that computes an output.
 """
 
 import keras
 import numpy as np
 
+from keras_gradguard.graph.ops import before_reshaping
 from keras_gradguard.model.losses import (
     BINARY,
     CATEGORICAL,
@@ -30,10 +31,6 @@ _SUM = 1e-4
 # A target that is a little noisy may lie outside of [0, 1].
 _FAR_OUTSIDE = 0.05
 _SHARE = 0.5
-# They give what they get, in another shape or dtype.
-_SHAPES = frozenset(
-    ("Reshape", "Squeeze", "ExpandDims", "Identity", "Cast", "Transpose")
-)
 _TO_UNIT = {"Sigmoid": BINARY, "Softmax": CATEGORICAL}
 
 
@@ -41,8 +38,8 @@ def explain_heads(step):
     """Says which losses of a step got what does not fit them.
 
     Args:
-        step: The `Step`, its `data` a batch. It is run once more, not op by
-            op, where the model and the labels give a reason to.
+        step: The `Step`, its `data` a batch. It is replayed, not op by op,
+            if the model and the labels give a reason to.
 
     Returns:
         A list of `Finding`s.
@@ -94,7 +91,7 @@ def _label_range(data):
 
 
 def _bounds(labels):
-    """The lowest and the highest label; zeros for what is no number."""
+    """The lowest and the highest label; zeros if they are not numeric."""
     if labels is None or not hasattr(labels, "shape"):
         return 0.0, 0.0
     try:
@@ -126,10 +123,7 @@ class _Maker:
         tensor = trace.losses[self._number].y_pred
         if tensor is None:
             return None, None
-        nearest = tensor.op.type
-        while tensor.op.type in _SHAPES and tensor.op.inputs:
-            tensor = tensor.op.inputs[0]
-        return nearest, tensor.op.type
+        return tensor.op.type, before_reshaping(tensor).op.type
 
 
 def _fault(head, maker):

@@ -41,12 +41,12 @@ class LearningRates:
         callbacks: Returns the callbacks of the `fit` that runs, a list.
 
     Attributes:
-        hit: Paths of variables whose rate was told of, a set.
+        hit: Paths of the variables whose rate has been reported, a set.
     """
 
     def __init__(self, model, callbacks):
         self._model, self._callbacks = model, callbacks
-        self._first, self._told = {}, {}
+        self._first, self._reported = {}, {}
         self._num_records, self.hit = 0, set()
 
     def invalid(self, captures, named):
@@ -89,7 +89,7 @@ class LearningRates:
             is_weight: Whether the weights were NaN or infinite before it.
 
         Returns:
-            A list of `Finding`s, also of what was told before.
+            A list of `Finding`s, those reported earlier included.
         """
         if is_weight:
             for capture in captures:
@@ -97,7 +97,7 @@ class LearningRates:
                     if not math.isfinite(rate):
                         paths = _trained_by(own, capture, named)
                         self._found(_INVALID, own, rate, paths)
-        return [f for f in self._told.values() if f.cause == _INVALID]
+        return [f for f in self._reported.values() if f.cause == _INVALID]
 
     def too_small(self, captures, named, still, largest):
         """Finds rates that change no weight.
@@ -126,7 +126,7 @@ class LearningRates:
 
     def _found(self, cause, optimizer, rate, paths):
         key = id(optimizer), cause == _INVALID
-        if key in self._told:
+        if key in self._reported:
             return []
         schedule = schedule_object(optimizer)
         evidence = {"learning_rate": rate}
@@ -137,7 +137,7 @@ class LearningRates:
         place = RateLines(self._callbacks()).place(
             optimizer, schedule, rate, has_changed
         )
-        self._told[key] = Finding(
+        self._reported[key] = Finding(
             kind="not_applied",
             cause=cause,
             place=place,
@@ -145,7 +145,7 @@ class LearningRates:
             evidence=evidence,
         )
         self.hit.update(paths)
-        return [self._told[key]]
+        return [self._reported[key]]
 
 
 def _trained_by(optimizer, capture, named):

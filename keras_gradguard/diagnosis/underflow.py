@@ -3,7 +3,7 @@
 import ast
 import collections
 
-from keras_gradguard.graph.ops import Context
+from keras_gradguard.graph.ops import Context, before_reshaping
 from keras_gradguard.model.layers import is_default_step, uses_float16
 from keras_gradguard.model.optimizers import loss_scale_of, optimizers_of
 from keras_gradguard.records.finding import Finding, Place
@@ -122,7 +122,6 @@ class Underflow:
 
 # Less than that is no loss scale: a weight of a term, or a unit.
 _SMALLEST_SCALE = 128.0
-_PASSING = frozenset(("Identity", "Cast", "Reshape"))
 
 
 def unscaled_findings(step, trace):
@@ -185,8 +184,7 @@ def _may_be_scaled(graph):
 
 
 def _is_variable(tensor):
-    while tensor.op.type in _PASSING and tensor.op.inputs:
-        tensor = tensor.op.inputs[0]
+    tensor = before_reshaping(tensor)
     is_given = tensor.op.number < 0 or tensor.op.type == "Placeholder"
     return is_given or tensor.op.type in ("ReadVariableOp", "Pow")
 

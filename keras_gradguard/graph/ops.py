@@ -446,11 +446,28 @@ def writes_state(op):
     return has_handle and op.type.startswith(_WRITERS)
 
 
-def is_constant(op):
-    """Returns whether an op gives the same for any data: a softmax of one.
+# They return the values of their input in another shape or dtype.
+RESHAPING = frozenset(
+    ("Cast", "ExpandDims", "Identity", "Reshape", "Squeeze", "Transpose")
+)
 
-    Its derivative is zero by its formula; a kernel may compute rounding, as
-    one that gives 0.99999994 for a softmax over one value.
+
+def before_reshaping(tensor):
+    """Returns the tensor that a chain of `RESHAPING` ops begins with.
+
+    Args:
+        tensor: A `Tensor`, the result of the chain.
+    """
+    while tensor.op.type in RESHAPING and tensor.op.inputs:
+        tensor = tensor.op.inputs[0]
+    return tensor
+
+
+def is_constant(op):
+    """Returns whether an op is a softmax over one value, which is always 1.
+
+    Its derivative is zero by its formula. A kernel may return rounding errors
+    instead: some return 0.99999994 for such a softmax.
 
     Args:
         op: An `Op`.

@@ -106,18 +106,6 @@ def loss_scale_of(optimizer):
     )
 
 
-def learning_rate_of(model):
-    """Returns the learning rate of now, a float; `None` without one.
-
-    Args:
-        model: A Keras model.
-    """
-    optimizer = getattr(model, "optimizer", None)
-    if optimizer is None:
-        return None
-    return float(keras.ops.convert_to_numpy(optimizer.learning_rate))
-
-
 def build_optimizer(optimizer, variables):
     """Builds an optimizer as its first `apply` would.
 

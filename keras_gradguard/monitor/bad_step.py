@@ -10,7 +10,7 @@ from keras_gradguard.diagnosis.nonfinite import nonfinite_findings
 from keras_gradguard.diagnosis.questions import explain_nonfinite, unexplained
 from keras_gradguard.diagnosis.spoiled_update import explain_spoiled_update
 from keras_gradguard.model.layers import runs_eagerly, state_of
-from keras_gradguard.model.optimizers import learning_rate_of
+from keras_gradguard.model.optimizers import learning_rates
 from keras_gradguard.records.finding import Place
 from keras_gradguard.records.kinds import severity_of
 from keras_gradguard.records.norms import UNMEASURED
@@ -102,10 +102,12 @@ class BadSteps:
 
     def _found(self, step, kept, hit):
         if kept.spoiled and not hit:
-            recorded = None
+            recorded = kept.trace
             if kept.batch is not None:
                 recorded = step.evidence.recorded(kept.weights)
-            rate = learning_rate_of(self._model)
+            optimizer = getattr(self._model, "optimizer", None)
+            rates = learning_rates(optimizer, kept.step) if optimizer else ()
+            rate = rates[0][1] if len(rates) == 1 else None
             asked = step, kept.spoiled, recorded, rate
             return [explain_spoiled_update(*asked)]
         if kept.batch is not None:

@@ -32,7 +32,8 @@ from keras_gradguard.records.kinds import MOST_BYTES, severity_of
 _NORMS, _MOST_UPDATES = "norms", 100
 # And the `Verdicts` on its addends, with the share of the loss that each is.
 _ADDENDS = "addends"
-# What float32 leaves of a sum that is zero, with room for a large factor.
+# The rounding error of a float32 sum that is zero is below it, with a margin
+# for a large factor.
 _ROUNDING = 1e-4
 
 
@@ -118,12 +119,12 @@ class FirstBatch:
             zero = self._open(measured, explained)
         everything = self._model.trainable_variables
         always = symptoms.always_zero(zero)
-        told = {finding.cause for finding in always}
+        known = {finding.cause for finding in always}
         for finding in always:
             severity = severity_of(len(finding.variables), len(everything))
             self._response.act(self._response.add_broken([finding], severity))
         zero = self._zero(measured, explained)
-        for finding in symptoms.misfits(zero, told):
+        for finding in symptoms.misfits(zero, known):
             severity = "warning"
             if finding.kind == "zero":
                 severity = severity_of(len(finding.variables), len(everything))
@@ -228,7 +229,7 @@ class FirstBatch:
 
 
 def _has_rounding(measured):
-    """Whether some gradients are as small as what is left of a sum."""
+    """Whether some gradients are at the level of rounding errors."""
     largest = np.concatenate(
         [np.zeros([0]), *(figures[:, 1] for _, figures, *_ in measured)]
     )

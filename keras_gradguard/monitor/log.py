@@ -8,6 +8,7 @@ import numpy as np
 from keras_gradguard.advice.patches import Patches
 from keras_gradguard.backend import step_evidence
 from keras_gradguard.diagnosis.wording import diagnoses_of
+from keras_gradguard.errors import patch_barrier
 from keras_gradguard.graph.trace import Step
 from keras_gradguard.measure.figures import figures_of, merged
 from keras_gradguard.measure.rows import (
@@ -88,6 +89,7 @@ class TrainingLog:
         self.progress = None
         self.num_records, self.norms = 0, None
         self.patches = Patches()
+        self.patches.barrier = patch_barrier()
         self._model = model
         self.events = EventOutput(writer)
         self._diagnoses = {}

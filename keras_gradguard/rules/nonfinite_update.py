@@ -1,7 +1,6 @@
 """GG233: an update that makes weights NaN or Inf of a finite gradient."""
 
 from keras_gradguard.rules._rule import Remedy, Rule
-from keras_gradguard.rules._when import no
 
 # The largest number whose square float32 can hold.
 _LARGEST_ROOT = 1.8e19
@@ -65,11 +64,6 @@ RULE = Rule(
                 ")"
             ),
             when=_is_large,
-        ),
-        Remedy(
-            text="lower the learning rate, and look at weight decay and "
-            "constraints",
-            when=no(_is_large),
         ),
     ),
     bad=_BAD,

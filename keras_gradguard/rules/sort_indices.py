@@ -1,7 +1,9 @@
 """GG111: the order of the scores instead of the scores."""
 
 from keras_gradguard.rules._rule import Remedy, Rule
-from keras_gradguard.rules._when import calls, no
+from keras_gradguard.rules._when import before, both, calls, no
+
+_picks = before("GatherV2", "GatherNd")
 
 RULE = Rule(
     code="GG111",
@@ -18,7 +20,7 @@ RULE = Rule(
             text="use the values that top_k returns",
             before="_, best = ops.top_k(y_pred, k=2)",
             after="best, _ = ops.top_k(y_pred, k=2)",
-            when=no(calls("argsort")),
+            when=both(no(calls("argsort")), no(_picks)),
         ),
         Remedy(
             text="use a soft rank: how many scores lie below this one",
@@ -33,7 +35,19 @@ RULE = Rule(
             text="use the sorted values",
             before="order = ops.argsort(y_pred)",
             after="order = ops.sort(y_pred)",
-            when=calls("argsort"),
+            when=both(calls("argsort"), no(_picks)),
+        ),
+        Remedy(
+            text="weight all elements by a softmax instead of picking some",
+            before=(
+                "best = ops.top_k(y_pred, k=1)[1]\n"
+                "picked = ops.take_along_axis(y_true, best, axis=-1)"
+            ),
+            after=(
+                "share = ops.softmax(y_pred, axis=-1)\n"
+                "picked = ops.sum(share * y_true, axis=-1, keepdims=True)"
+            ),
+            when=_picks,
         ),
     ),
     bad="""\

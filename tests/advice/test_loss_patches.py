@@ -1,4 +1,4 @@
-"""What a loss is told of its input, and how it is scaled, is corrected."""
+"""Patches of a loss: whether it expects logits, and how it is scaled."""
 
 import sys
 

@@ -298,6 +298,11 @@ PAGES = {
         "order = ops.argsort(y_pred)\n"
         'return ops.mean(ops.square(y_true - ops.cast(order, "float32")))'
     ),
+    ("GG111", 3): _loss(
+        "best = ops.top_k(y_pred, k=1)[1]\n"
+        "picked = ops.take_along_axis(y_true, best, axis=-1)\n"
+        "return -ops.mean(picked)"
+    ),
     ("GG112", 0): _loss(
         'label = ops.one_hot(ops.cast(y_pred[:, 0], "int32"), 3)\n'
         + _MEAN_OF.format("label")

@@ -622,3 +622,19 @@ def test_report_of_no_block():
     report = watch(make()).report
     assert not report.ok
     assert "nothing broken" not in str(report)
+
+
+@pytest.mark.parametrize("eager", MODES, ids=NAMES)
+def test_fault_in_a_rewrite(eager, monkeypatch):
+    """The finding is reported all the same, without a patch."""
+    callback = GradHealthCallback(every=1)
+    with monkeypatch.context() as context:
+        failing(context, "advice.patches.rewrites")
+        _, _, told = guarded(shuffled, callback, middle=Hard(), eager=eager)
+    (found,) = callback.report.diagnoses
+    assert "GG102" == found.code
+    assert found.help and all(item.patch is None for item in found.help)
+    (fault,) = told
+    assert "no more checked patches" in str(fault.message)
+    assert "injected" in str(fault.message)
+    assert callback.report.not_checked is None

@@ -58,10 +58,12 @@ def test_two_fits(optimizer, eager):
         first = fitting()(model, callbacks)
         second = fitting()(model, callbacks)
         for callback in callbacks:
+            assert 2 == len(second.history["grad_norm"])
             assert {"ok"} == {v.status for v in callback.report.variables}
         return first.history["error"], second.history["error"]
 
-    alike(compiled(eager, optimizer, True), train)
+    callback = GradHealthCallback(every=1, log_norm=True)
+    alike(compiled(eager, optimizer, True), train, callback)
 
 
 @pytest.mark.parametrize("eager", MODES, ids=NAMES)
@@ -69,9 +71,12 @@ def test_records_are_rare(eager):
     """Steps that nobody watches are measured by the functions known."""
 
     def train(model, callbacks):
-        return fitting(batch_size=2, epochs=3)(model, callbacks)
+        found = fitting(batch_size=2, epochs=3)(model, callbacks)
+        for norm in found.history.get("grad_norm", ()):
+            assert norm > 0
+        return found
 
-    callback = GradHealthCallback(every=10)
+    callback = GradHealthCallback(every=10, log_norm=True)
     _, callback = alike(compiled(eager, "adam"), train, callback)
     assert {"ok"} == {row.status for row in callback.report.variables}
 

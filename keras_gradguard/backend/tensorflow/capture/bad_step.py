@@ -4,9 +4,6 @@ import dataclasses
 
 import tensorflow as tf
 
-from keras_gradguard.backend.tensorflow.capture.finite_update import (
-    FiniteUpdates,
-)
 from keras_gradguard.backend.tensorflow.capture.snapshot import Snapshot
 from keras_gradguard.backend.tensorflow.internals.graphs import (
     graph_here,
@@ -31,8 +28,8 @@ class KeptStep:
         note: Why the line is not known where there is neither.
         is_suspected: Whether it is bad by an entry of its logs alone, which
             may be a metric that nothing is trained by.
-        spoiled: Variables that its update made NaN or Inf, though its
-            gradient was finite; the update was taken back.
+        spoiled: Variables that its update made NaN or Inf, although the
+            gradient was finite; the update was undone.
     """
 
     step: int
@@ -173,17 +170,16 @@ class BadStep:
         now = tf.cast(now, tf.int64)
         self.first_bad.mark(tf.constant(True), now, is_suspected)
 
-    def clear(self, captures, finite):
+    def clear(self, captures):
         """Lets the next bad step be seen as the first one.
 
         Args:
             captures: The `OptimizerCapture`s.
-            finite: The `FiniteUpdates`.
         """
         self.first_bad.clear()
         # In the meantime another one may have been kept.
         self.forget()
-        self.take(captures, finite)
+        self.take(captures)
         self.forget()
 
     def reset(self):
@@ -196,12 +192,11 @@ class BadStep:
         """Lets `take` read anew: another call of the train function begins."""
         self._taken = None
 
-    def take(self, captures, finite):
+    def take(self, captures):
         """Returns what was kept of the bad step of the last call.
 
         Args:
             captures: The `OptimizerCapture`s.
-            finite: The `FiniteUpdates`.
 
         Returns:
             `(weights, batch, measured, is_suspected, spoiled)`: see
@@ -210,9 +205,10 @@ class BadStep:
         """
         if self._taken is None:
             measured = [(c.variables, c.take_bad()) for c in captures]
+            spoiled = [v for c in captures for v in c.finite.take()]
             is_suspected = self.first_bad.is_suspected()
-            found = *self._snapshot.take(), measured, is_suspected
-            self._taken = *found, tuple(finite.take())
+            found = *self._snapshot.take(), measured
+            self._taken = *found, is_suspected, tuple(spoiled)
         return self._taken
 
 
@@ -220,16 +216,13 @@ class LeftOutUpdates:
     """Leaves out what a bad step would do to a model.
 
     An update that makes weights or the state of the optimizer NaN or Inf is
-    taken back.
+    undone, see `FiniteUpdate`.
 
     Args:
         model: The Keras model.
         what: `None` to leave out nothing, `"bad"` for the updates of a bad
             step, `"after"` for those of all steps that follow it as well.
         first_bad: The `FirstBadStep` of the first bad step.
-
-    Attributes:
-        finite: The `FiniteUpdates` of its updates.
     """
 
     def __init__(self, model, what, first_bad):
@@ -237,7 +230,6 @@ class LeftOutUpdates:
         self.what = what
         self._first_bad = first_bad
         self._before = []
-        self.finite = FiniteUpdates()
         if what is not None:
             with guard_variables():
                 self._is_on = tf.Variable(True, trainable=False)
@@ -283,15 +275,13 @@ class LeftOutUpdates:
             apply: Makes it.
 
         Returns:
-            Scalar float32 tensor, 1 if the update was taken back.
+            Scalar float32 tensor, 1 if the update was undone.
         """
         if not capture.optimizer.built:
             capture.optimizer.build(capture.variables)
 
         def make():
-            is_on = self._is_on.value()
-            known = capture.optimizer, capture.variables, is_on
-            return self.finite.make(*known, apply)
+            return capture.finite.make(self._is_on.value(), apply)
 
         return tf.cond(held, lambda: tf.constant(0.0), make)
 

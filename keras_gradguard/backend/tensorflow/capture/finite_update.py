@@ -1,4 +1,4 @@
-"""Takes back an update that leaves a NaN or an Inf, in the graph."""
+"""Undoes an update that leaves a NaN or an Inf, in the graph."""
 
 import tensorflow as tf
 
@@ -8,76 +8,72 @@ from keras_gradguard.backend.tensorflow.internals.graphs import (
 from keras_gradguard.backend.tensorflow.internals.variables import read
 
 
-class FiniteUpdates:
-    """Makes updates, and takes back those that make something not finite.
+class FiniteUpdate:
+    """Makes the updates of one optimizer, and undoes those that overflow.
 
     The gradient may be finite and the update not: a square in the optimizer,
     the norm that clips it, the learning rate, weight decay or a constraint.
+
+    Args:
+        optimizer: The Keras optimizer; it is built when it makes an update.
+        variables: The variables that it trains.
     """
 
-    def __init__(self):
-        # Of each optimizer and its variables: what is looked at, and which
-        # of it the last update that was taken back has spoiled.
-        self._spoiled = {}
+    def __init__(self, optimizer, variables):
+        self._optimizer, self._variables = optimizer, variables
+        # What is checked, and which of it the last update that was undone
+        # made NaN or Inf.
+        self._checked, self._flags = (), None
 
-    def make(self, optimizer, variables, is_on, apply):
+    def make(self, is_on, apply):
         """Makes an update.
 
         Args:
-            optimizer: The Keras optimizer that makes it; it is built.
-            variables: The variables that it trains.
-            is_on: Boolean scalar tensor; otherwise nothing is taken back.
+            is_on: Boolean scalar tensor; otherwise nothing is undone.
             apply: Makes it.
 
         Returns:
-            Scalar float32 tensor, 1 if it was taken back.
+            Scalar float32 tensor, 1 if it was undone.
         """
-        touched = {id(v): v for v in (*variables, *optimizer.variables)}
-        touched = list(touched.values())
+        every = (*self._variables, *self._optimizer.variables)
+        touched = list({id(v): v for v in every}.values())
         before = [read(variable) for variable in touched]
         apply()
-        floats = [
-            number
-            for number, value in enumerate(before)
-            if value.dtype.is_floating or value.dtype.is_complex
-        ]
-        # What was not finite before, others have spoiled.
+        numbers = [n for n, v in enumerate(before) if _has_nan(v.dtype)]
+        # The update did not spoil what was NaN or Inf before it.
         spoiled = tf.stack(
             [
                 _is_finite(before[n]) & ~_is_finite(read(touched[n]))
-                for n in floats
+                for n in numbers
             ]
         )
-        key = (id(optimizer), tuple(map(id, variables)))
-        if key not in self._spoiled:
+        if self._flags is None:
+            self._checked = [touched[n] for n in numbers]
             with guard_variables():
-                flags = tf.Variable([False] * len(floats), trainable=False)
-            self._spoiled[key] = [touched[n] for n in floats], flags
-        _, flags = self._spoiled[key]
+                empty = [False] * len(numbers)
+                self._flags = tf.Variable(empty, trainable=False)
 
-        def take_back():
+        def undo():
             for variable, value in zip(touched, before, strict=True):
                 variable.assign(value)
-            flags.assign(spoiled)
+            self._flags.assign(spoiled)
             return tf.constant(1.0)
 
         is_spoiled = tf.reduce_any(spoiled) & is_on
-        return tf.cond(is_spoiled, take_back, lambda: tf.constant(0.0))
+        return tf.cond(is_spoiled, undo, lambda: tf.constant(0.0))
 
     def take(self):
         """Returns the variables spoiled since the last call, a list."""
-        found = []
-        for variables, flags in self._spoiled.values():
-            is_spoiled = flags.numpy()
-            if is_spoiled.any():
-                pairs = zip(variables, is_spoiled, strict=True)
-                found += [variable for variable, known in pairs if known]
-                flags.assign([False] * len(variables))
-        return found
+        if self._flags is None:
+            return []
+        flags = self._flags.numpy()
+        self._flags.assign([False] * len(flags))
+        pairs = zip(self._checked, flags, strict=True)
+        return [variable for variable, is_spoiled in pairs if is_spoiled]
 
-    def reset(self):
-        """Makes all as it was before the first step."""
-        self.take()
+
+def _has_nan(dtype):
+    return dtype.is_floating or dtype.is_complex
 
 
 def _is_finite(value):

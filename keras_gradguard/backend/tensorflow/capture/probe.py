@@ -10,9 +10,6 @@ from keras_gradguard.backend.tensorflow.capture.bad_step import (
     FirstBadStep,
     LeftOutUpdates,
 )
-from keras_gradguard.backend.tensorflow.capture.finite_update import (
-    FiniteUpdates,
-)
 from keras_gradguard.backend.tensorflow.capture.snapshot import BatchKeeper
 from keras_gradguard.backend.tensorflow.capture.totals import (
     EpochTotals,
@@ -43,7 +40,6 @@ class LoopProbe:
 
     Attributes:
         first_bad: The `FirstBadStep` of the first bad update.
-        finite: The `FiniteUpdates` of its updates.
     """
 
     def __init__(self, every, withhold=None):
@@ -53,7 +49,6 @@ class LoopProbe:
         with guard_variables():
             self._is_on = tf.Variable(True, trainable=False)
         self.first_bad = FirstBadStep()
-        self.finite = FiniteUpdates()
 
     @property
     def withholds(self):
@@ -103,9 +98,7 @@ class LoopProbe:
         capture, held, (_, now) = known
 
         def make():
-            is_on = self._is_on.value()
-            asked = capture.optimizer, capture.variables, is_on
-            return self.finite.make(*asked, apply)
+            return capture.finite.make(self._is_on.value(), apply)
 
         is_bad = tf.cond(held, lambda: tf.constant(0.0), make)
         self.first_bad.mark(is_bad > 0, now)
@@ -166,8 +159,15 @@ NORM, SKIPPED = "grad_norm", "skipped_steps"
 
 
 def _is_float(value):
-    """Returns whether a value is one floating-point number, a tensor."""
-    return tf.is_tensor(value) and value.dtype.is_floating and value.shape == ()
+    """Returns whether a value is, or may be, one floating-point number."""
+    if not tf.is_tensor(value) or not value.dtype.is_floating:
+        return False
+    return value.shape.is_compatible_with([])
+
+
+def _is_finite(value):
+    is_finite = tf.math.is_finite(value)
+    return is_finite if value.shape.rank == 0 else tf.reduce_all(is_finite)
 
 
 class Probe:
@@ -338,7 +338,7 @@ class Probe:
             logs = self._left_out.restored(logs, is_bad > 0)
         late, is_suspected = [], False
         if _is_float(loss):
-            late.append(~tf.math.is_finite(loss) & (is_bad <= 0))
+            late.append(~_is_finite(loss) & (is_bad <= 0))
         if self._is_own:
             # Its update may sit in a branch that is not taken.
             late.append((is_bad > 0) & ~self.first_bad.is_set())
@@ -346,9 +346,11 @@ class Probe:
             others = [v for v in others if _is_float(v)] if is_known else []
             if others:
                 is_known_bad = functools.reduce(tf.logical_or, late)
-                total = tf.add_n([tf.cast(v, tf.float32) for v in others])
+                are_finite = functools.reduce(
+                    tf.logical_and, map(_is_finite, others)
+                )
                 is_suspected = (
-                    ~tf.math.is_finite(total)
+                    ~are_finite
                     & (is_bad <= 0)
                     & ~is_known_bad
                     & self._is_suspicious.value()
@@ -395,7 +397,6 @@ class Probe:
         """Makes all as it was before the first step; its graph stays."""
         self.expect(False)
         self._is_suspicious.assign(True)
-        self._left_out.finite.reset()
         self.captures.reset()
         self._batch_keeper.reset()
         self._step_totals.reset()
@@ -420,7 +421,7 @@ class Probe:
 
     def rearm(self):
         """Lets the next bad step be seen as the first one."""
-        self._bad_step.clear(self.captures, self._left_out.finite)
+        self._bad_step.clear(self.captures)
 
     def batch(self):
         """Returns the batch of the last step that was looked at, flat.
@@ -450,4 +451,4 @@ class Probe:
 
     def bad_step(self):
         """Returns `BadStep.take`."""
-        return self._bad_step.take(self.captures, self._left_out.finite)
+        return self._bad_step.take(self.captures)

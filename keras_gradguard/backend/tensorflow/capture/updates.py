@@ -5,6 +5,9 @@ import collections
 import numpy as np
 import tensorflow as tf
 
+from keras_gradguard.backend.tensorflow.capture.finite_update import (
+    FiniteUpdate,
+)
 from keras_gradguard.backend.tensorflow.capture.movement import (
     MOVEMENT_COLUMNS,
     Movement,
@@ -121,6 +124,10 @@ class OptimizerCapture:
         variables: The variables it trains, in the order of the gradients.
         is_xla: Whether XLA compiles its steps, `None` if nobody knows.
         has_histograms: Whether the elements of each gradient are counted.
+
+    Attributes:
+        finite: The `FiniteUpdate` that makes its updates where one that
+            overflows is undone.
     """
 
     def __init__(self, optimizer, variables, is_xla=None, has_histograms=False):
@@ -131,6 +138,7 @@ class OptimizerCapture:
         self.variables = tuple(variables)
         self.treatment = Scaling(optimizer)
         self._updates = Movement(self.variables, is_xla is not False)
+        self.finite = FiniteUpdate(optimizer, self.variables)
         self._distribution, self._number = None, 0.0
         if has_histograms:
             self._distribution = Histogram(len(self.variables))
@@ -156,6 +164,7 @@ class OptimizerCapture:
         self._number = 0.0
         self.treatment.reset()
         self._updates.reset()
+        self.finite.take()
         if self._distribution is not None:
             self._distribution.reset()
 

@@ -5,7 +5,6 @@ Only instances are touched, and only for one step at a time: the model's
 """
 
 import contextlib
-import dataclasses
 import math
 import weakref
 
@@ -401,9 +400,14 @@ class FitHook(TrainingHook):
             batch = None
             if tensors is not None:
                 batch = packed_batch(self.data, tensors)
-        kept = KeptStep(self._bad, measured, weights, batch, note=_NO_BATCH)
-        return dataclasses.replace(
-            kept, is_suspected=is_suspected, spoiled=spoiled
+        return KeptStep(
+            self._bad,
+            measured,
+            weights,
+            batch,
+            note=_NO_BATCH,
+            is_suspected=is_suspected,
+            spoiled=spoiled,
         )
 
     def stop(self):

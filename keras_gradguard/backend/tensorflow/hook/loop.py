@@ -242,7 +242,8 @@ class LoopHook(TrainingHook):
         """Returns what was kept of it, a `KeptStep`."""
         trace = self._recorder.recorded()
         measured = self.probe.take_bad()
-        spoiled = tuple(self.probe.finite.take())
+        captures = self.probe.captures
+        spoiled = tuple(v for c in captures for v in c.finite.take())
         return KeptStep(
             self.first_bad(),
             measured,
