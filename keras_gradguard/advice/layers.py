@@ -12,9 +12,10 @@ import keras
 import numpy as np
 
 from keras_gradguard.advice.construction import ModelCode, is_of_keras
-from keras_gradguard.advice.losses import take_logits, take_probabilities
 from keras_gradguard.advice.rewrites import LEAK
 from keras_gradguard.advice.site import Rewrite
+from keras_gradguard.advice.tracking import call_directly, track
+from keras_gradguard.model.losses import compiled_loss_objects
 from keras_gradguard.source.reachable import called
 
 _DRAWN = "training starts with different weights"
@@ -352,87 +353,68 @@ def _is_rounded_to_zero(node):
     return 0 < left < right
 
 
-def track(model):
-    """A weight of the layer in place of a `tf.Variable`."""
-    finding, layer = model.finding, model.layer
-    if layer is None or len(finding.variables) != 1:
-        return
-    if model.step.evidence.is_tracing:
-        return
-    prefix, _, name = finding.variables[0].rpartition("/")
-    known = vars(layer).get(name)
-    if prefix not in (layer.path, layer.name) or not hasattr(known, "assign"):
-        return
-    statement = model.declarations.assignment(known)
-    if statement is None:
-        return
-    file, assignment = statement
-    site = model.site(file, assignment.lineno)
-    call = site.same(assignment.value)
-    text = None if call is None else _weight(site, call, name)
-    if text is None:
-        return
-    attributes, tracked = [], []
-    for one in model.declarations.instances_of(type(layer)):
-        held = vars(one).get(name)
-        if not hasattr(held, "assign") or "float32" not in str(held.dtype):
-            return
-        variable = keras.Variable(_values(held), name=name)
-        attributes.append((one, name, variable))
-        own = f"{one.path or one.name}/{name}"
-        path = finding.variables[0] if one is layer else own
-        tracked.append((one, variable, path))
-    yield (
-        site,
-        Rewrite(
-            "make it a weight of the layer",
-            (site.replace(call, text),),
-            "Keras trains and saves it",
-            attributes=tuple(attributes),
-            tracked=tuple(tracked),
-        ),
+def take_logits(model):
+    """`from_logits=True` for a cross-entropy that gets scores.
+
+    Args:
+        model: The `ModelCode`.
+    """
+    yield from _from_logits(
+        model,
+        True,
+        "tell the loss that it gets scores",
+        "the loss is the cross-entropy of the scores",
     )
 
 
-def _weight(site, call, name):
-    """The text that makes a weight in place of a `tf.Variable`, or `None`."""
-    known = {k.arg: k.value for k in call.keywords}
-    if called(call) != "Variable" or not known.keys() <= {"name", "trainable"}:
-        return None
-    if not _is_after_super(site, call) or len(call.args) != 1:
-        return None
-    (value,) = call.args
-    if isinstance(value, ast.Lambda):
-        return None
-    kind, shape = called(value), None
-    if kind in ("ones", "zeros") and not value.keywords:
-        shape = value.args[0] if len(value.args) == 1 else None
-    if shape is not None:
-        given = known.get("name")
-        name = f'"{name}"' if given is None else site.source(given)
-        return (
-            f"self.add_weight(shape={site.source(shape)}, "
-            f'initializer="{kind}", name={name})'
-        )
-    if "keras" not in site.names_imported:
-        return None
-    rest = site.text_between(
-        call.args[0], (call.args + list(known.values()))[-1]
+def take_probabilities(model):
+    """`from_logits=False` for a cross-entropy that gets probabilities.
+
+    Args:
+        model: The `ModelCode`.
+    """
+    yield from _from_logits(
+        model,
+        False,
+        "tell the loss that it gets probabilities",
+        "the loss is the cross-entropy of the probabilities",
     )
-    return f"keras.Variable({rest})"
 
 
-def _is_after_super(site, call):
-    """Whether a line stands where a layer may make weights."""
-    name = getattr(site.function, "name", None)
-    begun = [
-        node
-        for node in site.around
-        if isinstance(node, ast.Call)
-        and called(node) == "__init__"
-        and node.lineno < call.lineno
+def _from_logits(model, value, text, effect):
+    place = model.finding.place
+    if place.line is None:
+        return
+    found = [
+        loss
+        for loss in compiled_loss_objects(model.step.model)
+        if type(loss).__module__.startswith("keras.")
+        and "from_logits" in vars(loss)
+        and model.declarations.loss(loss) == place
     ]
-    return name == "build" or (name == "__init__" and bool(begun))
+    site = model.site(place.file, place.line)
+    calls = [
+        node
+        for node in site.nodes
+        if isinstance(node, ast.Call)
+        and called(node) in {type(loss).__name__ for loss in found}
+    ]
+    if len(found) != 1 or len(calls) != 1:
+        return
+    (loss,), (call,) = found, calls
+    if call.args or any(keyword.arg is None for keyword in call.keywords):
+        # The text does not show which argument is which.
+        return
+    given = [k.value for k in call.keywords if k.arg == "from_logits"]
+    edit = site.insert(call, f"from_logits={value}")
+    if given:
+        edit = site.replace(given[0], str(value))
+    known = {**vars(loss)["_fn_kwargs"], "from_logits": value}
+    attributes = (
+        (loss, "from_logits", value),
+        (loss, "_fn_kwargs", known),
+    )
+    yield site, Rewrite(text, (edit,), effect, attributes)
 
 
 _PROPOSALS = {
@@ -444,6 +426,8 @@ _PROPOSALS = {
     "GG212": (smooth,),
     "GG213": (take_logits,),
     "GG214": (take_probabilities,),
+    "GG215": (sigmoid_of_one_unit,),
     "GG231": (initialise, keep_size),
     "GG308": (track,),
+    "GG309": (call_directly,),
 }

@@ -23,7 +23,6 @@ from keras_gradguard.advice.indices import (
     soften_draw,
     soften_order,
 )
-from keras_gradguard.advice.losses import scale_loss
 from keras_gradguard.advice.python_code import (
     call_model,
     keep_result,
@@ -37,6 +36,7 @@ from keras_gradguard.advice.python_code import (
 from keras_gradguard.advice.site import SAME, Edit, Rewrite, Site, edited, given
 from keras_gradguard.advice.tapes import (
     inside_tape,
+    scale_loss,
     use_stored_value,
     watch_source,
 )
@@ -284,6 +284,26 @@ def without_scale(site):
             )
 
 
+# A smaller factor is a weight among the terms of a loss.
+_LEAST_FACTOR = 1e3
+
+
+def without_factor(site):
+    """The value that a large number multiplies, without that number."""
+    for node in site.nodes:
+        if not isinstance(node, ast.BinOp) or not isinstance(node.op, ast.Mult):
+            continue
+        for factor, kept in ((node.left, node.right), (node.right, node.left)):
+            number = getattr(factor, "value", None)
+            is_number = isinstance(number, (int, float))
+            if is_number and abs(number) >= _LEAST_FACTOR:
+                yield Rewrite(
+                    "remove the large factor",
+                    (site.replace(node, site.operand(kept)),),
+                    "the loss is that much smaller",
+                )
+
+
 def with_gradient(site):
     """Another method of an image op, or its formula written out."""
     for call in site.calls("resize"):
@@ -387,6 +407,7 @@ _PROPOSALS = {
     "GG304": (keep_result,),
     "GG122": (pass_upstream,),
     "GG210": (pass_upstream,),
+    "GG233": (without_factor,),
     "GG241": (soften_comparisons,),
     "GG223": (finite,),
     "GG224": (finite,),

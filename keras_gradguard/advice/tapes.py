@@ -11,6 +11,7 @@ _DERIVATIVES = ("gradient", "jacobian", "batch_jacobian")
 _STORING = ("assign", "assign_add", "assign_sub")
 _SIGNS = {"assign_add": "+", "assign_sub": "-"}
 _READING = ("value", "read_value")
+_APPLYING = ("apply", "apply_gradients")
 
 
 def inside_tape(site):
@@ -280,3 +281,42 @@ def _new_name(site, variable):
     names = (last, f"new_{last}", f"value_of_{last}")
     free = (n for n in names if n not in known and not keyword.iskeyword(n))
     return next(free, f"{last}_to_store")
+
+
+def scale_loss(site):
+    """The loss times the loss scale, as the last line that a tape records.
+
+    Args:
+        site: The `Site` of the call of `gradient`.
+    """
+    optimizers = {
+        site.source(call.func.value)
+        for call in site.calls(*_APPLYING, nodes=site.around)
+        if isinstance(call.func, ast.Attribute)
+    }
+    for call in site.calls("gradient"):
+        tape = getattr(call.func, "value", None)
+        loss = call.args[0] if call.args else None
+        if not isinstance(loss, ast.Name) or not isinstance(tape, ast.Name):
+            continue
+        blocks = [
+            node
+            for node in site.around
+            if isinstance(node, ast.With)
+            and any(
+                getattr(item.optional_vars, "id", None) == tape.id
+                for item in node.items
+            )
+        ]
+        names = {n.id for n in site.around if isinstance(n, ast.Name)}
+        if len(blocks) != 1 or len(optimizers) != 1 or "scaled" in names:
+            continue
+        last = blocks[0].body[-1]
+        line = f"scaled = {optimizers.copy().pop()}.scale_loss({loss.id})"
+        end = site.replace(last, "").end
+        added = Edit(end, end, f"\n{' ' * last.col_offset}{line}")
+        yield Rewrite(
+            "scale the loss inside the tape",
+            (added, site.replace(loss, "scaled")),
+            "the gradients are scaled, as the optimizer expects",
+        )

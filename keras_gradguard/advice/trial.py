@@ -8,11 +8,7 @@ import numpy as np
 
 from keras_gradguard.diagnosis.addends import explain_addends
 from keras_gradguard.diagnosis.cuts import Location
-from keras_gradguard.diagnosis.heads import (
-    PROBABILITIES,
-    SCORES,
-    explain_heads,
-)
+from keras_gradguard.diagnosis.heads import OF_HEAD, explain_heads
 from keras_gradguard.diagnosis.jumps import jumps_of
 from keras_gradguard.diagnosis.questions import jumps_of_losses
 from keras_gradguard.diagnosis.shares import explain_addends_of_loss
@@ -194,11 +190,10 @@ class StepTrial:
         step = dataclasses.replace(self._step, evidence=evidence)
         if self._finding.cause == "loss_not_scaled":
             return trace.error is not None or unscaled_findings(step, trace)
-        if self._finding.cause in (SCORES, PROBABILITIES):
+        if self._finding.cause in OF_HEAD:
             # Labels that do not fit are another finding, before and after.
             return not evidence.has_data or any(
-                found.cause in (SCORES, PROBABILITIES)
-                for found in explain_heads(step)
+                found.cause in OF_HEAD for found in explain_heads(step)
             )
         return False
 

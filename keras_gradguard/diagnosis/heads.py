@@ -24,6 +24,8 @@ from keras_gradguard.source.declared import Declarations
 
 SCORES, PROBABILITIES = "scores", "probabilities"
 ONE_CLASS, LABELS = "one_class", "labels_out_of_range"
+# What a change of the output layer or the loss corrects.
+OF_HEAD = frozenset((SCORES, PROBABILITIES, ONE_CLASS))
 
 # float16 rounds a probability by less.
 _OUTSIDE = 1e-2
@@ -60,7 +62,7 @@ def explain_heads(step):
         if fault is None:
             continue
         cause, figures = fault
-        place = None
+        place = layer = None
         if cause == ONE_CLASS:
             layer = getattr(output_layer(model), "path", None)
             place = declarations.place(layer)
@@ -74,6 +76,7 @@ def explain_heads(step):
                 kind="wrong",
                 cause=cause,
                 place=place or Place(),
+                layer=layer,
                 loss=head.name,
                 variables=tuple(step.paths) if is_only else (),
                 evidence=figures,

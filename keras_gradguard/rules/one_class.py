@@ -31,15 +31,24 @@ RULE = Rule(
     matches=lambda finding: finding.cause == "one_class",
     message="a softmax over one class: the model can only predict 1",
     why=(
-        "The share of one class among one is always 1. A cross-entropy of "
-        "Keras' takes the logits from behind the activation, so the loss may "
-        "change while the prediction does not."
+        "With a single class, a softmax always returns 1. The cross-entropies "
+        "of Keras use the logits instead of the output of the softmax, so the "
+        "loss may change while the prediction does not."
     ),
     help=(
         Remedy(
             text="use a sigmoid for a single unit",
             before='1, activation="softmax"',
             after='1, activation="sigmoid"',
+            when=lambda finding: (
+                finding.evidence.get("activation") == "softmax"
+            ),
+        ),
+        Remedy(
+            text="use a binary cross-entropy for a single unit",
+            before='loss="categorical_crossentropy"',
+            after='loss="binary_crossentropy"',
+            when=lambda finding: "categorical" in (finding.loss or ""),
         ),
     ),
     bad=_BAD,

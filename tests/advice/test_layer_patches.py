@@ -573,3 +573,44 @@ def test_softmax_over_the_rows_of_a_batch_is_not_proposed(tmp_path):
     texts = [edited(site.text, r.edits) for r in rewrites(site, "GG205")]
     assert texts
     assert not any("axis=-2" in t or "axis=0" in t for t in texts)
+
+
+CAPTURED = """\
+import keras
+import tensorflow as tf
+
+
+def model():
+    body = keras.layers.Dense(6, activation="tanh", name="body")
+    features = keras.Input((4,))
+    hidden = keras.layers.Lambda({lambda_}, output_shape=(6,))(features)
+    network = keras.Model(features, keras.layers.Dense(1)(hidden))
+    network.compile("sgd", loss="mse")
+    return network
+"""
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@modes
+@pytest.mark.parametrize(
+    ("lambda_", "line"),
+    [
+        ("lambda t: body(t)", "hidden = body(features)"),
+        ("lambda t: 2.0 * body(t)", None),
+        ("lambda t: body(tf.abs(t))", None),
+    ],
+)
+def test_layer_in_a_lambda(lambda_, line, eager, tmp_path):
+    """It is called directly, unless the function does more."""
+    module = module_of(tmp_path, CAPTURED.replace("{lambda_}", lambda_))
+    report = reported(module, eager)
+    (told,) = [d for d in report.diagnoses if d.code == "GG309"]
+    patches = [item for item in told.help if item.patch is not None]
+    if line is None:
+        assert [] == patches
+        return
+    assert line == patches[0].after.strip()
+    _, new = fixed(module.__file__, file_patches(report)[module.__file__])
+    report = reported(module_of(tmp_path, new, "patched_page"), eager)
+    assert [] == [d for d in report.diagnoses if d.severity != "note"]
+    assert 4 == len(report.variables)

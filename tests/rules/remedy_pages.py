@@ -562,6 +562,11 @@ PAGES = {
         "return ops.mean(-ops.log(total))",
         "EPOCHS = 8\n",
     ),
+    ("GG215", 1): _network(
+        "x = keras.layers.Dense(1, 'sigmoid', name='head')(x)",
+        "def targets(y):\n    return y[:, :1]\n",
+        "'sgd', loss=\"categorical_crossentropy\"",
+    ),
     ("GG221", 0): _network(
         "x = keras.layers.Dense(3, name='head')(x)",
         "def targets(y):\n    y[2, 0] = np.nan\n    return y\n",

@@ -70,7 +70,7 @@ network.compile("sgd", loss="binary_crossentropy")
 """
 FIELDS = {
     "layer": [None, "hidden", "multi_head_attention/softmax"],
-    "loss": [None, "mse", "binary_crossentropy"],
+    "loss": [*(None, "mse", "binary_crossentropy", "categorical_crossentropy")],
     "variables": [
         ("hidden/kernel",),
         ("rnn/recurrent_kernel",),
@@ -121,6 +121,7 @@ FIELDS = {
         {"value": [1.0, 0.0]},
         {"value": [-1.0, 2.0]},
         {"activation": "tanh"},
+        {"activation": "softmax"},
         {"data": ["x"]},
         {"data": ["x", "y"]},
         {"data": ["sample_weight"]},
