@@ -98,6 +98,7 @@ TENSORFLOW = {
     "subtract": "subtract",
     "sum": "reduce_sum",
     "take": "gather",
+    "take_along_axis": "experimental.numpy.take_along_axis",
     "tanh": "tanh",
     "tensordot": "tensordot",
     "tile": "tile",
