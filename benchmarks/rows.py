@@ -43,8 +43,10 @@ def _step(case, options):
 ROWS = {case.name: functools.partial(_step, case) for case in CASES} | {
     "first-fit": first_fit.measure,
     "first-fit-own-step": first_fit.measure_own_step,
+    "first-fit-kinds": first_fit.measure_kinds,
     "cut": cut.measure,
     "memory": memory.measure,
+    "peak-memory": memory.measure_peak,
     "copies": copies.measure,
     "log-size": size.measure,
     "import": starts.measure_import,

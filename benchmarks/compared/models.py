@@ -128,12 +128,12 @@ def own_step():
     )
 
 
-def square(num_parameters):
+def square(num_parameters, optimizer="sgd"):
     """One kernel of a number of parameters; most of a step moves memory."""
     side = round(num_parameters**0.5)
     return _compiled(
         [keras.Input((side,)), keras.layers.Dense(side, use_bias=False)],
-        optimizer="sgd",
+        optimizer=optimizer,
     )
 
 

@@ -2,7 +2,8 @@
 
 `python -m benchmarks.measures.first_fit bare|guarded resnet50|own-step` prints
 its seconds: of the clock for ResNet-50, of the processor for a small model with
-a `train_step` of its own, which a busy machine hardly changes.
+a `train_step` of its own, which a busy machine hardly changes. The models of
+`compared.kinds` take turns in this process, in seconds of the processor.
 """
 
 import functools
@@ -15,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks.compared import models
+from benchmarks.compared.kinds import KINDS, trainable
 from benchmarks.figure import Figure, spread
 from benchmarks.timing.process import ProcessFailed, answer_of
 
@@ -72,6 +74,38 @@ def measure(options, kind="resnet50"):
 
 
 measure_own_step = functools.partial(measure, kind="own-step")
+
+
+def _kind_seconds(kind, callbacks):
+    model, x, y = trainable(kind)
+    begin = time.process_time()
+    model.fit(x, y, batch_size=8, verbose=0, callbacks=callbacks)
+    return time.process_time() - begin
+
+
+def measure_kinds(options):
+    """Measures models of many kinds, bare and guarded by turns.
+
+    Args:
+        options: The `Options`.
+    """
+    from keras_gradguard import GradHealthCallback
+
+    rounds = 1 if options.quick else options.rounds or 3
+    kinds = list(KINDS)[:2] if options.quick else list(KINDS)
+    figures = []
+    for kind in kinds:
+        pairs = []
+        # The first one loads what TensorFlow loads once.
+        for _ in range(1 + rounds):
+            bare = _kind_seconds(kind, [])
+            pairs.append((bare, _kind_seconds(kind, [GradHealthCallback()])))
+        bare, guarded = np.array(pairs[1:]).T
+        note = f"{np.median(guarded):.1f} s, bare {np.median(bare):.1f} s"
+        what = f"{kind}, CPU seconds"
+        figure = Figure("first-fit", what, **spread(guarded / bare), note=note)
+        figures.append(figure.held_to(LIMITS["own-step"]))
+    return figures
 
 
 if __name__ == "__main__":

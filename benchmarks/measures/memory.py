@@ -1,6 +1,8 @@
-"""Whether memory grows over a long training.
+"""Whether memory grows over a long training, and how much one takes.
 
-`python -m benchmarks.measures.memory bare|guarded STEPS` prints how much.
+`python -m benchmarks.measures.memory bare|guarded STEPS` prints the growth,
+`python -m benchmarks.measures.memory bare|guarded peak PARAMETERS` the peak in
+MiB.
 """
 
 import gc
@@ -107,5 +109,48 @@ def measure(options):
     ]
 
 
+MOST_OF_BARE = 1.02
+NUM_PARAMETERS = 100_000_000
+
+
+def peak(is_guarded, num_parameters=NUM_PARAMETERS):
+    """Returns the most memory that a training of a large model takes, MiB.
+
+    Args:
+        is_guarded: Whether with `GradHealthCallback`.
+        num_parameters: Those of the model; Adam trains it.
+    """
+    model = models.square(num_parameters, optimizer="adam")
+    x, y = models.batches(model, 8)
+    x, y = np.concatenate(x), np.concatenate(y)
+    with tempfile.TemporaryDirectory() as log_dir:
+        guard = [GradHealthCallback(log_dir)] if is_guarded else []
+        model.fit(x, y, batch_size=8, verbose=0, callbacks=guard)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def measure_peak(options):
+    """Measures bare and guarded in processes of their own.
+
+    Args:
+        options: The `Options`.
+    """
+    row, what = "memory", "peak, 100 M parameters and Adam"
+    number = NUM_PARAMETERS // 1000 if options.quick else NUM_PARAMETERS
+    try:
+        bare, guarded = (
+            answer_of(__name__, who, "peak", number)
+            for who in ("bare", "guarded")
+        )
+    except ProcessFailed as failure:
+        return [Figure(row, what, None, note=str(failure))]
+    note = f"{guarded:.0f} MiB, bare {bare:.0f} MiB"
+    return [Figure(row, what, guarded / bare, note=note).held_to(MOST_OF_BARE)]
+
+
 if __name__ == "__main__":
-    print(json.dumps(growth("guarded" == sys.argv[1], int(sys.argv[2]))))
+    is_guarded = "guarded" == sys.argv[1]
+    if sys.argv[2] == "peak":
+        print(json.dumps(peak(is_guarded, int(sys.argv[3]))))
+    else:
+        print(json.dumps(growth(is_guarded, int(sys.argv[2]))))

@@ -54,10 +54,20 @@ def has_extra_losses(model):
     return any(layer._losses for layer in layers_of(model))
 
 
-def unbuilt_parts(model):
-    """Returns what builds the losses and metrics of `compile` in a step."""
+def builders_of(model):
+    """Returns what builds the layers, losses and metrics in a first step.
+
+    Args:
+        model: A compiled Keras model.
+
+    Returns:
+        `(instance, name)` of each method that a step calls to build one.
+    """
     made = (getattr(model, f"_compile_{n}", None) for n in ("loss", "metrics"))
-    return [one for one in made if one is not None and not one.built]
+    return [
+        *((one, "_maybe_build") for one in layers_of(model) if not one.built),
+        *((one, "build") for one in made if one is not None and not one.built),
+    ]
 
 
 @functools.cache

@@ -127,6 +127,12 @@ def is_plain_optimizer(optimizer):
     return kind.__module__.startswith("keras.") and kind.scale_loss is plain
 
 
+def is_plain_loss_scale(optimizer):
+    """Returns whether an optimizer is one of Keras' with Keras' loss scale."""
+    is_scaled = type(optimizer) is keras.optimizers.LossScaleOptimizer
+    return is_scaled and is_plain_optimizer(optimizer.inner_optimizer)
+
+
 def unknown_to(optimizer, variables):
     """Returns the variables that a built optimizer does not know."""
     if not optimizer.built:

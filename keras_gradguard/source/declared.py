@@ -6,6 +6,7 @@ may have made it. Where two fit there is no answer.
 """
 
 import ast
+import collections
 import functools
 import inspect
 import random
@@ -186,6 +187,7 @@ class Declarations:
         self._model = model
         self._sources = Sources()
         self._owners = None
+        self._calls = {}
 
     def place(self, layer_path, op=None, variable=None):
         """Finds the line that declares a layer, or the op of a Keras function.
@@ -284,9 +286,8 @@ class Declarations:
         Returns:
             `(file, ast.Assign)`, or `None`.
         """
-        for owner in layers_of(self._model):
-            names = [k for k, v in vars(owner).items() if v is value]
-            file = class_file(type(owner)) if names else None
+        for owner, names in self._holders.get(id(value), {}).values():
+            file = class_file(type(owner))
             if file is None or not is_users(file):
                 continue
             for node in ast.walk(self._sources.tree(file)):
@@ -297,6 +298,16 @@ class Declarations:
                     if len(made) == 1:
                         return file, made[0]
         return None
+
+    @functools.cached_property
+    def _holders(self):
+        """The layers that hold a value, and the names, by its `id`."""
+        found = collections.defaultdict(dict)
+        for owner in layers_of(self._model):
+            for name, value in vars(owner).items():
+                known = found[id(value)].setdefault(id(owner), (owner, []))
+                known[1].append(name)
+        return found
 
     def layers_at(self, path):
         """Returns the layers of the model that a path or a name fits, a list.
@@ -322,15 +333,15 @@ class Declarations:
         """
         names, found = (type(layer).__name__,), self.assignment(layer)
         reached = self._sources.reached(running())
-        nodes = reached.nodes
-        if found is not None:
-            if found[0] not in reached.files:
-                return None
+        if found is None:
+            calls = self._callers_in(reached, names, layer)
+        elif found[0] not in reached.files:
+            return None
+        else:
             nodes = [(found[0], node) for node in ast.walk(found[1])]
+            calls = _callers(reached, nodes, names, layer)
         made = [
-            (file, node)
-            for file, node in _callers(reached, nodes, names, layer)
-            if isinstance(node, ast.Call)
+            (file, node) for file, node in calls if isinstance(node, ast.Call)
         ]
         return made[0] if len(made) == 1 else None
 
@@ -377,16 +388,25 @@ class Declarations:
         else:
             stack = running()
         reached = self._sources.reached(stack)
-        nodes = reached.nodes
         found = {
             (file, node.lineno)
-            for file, node in _callers(reached, nodes, names, layer)
+            for file, node in self._callers_in(reached, names, layer)
         }
         if len(found) != 1:
             return None
-        if layer is None and _is_handed_on(nodes, _named(reached, names)):
+        named = _named(reached, names)
+        if layer is None and _is_handed_on(reached.nodes, named):
             return None
         return self._place(*found.pop())
+
+    def _callers_in(self, reached, names, layer):
+        """`_callers` in all code that is reached, looked for once by name."""
+        key = reached, names, layer is None
+        if key not in self._calls:
+            self._calls[key] = _named_callers(
+                reached, reached.nodes, names, layer is None
+            )
+        return [c for c in self._calls[key] if _may_be_of(c[1], layer)]
 
     def _place(self, file, line):
         return place_in(self._sources, file, line)
@@ -454,21 +474,29 @@ def _named(reached, names):
 
 def _callers(reached, nodes, names, layer):
     """`(file, node)` of what may have called something, by its names."""
+    found = _named_callers(reached, nodes, names, layer is None)
+    return [known for known in found if _may_be_of(known[1], layer)]
+
+
+def _named_callers(reached, nodes, names, with_operators):
     named = _named(reached, names)
     return [
         (file, node)
         for file, node in nodes
-        if _may_call(node, named.get(file, names), names, layer)
+        if _may_call(node, named.get(file, names), names, with_operators)
         and not (isinstance(node, ast.Call) and reached.is_foreign(file, node))
     ]
 
 
-def _may_call(node, own, names, layer):
+def _may_call(node, own, names, with_operators):
     if isinstance(node, ast.Call) and called(node) in own:
-        return layer is None or (
-            may_make(node, layer) and may_name(node, layer)
-        )
-    return layer is None and may_call(node, names)
+        return True
+    return with_operators and may_call(node, names)
+
+
+def _may_be_of(node, layer):
+    """Whether what calls a class may have made a layer, if there is one."""
+    return layer is None or (may_make(node, layer) and may_name(node, layer))
 
 
 def _is_handed_on(nodes, named):

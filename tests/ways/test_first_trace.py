@@ -178,3 +178,173 @@ def test_a_model_that_is_built_by_its_first_step():
         return model
 
     alike(make, one_batch())
+
+
+class Blocks(keras.Model):
+    """Makes its layers' weights in its first call."""
+
+    def __init__(self, note):
+        super().__init__()
+        self.block = keras.Sequential(
+            [keras.layers.Dense(5, "relu"), keras.layers.Dense(3)]
+        )
+        self.note = note
+
+    def call(self, x):
+        return self.block(x)
+
+
+class OwnStep(Blocks):
+    """Likewise, with a step of its own."""
+
+    factor = 1.0
+
+    def train_step(self, data):
+        x, y = data
+        with tf.GradientTape() as tape:
+            y_pred = self(x, training=True)
+            loss = self.factor * tf.reduce_mean(tf.square(y - y_pred))
+        self.note(loss)
+        variables = self.trainable_variables
+        gradients = tape.gradient(loss, variables)
+        self.optimizer.apply(gradients, variables)
+        return {"loss": loss}
+
+
+class CountingStep(OwnStep):
+    """Counts its traces in Python, and uses the count."""
+
+    def train_step(self, data):
+        self.factor += 1.0
+        return super().train_step(data)
+
+
+class DrawingStep(OwnStep):
+    """Draws a number of each trace."""
+
+    def train_step(self, data):
+        self.factor = np.float32(np.random.normal())
+        return super().train_step(data)
+
+
+class CompiledStep(OwnStep):
+    """A `tf.function` inside of the one that Keras makes."""
+
+    train_step = tf.function(OwnStep.train_step)
+
+
+class MakingStep(OwnStep):
+    """Makes a variable in its first trace."""
+
+    own = None
+
+    def train_step(self, data):
+        if self.own is None:
+            self.own = tf.Variable(1.0, trainable=False)
+        self.own.assign_add(1.0)
+        x, y = data
+        return super().train_step((x, y * self.own))
+
+
+def own_maker(kind, traces, optimizer=keras.optimizers.Adam):
+    """Makes a model of one of these kinds anew."""
+
+    def make():
+        traces.clear()
+        model = kind(traces.append)
+        model.compile(optimizer(), counted(traces))
+        return model
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("kind", "most"),
+    [
+        (Blocks, 1),
+        (OwnStep, 1),
+        (CompiledStep, 1),
+        (CountingStep, 2),
+        (DrawingStep, 2),
+        (MakingStep, 2),
+    ],
+)
+def test_a_model_that_its_first_step_builds(kind, most):
+    """As many traces as are needed for the same bits."""
+    traces = []
+    alike(own_maker(kind, traces), one_batch(epochs=3))
+    # A step of one's own is traced once more for a look at its loss.
+    assert len(traces) - (kind is not Blocks) == most
+
+
+class DrawnWeights(keras.layers.Layer):
+    """Draws in Python what its weights begin with, as it is built."""
+
+    def build(self, shape):
+        first = np.random.normal(size=(shape[-1], 3)).astype("float32")
+        self.kernel = self.add_weight(shape=first.shape, name="kernel")
+        self.kernel.assign(first)
+        self.bias = self.add_weight(shape=(3,), initializer="random_normal")
+
+    def call(self, x):
+        return x @ self.kernel + self.bias
+
+
+@pytest.mark.parametrize("is_inside", [False, True])
+def test_weights_that_are_drawn_as_a_layer_is_built(is_inside):
+    """Building is no part of the step: what it draws is drawn once."""
+    traces = []
+
+    def make():
+        traces.clear()
+        layers = [keras.layers.Dense(4), DrawnWeights()]
+        if is_inside:
+            layers = [keras.Sequential(layers)]
+        model = keras.Sequential(layers)
+        model.compile("adam", counted(traces))
+        return model
+
+    alike(make, one_batch(epochs=3))
+
+
+def scaled(scale=2.0**20):
+    """An optimizer with a loss scale."""
+    return keras.optimizers.LossScaleOptimizer(
+        keras.optimizers.Adam(), initial_scale=scale
+    )
+
+
+@pytest.mark.parametrize("scale", [2.0**10, 2.0**127])
+def test_loss_scale(scale):
+    """The scale is a variable in the trace that counts, and may fall."""
+    traces = []
+    make = maker(traces, lambda: scaled(scale))
+    model, _ = alike(make, one_batch(y=9 * Y, epochs=3))
+    assert len(traces) == 1
+    found = float(model.optimizer.dynamic_scale.value)
+    assert (found == scale) == (scale < 2.0**20)
+
+
+def test_loss_scale_of_a_step_of_its_own():
+    """Nobody knows beforehand what it trains."""
+    alike(own_maker(OwnStep, [], scaled), one_batch(epochs=3))
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_mixed_precision(policy):
+    """Keras itself adds the loss scale."""
+    traces = []
+
+    def make():
+        traces.clear()
+        before = keras.mixed_precision.dtype_policy()
+        keras.mixed_precision.set_dtype_policy(policy)
+        try:
+            model = maker(traces)()
+            model.compile("adam", counted(traces))
+        finally:
+            keras.mixed_precision.set_dtype_policy(before)
+        return model
+
+    alike(make, one_batch(epochs=3))
+    assert len(traces) == 1

@@ -254,9 +254,20 @@ class GuardedStep:
     def is_measured(self, update):
         """Returns whether an update is measured; builds its optimizer."""
         variables = update.variables
-        if variables and self.is_probed():
+        if not variables or update.is_refused:
+            return False
+        if self.is_probed():
             self.first_trace.build(update.optimizer, variables)
-        return bool(variables) and self.is_probed()
+        return self.is_probed()
+
+    def before_scaling(self, optimizer):
+        """Builds an optimizer that is about to scale a loss in a trace.
+
+        Args:
+            optimizer: The optimizer.
+        """
+        if self.barrier.is_open:
+            self.first_trace.before_scaling(optimizer)
 
     def note_update(self, update):
         """Does nothing: `fit` says itself when a step is over."""

@@ -207,6 +207,7 @@ def scale_patch(step, optimizer):
     @functools.wraps(original)
     def scale_loss(loss):
         with step.barrier.guarded():
+            step.before_scaling(optimizer)
             if step.is_probed():
                 step.probe.mark_loss(loss)
         return original(loss)

@@ -74,18 +74,31 @@ def attributes_of(model):
     """Returns what tells whether a step has noted something since.
 
     Args:
-        model: A Keras model; its layers are looked at, and its losses.
+        model: A Keras model or layer; its layers are looked at, and the
+            losses of a model.
+
+    Returns:
+        A dict from the `id` of a layer or loss to its attributes.
     """
-    found = []
-    given = tf.nest.flatten(model.loss)
+    given = tf.nest.flatten(getattr(model, "loss", None))
     losses = [loss for loss in given if hasattr(loss, "__dict__")]
-    for values in [*map(_own_of, layers_of(model)), *map(vars, losses)]:
-        for name, value in values.items():
-            if isinstance(value, (list, tuple, dict)):
-                value = len(value)
-            is_known = isinstance(value, (bool, int, float, str))
-            found.append((name, value if is_known else id(value)))
-    return found
+    found = {id(layer): (layer, _added_to(layer)) for layer in layers_of(model)}
+    found |= {id(loss): (loss, vars(loss)) for loss in losses}
+    return {
+        key: (
+            getattr(one, "built", None),
+            {name: _sign(value) for name, value in values.items()},
+        )
+        for key, (one, values) in found.items()
+    }
+
+
+def _sign(value):
+    """What tells a value of an attribute from another one."""
+    if isinstance(value, (list, tuple, dict)):
+        value = len(value)
+    is_known = isinstance(value, (bool, int, float, str))
+    return value if is_known else id(value)
 
 
 def plain_variables(model):
@@ -109,8 +122,10 @@ def plain_variables(model):
 
 def _own_of(layer):
     """Attributes that Keras has not given a layer which is made by now."""
-    if not layer.built:
-        return {}
+    return _added_to(layer) if layer.built else {}
+
+
+def _added_to(layer):
     known = vars(layer).items()
     return {k: v for k, v in known if k not in names_of_keras()}
 
