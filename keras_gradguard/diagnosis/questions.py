@@ -205,7 +205,11 @@ def explain_nonfinite(step, hit, weights=(), is_xla=False):
         error = type(recorded.error).__name__
         return [unexplained(hit, _FAILED.format(error))]
     asked = (recorded, step.variables, step.paths, step.model)
-    found = nonfinite_findings(*asked)
+
+    def replay(types, value):
+        return step.evidence.recorded(weights, (types, value))
+
+    found = nonfinite_findings(*asked, replay=replay)
     if not found and is_xla:
         found = [
             dataclasses.replace(finding, notes=(*finding.notes, _XLA))

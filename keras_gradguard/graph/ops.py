@@ -200,6 +200,8 @@ class Graph:
               a native tensor, `None` if it has none. Of a gradient of a few
               rows it is those rows, unless it is to be `dense`.
             - `is_rows(gradient)`: whether it is one of a few rows.
+            - `with_finite(gradient)`: a gradient with small numbers in place
+              of what is not finite.
 
     Attributes:
         ops: The `Op`s.

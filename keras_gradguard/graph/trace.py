@@ -11,8 +11,10 @@ backend gives an object that keeps each answer:
   flow of the user's losses and layers made into ops.
 - `rerun(variables, may_fail=False)`: the `Trace` of the eager step run once
   more; `None` where it does not run eagerly or, unless it `may_fail`, fails.
-- `recorded(weights=())`: the `Trace` of the step run op by op, each tensor with
-  its values; from `(variable, value)` pairs or the weights of now.
+- `recorded(weights=(), instead=None)`: the `Trace` of the step run op by op,
+  each tensor with its values; from `(variable, value)` pairs or the weights of
+  now. With `instead`, a dict of numbers to types of ops and a number, that
+  number is put in place of what these ops give that is not finite.
 - `loss_calls()`: the `LossCall`s of the step, run once more but not op by op.
 - `heads()`: what the losses of that run got, a list of a `HeadCall` for each.
 - `adapted(graph)`: a graph of the backend's as a `Graph`.
@@ -38,8 +40,9 @@ backend gives an object that keeps each answer:
   function that is cut inside.
 
 The evidence of a loss alone has the `loss`, `traced()`, `rerun()`,
-`recorded()`, `loss_run()`, `renewed()` and `failure(...)`, without arguments of
-a step, and `state_kept()`, a context that undoes what the loss writes.
+`recorded(instead=None)`, `loss_run()`, `renewed()` and `failure(...)`, without
+arguments of a step, and `state_kept()`, a context that undoes what the loss
+writes.
 
 The run of a loss has `start`, `targets`, `base`, `gradients`, `is_double`,
 `has_prints` (arrays, a `Run` and bools), `graph`, `tensors`, `value`,

@@ -163,10 +163,10 @@ class StepEvidence(_Evidence):
             key, lambda: rerun_step(self.model, self.data, variables, may_fail)
         )
 
-    def recorded(self, weights=()):
+    def recorded(self, weights=(), instead=None):
         """Returns the step op by op, see `recorder.record_step`."""
-        if weights:
-            return record_step(self.model, self.data, weights)
+        if weights or instead is not None:
+            return record_step(self.model, self.data, weights, instead)
         return self._once(
             "recorded", lambda: record_step(self.model, self.data)
         )
@@ -283,8 +283,10 @@ class LossEvidence(_Evidence):
         """Runs the loss eagerly once more, see `step.rerun_loss`."""
         return self._once("rerun", lambda: rerun_loss(self.loss, *self._given))
 
-    def recorded(self):
+    def recorded(self, instead=None):
         """Returns the loss op by op, see `recorder.record_loss`."""
+        if instead is not None:
+            return record_loss(self.loss, *self._given, instead)
         return self._once(
             "recorded", lambda: record_loss(self.loss, *self._given)
         )
