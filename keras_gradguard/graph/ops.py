@@ -434,6 +434,25 @@ def is_condition(op):
     )
 
 
+def is_step_function(op):
+    """Returns whether an op makes numbers that are constant piece by piece.
+
+    Such as `sign`, `floor` and `round`: the backend gives them no gradient, or
+    zeros.
+
+    Args:
+        op: An `Op`.
+    """
+    if len(op.outputs) != 1 or op.outputs[0].kind != DATA or op.bodies:
+        return False
+    if op.type in SHAPE_ONLY or op.type == "StopGradient":
+        return False
+    if all(tensor.kind != DATA for tensor in op.inputs):
+        return False
+    passes, error = op.graph.oracle.passes(op, 0)
+    return error is None and not any(passes)
+
+
 # `Write` stands for summaries and files.
 _WRITERS = ("Assign", "ResourceScatter", "Write")
 

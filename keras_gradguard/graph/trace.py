@@ -85,12 +85,14 @@ class Run:
         values: The values per sample, flat, in float64.
         bools: Key of each condition on a user's line -> its values.
         stopped: Key of each `StopGradient` -> its output.
+        steps: Key of each step function on a user's line -> its output.
         path: Where the Python code went; empty unless asked for.
     """
 
     values: np.ndarray
     bools: dict
     stopped: dict
+    steps: dict = dataclasses.field(default_factory=dict)
     path: list = dataclasses.field(default_factory=list)
 
 

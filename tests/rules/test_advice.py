@@ -138,6 +138,7 @@ FIELDS = {
 }
 # Op types that a rule has a remedy for and does not list.
 OPS = {
+    "GG243": ("Sign", "Round", "Floor"),
     "GG102": ("Mean",),
     "GG107": ("RandomPoissonV2", "Roll"),
     "GG118": ("AssignVariableOp", "ResourceStridedSliceAssign"),

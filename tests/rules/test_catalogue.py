@@ -55,6 +55,7 @@ CAUSES = {
     "exploding": "GG232",
     "jump": "GG241",
     "straight_through": "GG242",
+    "step_function": "GG243",
     "wrong_gradient": "GG251",
     "identity": "GG252",
     "scores": "GG213",
