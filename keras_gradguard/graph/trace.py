@@ -28,6 +28,9 @@ backend gives an object that keeps each answer:
   line names at which it failed.
 - `lost_elements(variables, paths)`: a dict of path -> `(lost, kept)`, how many
   elements of the gradient float16 loses.
+- `loss_scaling()`: `(power, calls)`, the power of the loss scale in what the
+  optimizer gets, and a `(power, Place)` for each call of `scale_loss`, that of
+  a factor of its result; `None` where it cannot be measured.
 - `measured_reaches(variables, known=(), weights=(), number=None)`: a list of a
   `LossReach` with norms for each term of the loss.
 - `state_size()`: the bytes of all that a forward pass reads; `has_loops()`:

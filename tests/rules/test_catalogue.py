@@ -63,6 +63,8 @@ CAUSES = {
     "one_class": "GG215",
     "labels_out_of_range": "GG216",
     "loss_not_scaled": "GG263",
+    "scaled_twice": "GG264",
+    "unscaled_twice": "GG265",
     "learning_rate": "GG311",
     "tiny_learning_rate": "GG311",
     "invalid_learning_rate": "GG317",

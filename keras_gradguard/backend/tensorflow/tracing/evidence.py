@@ -36,6 +36,7 @@ from keras_gradguard.backend.tensorflow.tracing.recorder import (
 )
 from keras_gradguard.backend.tensorflow.tracing.reruns import (
     has_loops,
+    loss_scaling,
     lost_elements,
     measured_reaches,
     state_size,
@@ -224,6 +225,10 @@ class StepEvidence(_Evidence):
     def lost_elements(self, variables, paths):
         """Counts what float16 loses, see `reruns.lost_elements`."""
         return lost_elements(self.model, self.data, variables, paths)
+
+    def loss_scaling(self):
+        """Measures the use of the loss scale, see `reruns.loss_scaling`."""
+        return loss_scaling(self.model, self.data)
 
     def measured_reaches(self, variables, known=(), weights=(), number=None):
         """Measures each term of the loss, see `reruns.measured_reaches`."""

@@ -109,7 +109,7 @@ class Recording:
         ran = Ran(
             op_type, attributes or (), tuple(inputs), tuple(outputs), backward
         )
-        self.graph.add_op(ran, tape_is_active(), _stack())
+        self.graph.add_op(ran, tape_is_active(), frames_here())
 
     def now(self):
         """Returns `(None, number of the next op)`, see `Observer`."""
@@ -144,7 +144,7 @@ def record_step(model, batch, weights=(), instead=None):
 
     def catch(optimizer, variables, gradients):
         recording.applied.append((variables, gradients))
-        recording.callers.append(user_place(_stack()))
+        recording.callers.append(user_place(frames_here()))
 
     with state_restored(model), updates_caught(optimizers_of(model), catch):
         for variable, value in weights:
@@ -213,8 +213,11 @@ class _EagerObserver(Observer):
         )
 
 
-def _stack():
-    """The frames of the code that runs an op, the outermost first."""
+def frames_here():
+    """Returns the frames of the code that runs now, the outermost first.
+
+    Those of this package at the end, which look at it, are left out.
+    """
     stack = stack_here()
     frames = [(f.filename, f.lineno, f.name) for f in stack]
     while frames and frames[-1][0].startswith(PACKAGE + os.sep):
