@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from keras_gradguard.diagnosis.heads import uncounted_findings
 from keras_gradguard.diagnosis.not_applied import (
     LearningRates,
     dropped_findings,
@@ -71,6 +72,11 @@ class Symptoms:
         if batch is None or is_ruled_out:
             return []
         return explain_jumps(self._step(batch), graph and graph())
+
+    def uncounted(self):
+        """Returns the `Finding`s of a batch of which no label counts."""
+        batch = self._hook.batch()
+        return [] if batch is None else uncounted_findings(self._step(batch))
 
     def scalings(self):
         """Returns the `Finding`s of a loss scale that is used twice."""

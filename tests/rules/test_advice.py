@@ -117,6 +117,7 @@ FIELDS = {
     "evidence": [
         {},
         {"value": -1.0},
+        {"ignore_class": 0},
         {"value": 0.0},
         {"value": [1.0, 0.0]},
         {"value": [-1.0, 2.0]},

@@ -61,6 +61,7 @@ CAUSES = {
     "scores": "GG213",
     "probabilities": "GG214",
     "one_class": "GG215",
+    "uncounted": "GG217",
     "labels_out_of_range": "GG216",
     "loss_not_scaled": "GG263",
     "scaled_twice": "GG264",
