@@ -103,7 +103,13 @@ def _findings(evidence, y_pred):
             return [("error", flat)]
     predictions = tensors_of(y_pred)
     names = ["y_pred"] * len(predictions)
-    nonfinite = nonfinite_findings(recorded, predictions, names)
+
+    def replay(types, value):
+        with evidence.state_kept():
+            return evidence.recorded((types, value))
+
+    asked = recorded, predictions, names
+    nonfinite = nonfinite_findings(*asked, replay=replay)
     if nonfinite:
         return [("warning", cut), ("error", [_named(f) for f in nonfinite])]
     wrong, jumps = _measured(evidence)

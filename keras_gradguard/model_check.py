@@ -30,6 +30,7 @@ if backend.unsupported() is None:
         rows_with,
     )
     from keras_gradguard.diagnosis.failures import explain_error
+    from keras_gradguard.diagnosis.heads import uncounted_findings
     from keras_gradguard.diagnosis.hidden_losses import (
         HiddenLosses,
         explain_terms,
@@ -165,6 +166,10 @@ def _look_at_head(step, zero, log, num_variables):
     if is_clean:
         asked = list(step.paths) if _may_round(step) else zero
         zeros = explain_zeros(step, asked)
+    uncounted = uncounted_findings(step)
+    if uncounted:
+        log.add(uncounted, "note")
+        return
     misfits = misfit_findings(step, zero, {f.cause for f in zeros})
     explained = {p for f in misfits if f.kind == "zero" for p in f.variables}
     for finding in misfits:

@@ -409,6 +409,7 @@ _PROPOSALS = {
     "GG210": (pass_upstream,),
     "GG233": (without_factor,),
     "GG241": (soften_comparisons,),
+    "GG243": (soften_sign,),
     "GG223": (finite,),
     "GG224": (finite,),
     "GG225": (finite,),

@@ -14,6 +14,7 @@ from keras_gradguard.model.losses import (
     SPARSE,
     activation_of,
     crossentropy_of,
+    given_losses,
     is_regression,
     may_misfit,
     output_layer,
@@ -85,6 +86,52 @@ def explain_heads(step):
     return findings
 
 
+def uncounted_findings(step):
+    """Says of a batch in which no label counts, which trains nothing.
+
+    Another batch may be of another kind. Whether labels are all alike is not
+    said: a small batch of a rare class, or the targets of a discriminator, are.
+
+    Args:
+        step: The `Step`, its `data` a batch.
+
+    Returns:
+        A list of `Finding`s, at most one.
+    """
+    evidence = step.evidence
+    if step.data is None or not evidence.has_data or evidence.is_shared:
+        return []
+    _, y, weights = keras.utils.unpack_x_y_sample_weight(step.data)
+    losses = given_losses(step.model)
+    given = [w for w in keras.tree.flatten(weights) if w is not None]
+    known, place = {}, Place()
+    if given and len(given) in (1, len(losses)):
+        arrays = [_numbers(one) for one in given]
+        if all(a is not None and not np.any(a) for a in arrays):
+            known = {"sample_weight": 0.0}
+    if not known and len(losses) == 1:
+        ignored = getattr(losses[0], "ignore_class", None)
+        labels = None if ignored is None else _numbers(y)
+        if labels is not None and np.all(labels == ignored):
+            known = {"ignore_class": ignored}
+            place = Declarations(step.model).loss(losses[0]) or place
+    if not known:
+        return []
+    return [Finding("zero", place, cause="uncounted", evidence=known)]
+
+
+def _numbers(values):
+    """An array, `None` for what is empty or holds no numbers."""
+    if values is None or not hasattr(values, "shape"):
+        return None
+    try:
+        array = np.asarray(values)
+    except (TypeError, ValueError, NotImplementedError):
+        # Ragged and sparse labels.
+        return None
+    return array if array.dtype.kind in "biuf" and array.size else None
+
+
 def _label_range(data):
     """The lowest and the highest label of a batch; zeros without any."""
     _, y, _ = keras.utils.unpack_x_y_sample_weight(data)
@@ -95,14 +142,8 @@ def _label_range(data):
 
 def _bounds(labels):
     """The lowest and the highest label; zeros if they are not numeric."""
-    if labels is None or not hasattr(labels, "shape"):
-        return 0.0, 0.0
-    try:
-        values = np.asarray(labels)
-    except (TypeError, ValueError, NotImplementedError):
-        # Ragged and sparse labels.
-        return 0.0, 0.0
-    if values.dtype.kind not in "biuf" or not values.size:
+    values = _numbers(labels)
+    if values is None:
         return 0.0, 0.0
     return float(values.min()), float(values.max())
 

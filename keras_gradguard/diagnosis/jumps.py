@@ -1,5 +1,7 @@
 """Losses that jump where a condition on the prediction flips.
 
+A step function, such as `sign` or `round`, flips where its value changes.
+
 The height is measured: the loss is run a little to each side of the flip,
 at three distances. A jump stays as it is, everything else shrinks.
 """
@@ -11,7 +13,11 @@ import itertools
 import numpy as np
 
 from keras_gradguard.diagnosis.flips import FlipSearch
-from keras_gradguard.graph.ops import Context, is_condition
+from keras_gradguard.graph.ops import (
+    Context,
+    is_condition,
+    is_step_function,
+)
 from keras_gradguard.graph.trace import LossFailed
 from keras_gradguard.model.layers import is_loss_call
 from keras_gradguard.records.finding import Finding
@@ -83,10 +89,10 @@ def depends_on_condition(subject, jump, key):
     Args:
         subject: The `LossRun`.
         jump: The `Jump`.
-        key: Key of the condition in `Run.bools`.
+        key: Key of the condition in `Run.bools` or `Run.steps`.
     """
     prediction = jump.switch.side(jump.switch.widths[-1], jump.signs)
-    other = jump.runs[1].bools.get(key)
+    other = _asked(jump.runs[1], key)
     try:
         flipped = subject.run(prediction, forced={key: other}).values
     except LossFailed:
@@ -95,6 +101,11 @@ def depends_on_condition(subject, jump, key):
         return False
     change = np.abs(flipped - jump.runs[0].values)
     return bool((change > _LEAST_SHARE * jump.height).any())
+
+
+def _asked(run, key):
+    """What a condition or a step function came to, `None` if not asked."""
+    return run.bools.get(key, run.steps.get(key))
 
 
 def _patterns(switch):
@@ -135,6 +146,8 @@ _MOST_OPS = 100_000
 def holds_condition(graph):
     """Returns whether a loss in a traced step holds a user's condition.
 
+    Or a step function.
+
     Args:
         graph: A `Graph`; bodies of functions and branches are entered.
     """
@@ -146,10 +159,11 @@ def holds_condition(graph):
             or _inside_loss(context.call.frames) is not None
         )
         for op in context.graph.ops:
-            if is_condition(op):
-                inside = op.frames if is_in_loss else _inside_loss(op.frames)
-                if inside and user_place(inside).line is not None:
-                    return True
+            inside = op.frames if is_in_loss else _inside_loss(op.frames)
+            if not inside or user_place(inside).line is None:
+                continue
+            if is_condition(op) or is_step_function(op):
+                return True
     return False
 
 
@@ -191,6 +205,11 @@ def jumps_of(subject, name, with_python=True):
     conditions = _conditions(subject)
     if all(gradient is None for gradient in subject.gradients):
         return []
+    if not any(np.any(g) for g in subject.gradients if g is not None):
+        # That a step function leaves no gradient at all says more.
+        conditions = {
+            op: key for op, key in conditions.items() if is_condition(op)
+        }
     has_python = with_python and bool(
         subject.run(subject.start, with_path=True).path
     )
@@ -211,9 +230,12 @@ def jumps_of(subject, name, with_python=True):
             continue
         points.append(found.switch.point)
         place = op_place(op)
-        first = subject.base.bools[key]
-        known = {"true_share": float(np.mean(first))} if first.size > 1 else {}
+        first, known = subject.base.bools.get(key), {}
+        if first is not None and first.size > 1:
+            known = {"true_share": float(np.mean(first))}
         finding = _finding(place, op.type, name, found.height, known)
+        if first is None:
+            finding = dataclasses.replace(finding, cause="step_function")
         chain = (op.type, *(user.type for user in op.outputs[0].consumers()))
         findings.append(dataclasses.replace(finding, chain=chain))
     return findings + (_python_jumps(ways, name) if has_python else [])
@@ -255,7 +277,15 @@ def _is_stopped(subject, condition):
 def _jump_at(subject, ways, key):
     """Returns the `Jump` that one condition makes, or `None`."""
     num_measured = 0
-    switches = ways.switches(lambda run: run.bools.get(key))
+    start = subject.base.steps.get(key)
+
+    def read(run):
+        now = _asked(run, key)
+        if start is None or now is None or now.shape != start.shape:
+            return now
+        return now != start
+
+    switches = ways.switches(read)
     for switch in itertools.islice(switches, _MOST_SWITCHES):
         jump = measured_jump(ways, switch)
         if jump is None:

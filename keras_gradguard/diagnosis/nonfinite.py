@@ -5,6 +5,11 @@ import dataclasses
 
 import numpy as np
 
+from keras_gradguard.diagnosis.hidden_origins import (
+    hidden_derivatives,
+    hidden_notes,
+    hidden_ops,
+)
 from keras_gradguard.diagnosis.places import Places, inputs_of
 from keras_gradguard.graph.backward import Gradients
 from keras_gradguard.graph.ops import (
@@ -81,6 +86,11 @@ class Origin:
     phase: str = "forward"
     cause: str | None = None
     part: str | None = None
+
+    @property
+    def is_computed(self):
+        """Whether an op made it, of what is no data and no weight."""
+        return self.op is not None and self.cause not in ("data", "weight")
 
     @property
     def key(self):
@@ -184,7 +194,9 @@ _OWN_GRADIENT = "its custom gradient function returns NaN or Inf"
 _BACK = {"phase": "backward"}
 
 
-def nonfinite_findings(recorded, variables, paths, model=None, compiled=False):
+def nonfinite_findings(
+    recorded, variables, paths, model=None, compiled=False, replay=None
+):
     """Says where the numbers of a recorded step cease to be finite.
 
     A NaN is followed back to the op that made it, and from there an Inf to
@@ -198,10 +210,13 @@ def nonfinite_findings(recorded, variables, paths, model=None, compiled=False):
         paths: The path of each.
         model: The model that ran, or `None` for a loss alone.
         compiled: See `Gradients`.
+        replay: Runs the step with numbers in place of some that are not
+            finite, see `hidden_origins.hidden_ops`; `None` where it cannot
+            be run again.
 
     Returns:
         A list of `Finding`s, one for each line where it begins; empty if
-        everything is finite.
+        everything is finite. Notes of the first say which others it hides.
     """
     search = _Search(recorded, variables, model)
     origins, numbers = search.forward(), _not_finite(recorded, variables)
@@ -219,7 +234,13 @@ def nonfinite_findings(recorded, variables, paths, model=None, compiled=False):
         if finding.place.line is None:
             key += (finding.op, finding.layer)
         findings.setdefault(key, finding)
-    return list(findings.values())[:_MOST_ORIGINS]
+    found = list(findings.values())[:_MOST_ORIGINS]
+    if found:
+        notes = search.hidden(origins, found, numbers, compiled, replay)
+        found[0] = dataclasses.replace(
+            found[0], notes=(*found[0].notes, *notes)
+        )
+    return found
 
 
 def _not_finite(recorded, variables):
@@ -235,6 +256,7 @@ def _not_finite(recorded, variables):
 
 class _Search:
     def __init__(self, recorded, variables, model):
+        self._recorded, self._model = recorded, model
         self._graph = recorded.graph
         self._variables = list(variables)
         self._places = Places(recorded, model)
@@ -325,6 +347,25 @@ class _Search:
                     known["cause"] = origin.cause
                 found[key] = dataclasses.replace(root, **known)
         return found or {origin.key: origin}
+
+    def hidden(self, origins, findings, numbers, compiled, replay):
+        """Returns notes on the origins that some others hide."""
+        forward = []
+        is_forward = all(o.phase == "forward" for o in origins)
+        if replay is not None and is_forward:
+            forward = hidden_ops(
+                origins,
+                replay,
+                lambda trace: _Search(
+                    trace, self._variables, self._model
+                ).forward(),
+            )
+        hit = [self._variables[number] for number in numbers]
+        backward = hidden_derivatives(
+            self._recorded, origins, self._calls, hit, compiled
+        )
+        known = [(f.place.file, f.place.line, f.op) for f in findings]
+        return hidden_notes(self._places, known, forward, backward)
 
     def finding(self, origin, hit):
         """Returns an origin as a `Finding`."""

@@ -205,7 +205,11 @@ def explain_nonfinite(step, hit, weights=(), is_xla=False):
         error = type(recorded.error).__name__
         return [unexplained(hit, _FAILED.format(error))]
     asked = (recorded, step.variables, step.paths, step.model)
-    found = nonfinite_findings(*asked)
+
+    def replay(types, value):
+        return step.evidence.recorded(weights, (types, value))
+
+    found = nonfinite_findings(*asked, replay=replay)
     if not found and is_xla:
         found = [
             dataclasses.replace(finding, notes=(*finding.notes, _XLA))
@@ -346,5 +350,23 @@ def jumps_of_losses(step, is_eager=True):
         if code is None or not is_users(code.co_filename):
             continue
         subject = step.evidence.loss_run(call)
-        findings += jump_findings(subject, call.name, is_eager)
+        found = jump_findings(subject, call.name, is_eager)
+        trained = _trained_by(step, call.name) if found else ()
+        findings += [dataclasses.replace(f, variables=trained) for f in found]
     return findings
+
+
+def _trained_by(step, name):
+    """The paths of the variables that one loss leads a gradient to."""
+    trace = _shown(step)
+    if trace.error is not None:
+        return ()
+    values = [call.value for call in trace.losses if call.name == name]
+    values = [value for value in values if value is not None]
+    known = (trace, step.model, step.variables, step.paths)
+    location = Location(*known, losses=values)
+    return tuple(
+        path
+        for number, path in enumerate(step.paths if values else ())
+        if location.was_asked_for(number) and location.distance(number) == 0
+    )

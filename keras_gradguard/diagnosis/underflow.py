@@ -7,7 +7,7 @@ from keras_gradguard.graph.ops import Context, before_reshaping
 from keras_gradguard.model.layers import is_default_step, uses_float16
 from keras_gradguard.model.optimizers import loss_scale_of, optimizers_of
 from keras_gradguard.records.finding import Finding, Place
-from keras_gradguard.source.frames import is_users, place_at
+from keras_gradguard.source.frames import is_users, op_place, place_at
 from keras_gradguard.source.syntax import tree_of
 
 # The window, in steps, of `Thresholds.scale_drops`.
@@ -159,12 +159,84 @@ def unscaled_findings(step, trace):
     ]
 
 
+# Of a power that is a whole number, what rounding in float16 may add.
+_ROUNDING = 0.1
+
+
+def scaling_findings(step):
+    """Finds a loss that is scaled twice, or gradients unscaled twice.
+
+    It is measured: an optimizer divides by its loss scale what has to grow
+    with it in proportion.
+
+    Args:
+        step: The `Step` of a model that has trained, its `data` a batch.
+
+    Returns:
+        A list of `Finding`s.
+    """
+    optimizers = optimizers_of(step.model)
+    if step.data is None or is_default_step(step.model) or len(optimizers) != 1:
+        return []
+    known = loss_scale_of(optimizers[0])
+    if known is None or known[1] is None:
+        return []
+    measured = step.evidence.loss_scaling()
+    if measured is None:
+        return []
+    power, calls = measured
+    used = [place for own, place in calls if abs(own - 1) < _ROUNDING]
+    if abs(power - 2) < _ROUNDING:
+        place = used[-1] if len(used) > 1 else Place()
+        return [_scaling("scaled_twice", "wrong", place, step, known)]
+    if abs(power) < _ROUNDING and used:
+        divided = [place for own, place in calls if abs(own + 1) < _ROUNDING]
+        place = _unscaling(step, known[1])
+        if place.line is None and divided:
+            place = divided[-1]
+        return [_scaling("unscaled_twice", "underflow", place, step, known)]
+    return []
+
+
+def _scaling(cause, kind, place, step, known):
+    return Finding(
+        kind=kind,
+        cause=cause,
+        place=place,
+        variables=step.paths,
+        evidence={"loss_scale": known[0]},
+    )
+
+
+def _unscaling(step, variable):
+    """The line that divides gradients by the loss scale, if it is known."""
+    recorded = step.evidence.recorded()
+    graph, targets = recorded.graph, recorded.targets
+    last = max(
+        (t.op.number for call in targets for t in call.targets), default=None
+    )
+    if recorded.error is not None or last is None:
+        return Place()
+    given = graph.standing_for(variable)
+    scales = {*given, *graph.descendants(given)}
+    for op in graph.ops[last + 1 :]:
+        is_division = op.type in _DIVISIONS
+        if is_division and not scales.isdisjoint(op.inputs[1:]):
+            place = op_place(op)
+            if place.line is not None:
+                return place
+    return Place()
+
+
+_DIVISIONS = ("RealDiv", "DivNoNan", "Div")
+
+
 def _may_be_scaled(graph):
     """Whether an op multiplies by a large constant, or by a variable."""
     for context in Context(graph).everything():
         oracle = context.graph.oracle
         for op in context.graph.ops:
-            is_division = op.type in ("RealDiv", "DivNoNan", "Div")
+            is_division = op.type in _DIVISIONS
             if op.type != "Mul" and not is_division:
                 continue
             for tensor in op.inputs[1:] if is_division else op.inputs:

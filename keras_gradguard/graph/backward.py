@@ -37,13 +37,15 @@ class Gradients:
             first; its gradients are let go after that.
         compiled: Whether each op's gradient is computed as the compiler of
             the backend does it.
+        finite: Whether small numbers go on in place of what is not finite.
     """
 
-    def __init__(self, graph, call, see, compiled=False):
+    def __init__(self, graph, call, see, compiled=False, finite=False):
         self._graph = graph
         self._oracle = graph.oracle
         self._see = see
         self._compiled = compiled
+        self._is_finite = finite
         self._known = collections.defaultdict(list)
         self.faults = []
         seeds = call.seeds or [None] * len(call.targets)
@@ -93,5 +95,7 @@ class Gradients:
             return
         for tensor, gradient in zip(op.inputs, outgoing, strict=False):
             if gradient is not None and tensor.carries_gradient:
+                if self._is_finite:
+                    gradient = self._oracle.with_finite(gradient)
                 self._known[tensor].append(gradient)
         self._see(Pullback(op, tuple(incoming), tuple(outgoing)))

@@ -200,6 +200,8 @@ class Graph:
               a native tensor, `None` if it has none. Of a gradient of a few
               rows it is those rows, unless it is to be `dense`.
             - `is_rows(gradient)`: whether it is one of a few rows.
+            - `with_finite(gradient)`: a gradient with small numbers in place
+              of what is not finite.
 
     Attributes:
         ops: The `Op`s.
@@ -430,6 +432,25 @@ def is_condition(op):
         and len(op.inputs) > 0
         and all(tensor.dtype != "bool" for tensor in op.inputs)
     )
+
+
+def is_step_function(op):
+    """Returns whether an op makes numbers that are constant piece by piece.
+
+    Such as `sign`, `floor` and `round`: the backend gives them no gradient, or
+    zeros.
+
+    Args:
+        op: An `Op`.
+    """
+    if len(op.outputs) != 1 or op.outputs[0].kind != DATA or op.bodies:
+        return False
+    if op.type in SHAPE_ONLY or op.type == "StopGradient":
+        return False
+    if all(tensor.kind != DATA for tensor in op.inputs):
+        return False
+    passes, error = op.graph.oracle.passes(op, 0)
+    return error is None and not any(passes)
 
 
 # `Write` stands for summaries and files.

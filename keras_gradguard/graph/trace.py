@@ -11,8 +11,10 @@ backend gives an object that keeps each answer:
   flow of the user's losses and layers made into ops.
 - `rerun(variables, may_fail=False)`: the `Trace` of the eager step run once
   more; `None` where it does not run eagerly or, unless it `may_fail`, fails.
-- `recorded(weights=())`: the `Trace` of the step run op by op, each tensor with
-  its values; from `(variable, value)` pairs or the weights of now.
+- `recorded(weights=(), instead=None)`: the `Trace` of the step run op by op,
+  each tensor with its values; from `(variable, value)` pairs or the weights of
+  now. With `instead`, a dict of numbers to types of ops and a number, that
+  number is put in place of what these ops give that is not finite.
 - `loss_calls()`: the `LossCall`s of the step, run once more but not op by op.
 - `heads()`: what the losses of that run got, a list of a `HeadCall` for each.
 - `adapted(graph)`: a graph of the backend's as a `Graph`.
@@ -26,6 +28,9 @@ backend gives an object that keeps each answer:
   line names at which it failed.
 - `lost_elements(variables, paths)`: a dict of path -> `(lost, kept)`, how many
   elements of the gradient float16 loses.
+- `loss_scaling()`: `(power, calls)`, the power of the loss scale in what the
+  optimizer gets, and a `(power, Place)` for each call of `scale_loss`, that of
+  a factor of its result; `None` where it cannot be measured.
 - `measured_reaches(variables, known=(), weights=(), number=None)`: a list of a
   `LossReach` with norms for each term of the loss.
 - `state_size()`: the bytes of all that a forward pass reads; `has_loops()`:
@@ -38,8 +43,9 @@ backend gives an object that keeps each answer:
   function that is cut inside.
 
 The evidence of a loss alone has the `loss`, `traced()`, `rerun()`,
-`recorded()`, `loss_run()`, `renewed()` and `failure(...)`, without arguments of
-a step, and `state_kept()`, a context that undoes what the loss writes.
+`recorded(instead=None)`, `loss_run()`, `renewed()` and `failure(...)`, without
+arguments of a step, and `state_kept()`, a context that undoes what the loss
+writes.
 
 The run of a loss has `start`, `targets`, `base`, `gradients`, `is_double`,
 `has_prints` (arrays, a `Run` and bools), `graph`, `tensors`, `value`,
@@ -82,12 +88,14 @@ class Run:
         values: The values per sample, flat, in float64.
         bools: Key of each condition on a user's line -> its values.
         stopped: Key of each `StopGradient` -> its output.
+        steps: Key of each step function on a user's line -> its output.
         path: Where the Python code went; empty unless asked for.
     """
 
     values: np.ndarray
     bools: dict
     stopped: dict
+    steps: dict = dataclasses.field(default_factory=dict)
     path: list = dataclasses.field(default_factory=list)
 
 

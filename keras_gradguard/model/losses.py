@@ -220,7 +220,7 @@ def may_misfit(model, lowest, highest):
         lowest: The lowest of its labels, 0 where there is none.
         highest: The highest.
     """
-    losses = _given_losses(model)
+    losses = given_losses(model)
     known = [crossentropy_of(loss) for loss in losses]
     activation, units = _head(model)
     is_unit = activation in ("sigmoid", "softmax")
@@ -240,7 +240,7 @@ def may_misfit(model, lowest, highest):
     return is_low or (known[0].kind == BINARY and highest > 1.0)
 
 
-def _given_losses(model):
+def given_losses(model):
     """The `Loss`es that `compile` got; of an automatic one that it may be."""
     found = []
     for given in keras.tree.flatten(getattr(model, "loss", None)):

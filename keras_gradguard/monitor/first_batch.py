@@ -104,6 +104,9 @@ class FirstBatch:
         self._response.add(notes, "note")
         dead = self._expected.strip(addends.findings)
         self._response.act(self._response.add_broken(dead, "warning"))
+        self._response.add(symptoms.uncounted(), "note")
+        for finding in symptoms.scalings():
+            self._response.act(self._response.add_broken([finding], "error"))
         has_updates = bool(measured)
         frozen = explain_frozen(self._model, has_updates)
         self._response.add(frozen, "warning")

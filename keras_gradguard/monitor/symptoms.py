@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from keras_gradguard.diagnosis.heads import uncounted_findings
 from keras_gradguard.diagnosis.not_applied import (
     LearningRates,
     dropped_findings,
@@ -13,7 +14,7 @@ from keras_gradguard.diagnosis.questions import (
     explain_zeros,
     misfit_findings,
 )
-from keras_gradguard.diagnosis.underflow import Underflow
+from keras_gradguard.diagnosis.underflow import Underflow, scaling_findings
 from keras_gradguard.diagnosis.zeros import ALWAYS_ZERO
 from keras_gradguard.measure.figures import OverwrittenFigures
 from keras_gradguard.measure.trends import Trends
@@ -71,6 +72,16 @@ class Symptoms:
         if batch is None or is_ruled_out:
             return []
         return explain_jumps(self._step(batch), graph and graph())
+
+    def uncounted(self):
+        """Returns the `Finding`s of a batch of which no label counts."""
+        batch = self._hook.batch()
+        return [] if batch is None else uncounted_findings(self._step(batch))
+
+    def scalings(self):
+        """Returns the `Finding`s of a loss scale that is used twice."""
+        batch = self._hook.batch()
+        return [] if batch is None else scaling_findings(self._step(batch))
 
     def explain(self, figures):
         """Says what a record and those before it show.

@@ -310,3 +310,43 @@ def test_line_of_the_loss(make):
     (found,) = diagnose(make(), X, BITS).diagnoses
     assert marked(make) == (found.file, found.line)
     assert any("from_logits=True" in item.after for item in found.help)
+
+
+IGNORING = SCE(from_logits=True, ignore_class=-1)
+NOTHING = np.full(N, -1)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("eager", MODES, ids=NAMES)
+@pytest.mark.parametrize(
+    ("loss", "y", "weights"),
+    [("mse", CODES, np.zeros(N)), (IGNORING, NOTHING, None)],
+    ids=["weights", "ignored"],
+)
+def test_no_label_counts(loss, y, weights, eager):
+    """A note, as the next batch may be of another kind; the loss is 0."""
+    given = {} if weights is None else {"sample_weight": weights}
+    model = network(3)
+    for report in told(model, loss, y, eager, **given):
+        (found,) = report.diagnoses
+        assert ("GG217", "note") == (found.code, found.severity)
+    assert 0.0 == float(model.evaluate(X, y, verbose=0, **given))
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("loss", "y", "weights"),
+    [
+        ("mse", CODES, np.arange(N) == 3),
+        ("mse", np.ones_like(CODES), None),
+        (IGNORING, np.where(np.arange(N) % 4, -1, IDS), None),
+        (SCE(from_logits=True), np.zeros(N, "int32"), None),
+        (BCE(from_logits=True), np.ones((N, 3)), np.full(N, 0.5)),
+    ],
+    ids=["one_weight", "constant", "one_in_four", "one_class", "half"],
+)
+def test_some_label_counts(loss, y, weights):
+    """Labels that are all alike are no fault on one batch."""
+    given = {} if weights is None else {"sample_weight": weights}
+    for report in told(network(3), loss, y, False, **given):
+        assert () == report.diagnoses

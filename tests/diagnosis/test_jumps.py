@@ -5,13 +5,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from keras_gradguard import GradHealthCallback
 from keras_gradguard.backend import loss_evidence
 from keras_gradguard.backend.tensorflow.internals.eager import every_op_seen
 from keras_gradguard.backend.tensorflow.tracing.graphs import traced_graph
 from keras_gradguard.backend.tensorflow.tracing.step import trace_loss
 from keras_gradguard.diagnosis.jumps import holds_condition, jump_findings
 from keras_gradguard.model.losses import wrapped_loss
-from tests.fitting import X, Y, marked, skip_on_keras_3_5
+from tests.fitting import MODES, NAMES, X, Y, marked, skip_on_keras_3_5
 
 PREDICTION = tf.constant(X[:, :3])
 TARGETS = tf.constant(Y)
@@ -152,7 +153,36 @@ class Far(keras.losses.Loss):
         return tf.where(error >= 1.0, error + 5.0, error)  # cut
 
 
+def sign_as_factor(y_true, y_pred):
+    """The wrong direction costs three times as much, once: 2 at a mean of 0."""
+    drift = tf.reduce_mean(y_pred)
+    return (1.0 + drift**2) * (2.0 - tf.sign(drift + 0.0))  # cut
+
+
+def rounded_factor(y_true, y_pred):
+    """A price for each whole unit; half a unit off it is rounded up."""
+    size = tf.abs(y_pred)
+    return tf.reduce_max(size) * tf.round(tf.reduce_max(size))  # cut
+
+
+def floor_of_mean(y_true, y_pred):
+    """Three for each whole unit of the mean."""
+    mean = tf.reduce_mean(y_pred)
+    return tf.square(mean) + 3.0 * tf.floor(mean)  # cut
+
+
+def hand_made_huber(y_true, y_pred):
+    """The linear side is a quarter too high at an error of 1."""
+    error = tf.abs(y_true - y_pred)
+    near = error < 1.0  # cut
+    value = tf.where(near, 0.5 * error**2, error - 0.25)
+    return tf.reduce_mean(value, axis=-1)
+
+
 JUMPS = [
+    (sign_as_factor, "Sign", 2.0),
+    (floor_of_mean, "Floor", 3.0),
+    (hand_made_huber, "Less", 0.25),
     (where_on_error, "Greater", 1.0),
     (cond_on_mean, "Greater", 2.0),
     (python_if, "Greater", 9.0),
@@ -175,12 +205,22 @@ def test_jump_is_measured_at_its_line(loss, op, height):
     """Line, op and height, the latter worked out by hand."""
     (finding,) = found(loss)
     assert "discontinuous" == finding.kind
-    assert "jump" == finding.cause
+    is_step = op in ("Sign", "Floor")
+    assert ("step_function" if is_step else "jump") == finding.cause
     assert marked(loss) == (finding.place.file, finding.place.line)
     assert op == finding.op
     assert loss.__name__ == finding.loss
     assert finding.evidence["jump"] == pytest.approx(height, rel=1e-3)
     assert "proved" == finding.certainty
+
+
+def test_the_height_of_a_product():
+    """By hand: 0.5 at a half, or 1.5 at one and a half."""
+    (finding,) = found(rounded_factor)
+    assert marked(rounded_factor)[1] == finding.place.line
+    height = finding.evidence["jump"]
+    assert height == pytest.approx(round(2 * height) / 2, rel=1e-4)
+    assert round(2 * height) % 2 == 1
 
 
 def test_both_edges_of_a_band():
@@ -299,6 +339,74 @@ def own_gradient(y_true, y_pred):
     return tf.reduce_mean(tf.square(y_true - spike(y_pred)))
 
 
+def signed_log(y_true, y_pred):
+    """The sign of a number that is zero where it changes."""
+    size = tf.sign(y_pred) * tf.math.log1p(tf.abs(y_pred))
+    return tf.reduce_mean(tf.square(y_true - size), axis=-1)
+
+
+def asymmetric(y_true, y_pred):
+    """Two parabolas that meet."""
+    error = y_true - y_pred
+    return tf.reduce_mean(tf.square(error) * tf.square(tf.sign(error) + 0.5))
+
+
+def size_by_sign(y_true, y_pred):
+    """An absolute error, written out."""
+    error = y_true - y_pred
+    return tf.reduce_mean(error * tf.sign(error), axis=-1)
+
+
+def wrapped_angle(y_true, y_pred):
+    """The way round a circle is as long on either side."""
+    error = y_true - 9.0 * y_pred
+    error -= 6.0 * tf.round(error / 6.0)
+    return tf.reduce_mean(tf.square(error), axis=-1)
+
+
+def triangle_wave(y_true, y_pred):
+    """The distance to the nearest whole number."""
+    return tf.reduce_mean(tf.abs(4.0 * y_pred - tf.floor(4.0 * y_pred + 0.5)))
+
+
+def sign_of_targets(y_true, y_pred):
+    """A margin that the labels set."""
+    margin = 1.0 - tf.sign(y_true - 0.5) * y_pred
+    return tf.reduce_mean(tf.nn.relu(margin) * tf.round(2.0 + y_true))
+
+
+def stopped_step(y_true, y_pred):
+    """Weights that are meant to be constant."""
+    weight = tf.stop_gradient(2.0 - tf.sign(y_true * y_pred))
+    return tf.reduce_mean(weight * tf.square(y_true - y_pred))
+
+
+def rounded_straight_through(y_true, y_pred):
+    """Quantized on purpose."""
+    level = y_pred + tf.stop_gradient(tf.round(4.0 * y_pred) / 4.0 - y_pred)
+    return tf.reduce_mean(tf.square(y_true - level))
+
+
+def only_a_sign(y_true, y_pred):
+    """It has no gradient at all, which GG202 says."""
+    return tf.reduce_mean(tf.square(y_true - tf.sign(y_pred)))
+
+
+def gradient_of_size(y_true, y_pred):
+    """The derivative of `abs` is a sign, where the tape has put it."""
+    with tf.GradientTape() as tape:
+        tape.watch(y_pred)
+        value = tf.reduce_sum(tf.abs(y_pred) ** 3)
+    slope = tape.gradient(value, y_pred)
+    return tf.reduce_mean(tf.square(slope)) + tf.reduce_mean(y_pred * y_true)
+
+
+def noisy_sign(y_true, y_pred):
+    """Random numbers: no function of the prediction."""
+    noise = tf.sign(y_pred + tf.random.normal(tf.shape(y_pred)))
+    return tf.reduce_mean(tf.square(y_true - y_pred) * (2.0 - noise))
+
+
 def dropout(y_true, y_pred):
     kept = tf.random.uniform(tf.shape(y_pred)) > 0.5
     return tf.reduce_mean(tf.where(kept, y_pred, 0.0))
@@ -334,6 +442,17 @@ def fails(y_true, y_pred):
         stopped_weight,
         straight_through,
         own_gradient,
+        signed_log,
+        asymmetric,
+        size_by_sign,
+        wrapped_angle,
+        triangle_wave,
+        sign_of_targets,
+        stopped_step,
+        rounded_straight_through,
+        only_a_sign,
+        gradient_of_size,
+        noisy_sign,
         dropout,
         all_cut,
         only_asked,
@@ -373,6 +492,8 @@ def test_random_state_is_left_alone():
         (where_on_error, True),
         (cond_on_mean, True),
         (lambda y_true, y_pred: helper(y_pred), True),
+        (sign_as_factor, True),
+        (signed_log, True),
         (keras.losses.Huber(), False),
         (keras.losses.CategoricalCrossentropy(), False),
         (clipped, False),
@@ -396,3 +517,27 @@ def test_outputs_can_be_replaced_eagerly():
     with every_op_seen(see):
         value = tf.where(tf.constant([1.0, -1.0]) > 0.0, 1.0, 0.0)
     assert [1.0, 1.0] == value.numpy().tolist()
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("eager", MODES, ids=NAMES)
+@pytest.mark.parametrize("loss", [sign_as_factor, where_on_error])
+def test_a_card_names_what_the_loss_trains(loss, eager):
+    """Of two outputs, the one with the loss that jumps, and what is shared."""
+    inputs = keras.Input((4,))
+    shared = keras.layers.Dense(8, "tanh", name="shared")(inputs)
+    outputs = {
+        name: keras.layers.Dense(3, name=name)(shared)
+        for name in ("plain", "rough")
+    }
+    model = keras.Model(inputs, outputs)
+    losses = {"plain": "mse", "rough": loss}
+    model.compile("sgd", losses, run_eagerly=eager)
+    guard = GradHealthCallback(every=1)
+    targets = {"plain": Y, "rough": Y}
+    model.fit(X, targets, batch_size=16, verbose=0, callbacks=[guard])
+    (diagnosis,) = guard.report.diagnoses
+    assert marked(loss)[1] == diagnosis.line
+    expected = {v.path for v in model.trainable_variables}
+    expected -= {v.path for v in model.get_layer("plain").variables}
+    assert expected == set(diagnosis.variables)

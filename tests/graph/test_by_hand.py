@@ -395,6 +395,10 @@ class Recorded(Oracle):
         """A sum."""
         return sum(gradients)
 
+    def with_finite(self, gradient):
+        """Small numbers where it is not."""
+        return np.where(np.isfinite(gradient), gradient, 1e-3)
+
     def array(self, value, dense=False):
         """It is one."""
         return value

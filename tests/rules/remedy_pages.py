@@ -788,6 +788,21 @@ PAGES = {
         + _MEAN_OF.format("hard"),
         "CHECK = True\n\n",
     ),
+    ("GG243", 0): _loss(
+        "side = ops.sign(y_true * y_pred)\n"
+        "error = (2.0 - side) * ops.square(y_true - y_pred)\n"
+        "return ops.mean(error, axis=-1)"
+    ),
+    ("GG243", 1): _loss(
+        "size = ops.abs(y_true - y_pred)\n"
+        "level = ops.round(size)\n"
+        "return ops.mean((1.0 + level) * size, axis=-1)"
+    ),
+    ("GG243", 2): _loss(
+        "size = ops.abs(y_true - y_pred)\n"
+        "level = ops.floor(size)\n"
+        "return ops.mean((1.0 + level) * size, axis=-1)"
+    ),
     ("GG302", 0): (
         "import keras\n\n\n"
         "def model():\n"

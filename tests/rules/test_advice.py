@@ -117,6 +117,7 @@ FIELDS = {
     "evidence": [
         {},
         {"value": -1.0},
+        {"ignore_class": 0},
         {"value": 0.0},
         {"value": [1.0, 0.0]},
         {"value": [-1.0, 2.0]},
@@ -138,6 +139,7 @@ FIELDS = {
 }
 # Op types that a rule has a remedy for and does not list.
 OPS = {
+    "GG243": ("Sign", "Round", "Floor"),
     "GG102": ("Mean",),
     "GG107": ("RandomPoissonV2", "Roll"),
     "GG118": ("AssignVariableOp", "ResourceStridedSliceAssign"),

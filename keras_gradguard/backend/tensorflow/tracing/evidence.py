@@ -36,6 +36,7 @@ from keras_gradguard.backend.tensorflow.tracing.recorder import (
 )
 from keras_gradguard.backend.tensorflow.tracing.reruns import (
     has_loops,
+    loss_scaling,
     lost_elements,
     measured_reaches,
     state_size,
@@ -163,10 +164,10 @@ class StepEvidence(_Evidence):
             key, lambda: rerun_step(self.model, self.data, variables, may_fail)
         )
 
-    def recorded(self, weights=()):
+    def recorded(self, weights=(), instead=None):
         """Returns the step op by op, see `recorder.record_step`."""
-        if weights:
-            return record_step(self.model, self.data, weights)
+        if weights or instead is not None:
+            return record_step(self.model, self.data, weights, instead)
         return self._once(
             "recorded", lambda: record_step(self.model, self.data)
         )
@@ -224,6 +225,10 @@ class StepEvidence(_Evidence):
     def lost_elements(self, variables, paths):
         """Counts what float16 loses, see `reruns.lost_elements`."""
         return lost_elements(self.model, self.data, variables, paths)
+
+    def loss_scaling(self):
+        """Measures the use of the loss scale, see `reruns.loss_scaling`."""
+        return loss_scaling(self.model, self.data)
 
     def measured_reaches(self, variables, known=(), weights=(), number=None):
         """Measures each term of the loss, see `reruns.measured_reaches`."""
@@ -283,8 +288,10 @@ class LossEvidence(_Evidence):
         """Runs the loss eagerly once more, see `step.rerun_loss`."""
         return self._once("rerun", lambda: rerun_loss(self.loss, *self._given))
 
-    def recorded(self):
+    def recorded(self, instead=None):
         """Returns the loss op by op, see `recorder.record_loss`."""
+        if instead is not None:
+            return record_loss(self.loss, *self._given, instead)
         return self._once(
             "recorded", lambda: record_loss(self.loss, *self._given)
         )

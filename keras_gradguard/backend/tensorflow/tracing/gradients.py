@@ -261,6 +261,23 @@ def _zeros(ran, incoming, index):
             return ()
 
 
+# No derivative that is finite makes Inf of it, not even in float16.
+_SMALL = 1e-3
+
+
+def with_finite(tensor, value):
+    """Returns a tensor with a number in place of what is not finite.
+
+    Args:
+        tensor: An eager tensor; one without floats is returned as it is.
+        value: The number.
+    """
+    if not isinstance(tensor, tf.Tensor) or not tensor.dtype.is_floating:
+        return tensor
+    other = tf.cast(value, tensor.dtype)
+    return tf.where(tf.math.is_finite(tensor), tensor, other)
+
+
 class RecordedOracle:
     """Asks of ops that ran eagerly, see `graph.ops.Graph`."""
 
@@ -345,6 +362,15 @@ class RecordedOracle:
                 gradients[0].dense_shape,
             )
         return tf.add_n([tf.convert_to_tensor(g) for g in gradients])
+
+    def with_finite(self, gradient):
+        """Returns a gradient with small numbers where it is not finite."""
+        if self.is_rows(gradient):
+            values = self.with_finite(gradient.values)
+            return tf.IndexedSlices(
+                values, gradient.indices, gradient.dense_shape
+            )
+        return with_finite(gradient, _SMALL)
 
     def is_rows(self, gradient):
         """Returns whether a gradient is one of a few rows."""

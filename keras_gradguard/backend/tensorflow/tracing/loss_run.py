@@ -31,7 +31,12 @@ from keras_gradguard.backend.tensorflow.tracing.graphs import traced_graph
 from keras_gradguard.backend.tensorflow.tracing.recorder import Recording
 from keras_gradguard.backend.tensorflow.tracing.restore import examining
 from keras_gradguard.backend.tensorflow.tracing.step import trace_loss
-from keras_gradguard.graph.ops import Context, is_condition, writes_state
+from keras_gradguard.graph.ops import (
+    Context,
+    is_condition,
+    is_step_function,
+    writes_state,
+)
 from keras_gradguard.graph.trace import LossFailed, NotAFunction, Run
 from keras_gradguard.records.finding import Place
 from keras_gradguard.source.frames import (
@@ -48,11 +53,13 @@ class Conditions:
     Args:
         run: The `Run` to fill.
         forced: Key -> values to put in place of what comes out there.
+        step_types: Op types that are step functions of the prediction.
     """
 
-    def __init__(self, run, forced):
+    def __init__(self, run, forced, step_types=()):
         self._run = run
         self._forced = forced
+        self._step_types = step_types
         self._counts = {}
         self._is_busy = False
 
@@ -61,13 +68,17 @@ class Conditions:
         del attributes
         if self._is_busy or len(outputs) != 1:
             return
-        kept = self._run.bools if _makes_truth(inputs, outputs) else None
-        if op_type == "StopGradient":
+        kept = None
+        if _makes_truth(inputs, outputs):
+            kept = self._run.bools
+        elif op_type in self._step_types:
+            kept = self._run.steps
+        elif op_type == "StopGradient":
             kept = self._run.stopped
         if kept is None:
             return
         where = _user_line()
-        if where is None and kept is self._run.bools:
+        if where is None and kept is not self._run.stopped:
             return
         number = self._counts.get((where, op_type), 0)
         self._counts[where, op_type] = number + 1
@@ -90,15 +101,17 @@ def _makes_truth(inputs, outputs):
     )
 
 
-def _condition_keys(graph):
-    """Maps each condition and `StopGradient` to what it is known by.
+def _condition_keys(graph, step_types):
+    """Maps each condition, step and `StopGradient` to what it is known by.
 
     Args:
         graph: The `Graph` of a recorded run of the loss.
+        step_types: Op types that are step functions.
     """
     counts, keys = {}, {}
     for op in graph.ops:
-        if op.type != "StopGradient" and not is_condition(op):
+        is_kept = op.type == "StopGradient" or op.type in step_types
+        if not is_kept and not is_condition(op):
             continue
         place = op_place(op)
         where = None if place.line is None else (place.file, place.line)
@@ -349,8 +362,8 @@ class LossRun:
         is_double: Whether all of it is computed in float64.
         dependent: The `Tensor`s that the prediction made, itself included.
         handmade: The `CustomGradientCall`s of it.
-        conditions: Key in `Run.bools` or `Run.stopped` of each condition and
-            `StopGradient`, by its `Op`.
+        conditions: Key in `Run.bools`, `Run.steps` or `Run.stopped` of each
+            condition, step function and `StopGradient`, by its `Op`.
         has_prints: Whether each run prints something.
 
     Raises:
@@ -417,7 +430,13 @@ class LossRun:
         self._tape = tape
         self.tensors = [self.graph.known(t) for t in self._moving]
         self.value = self.graph.tensor(value)
-        self.conditions = _condition_keys(self.graph)
+        made = self.graph.descendants(self.tensors)
+        self._step_types = {
+            op.type
+            for op in dict.fromkeys(tensor.op for tensor in made)
+            if op_place(op).line is not None and is_step_function(op)
+        }
+        self.conditions = _condition_keys(self.graph, self._step_types)
         self.gradients = [_array(g) for g in gradients]
 
     def run(self, prediction, forced=None, with_path=False):
@@ -425,8 +444,8 @@ class LossRun:
 
         Args:
             prediction: Arrays in the order of `start`.
-            forced: Values of `Run.bools` and `Run.stopped` to put in place
-                of what comes out there.
+            forced: Values of `Run.bools`, `Run.steps` and `Run.stopped` to
+                put in place of what comes out there.
             with_path: Whether to follow the Python code.
 
         Returns:
@@ -438,7 +457,7 @@ class LossRun:
             self._y_pred,
         )
         found = Run(np.zeros(0), {}, {})
-        seen = Conditions(found, forced or {})
+        seen = Conditions(found, forced or {}, self._step_types)
         follow = contextlib.nullcontext()
         if with_path:
             follow = instructions_followed(found.path)

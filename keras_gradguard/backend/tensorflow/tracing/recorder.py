@@ -29,7 +29,10 @@ from keras_gradguard.backend.tensorflow.internals.python_hooks import (
 from keras_gradguard.backend.tensorflow.internals.randomness import (
     random_state_kept,
 )
-from keras_gradguard.backend.tensorflow.tracing.gradients import Ran
+from keras_gradguard.backend.tensorflow.tracing.gradients import (
+    Ran,
+    with_finite,
+)
 from keras_gradguard.backend.tensorflow.tracing.graphs import (
     RecordedGraph,
     trace_of_graph,
@@ -57,6 +60,9 @@ class Recording:
     Args:
         batch: The batch as the step got it.
         here: What stands for its graph in what an observer has seen.
+        instead: `(types, value)` to run it with a number in place of what
+            some ops give that is not finite: number -> type of these, and
+            that number.
 
     Attributes:
         graph: The `RecordedGraph` of its ops.
@@ -65,13 +71,15 @@ class Recording:
         callers: The `Place` that called each.
     """
 
-    def __init__(self, batch=None, here=None):
+    def __init__(self, batch=None, here=None, instead=None):
         self.graph = RecordedGraph()
         self.seen = Seen(None)
         self.applied = []
         self.callers = []
         self._batch = batch
         self._here = here
+        self._instead = instead
+        self._is_busy = False
 
     @property
     def num_ops(self):
@@ -89,10 +97,19 @@ class Recording:
 
     def add_op(self, op_type, inputs, attributes, outputs, backward=None):
         """Takes in one op that has just run."""
+        if self._is_busy:
+            return
+        if self._instead is not None and backward is None:
+            types, value = self._instead
+            if types.get(self.num_ops) == op_type:
+                self._is_busy = True
+                # TensorFlow goes on with what it finds in this list.
+                outputs[:] = [with_finite(t, value) for t in outputs]
+                self._is_busy = False
         ran = Ran(
             op_type, attributes or (), tuple(inputs), tuple(outputs), backward
         )
-        self.graph.add_op(ran, tape_is_active(), _stack())
+        self.graph.add_op(ran, tape_is_active(), frames_here())
 
     def now(self):
         """Returns `(None, number of the next op)`, see `Observer`."""
@@ -110,23 +127,24 @@ class Recording:
         return trace
 
 
-def record_step(model, batch, weights=()):
+def record_step(model, batch, weights=(), instead=None):
     """Runs a training step of a model outside the training.
 
     Args:
         model: A compiled Keras model; it is left as it was.
         batch: The batch as `train_step` gets it, tensors.
         weights: `(variable, value)` pairs to run it with.
+        instead: See `Recording`.
 
     Returns:
         A `Trace`; its `error` is the exception that ended the step, or
         `None`.
     """
-    recording = Recording(batch)
+    recording = Recording(batch, instead=instead)
 
     def catch(optimizer, variables, gradients):
         recording.applied.append((variables, gradients))
-        recording.callers.append(user_place(_stack()))
+        recording.callers.append(user_place(frames_here()))
 
     with state_restored(model), updates_caught(optimizers_of(model), catch):
         for variable, value in weights:
@@ -136,18 +154,19 @@ def record_step(model, batch, weights=()):
     return recording.trace()
 
 
-def record_loss(loss, y_true, y_pred):
+def record_loss(loss, y_true, y_pred, instead=None):
     """Runs one loss and its gradient.
 
     Args:
         loss: A `keras.losses.Loss`.
         y_true: Targets, tensors.
         y_pred: Predictions, tensors.
+        instead: See `Recording`.
 
     Returns:
         A `Trace`; its one tape call asks for the predictions.
     """
-    recording = Recording((y_true, y_pred))
+    recording = Recording((y_true, y_pred), instead=instead)
     sources = [t for t in tensors_of(y_pred) if t.dtype.is_floating]
 
     def run():
@@ -194,8 +213,11 @@ class _EagerObserver(Observer):
         )
 
 
-def _stack():
-    """The frames of the code that runs an op, the outermost first."""
+def frames_here():
+    """Returns the frames of the code that runs now, the outermost first.
+
+    Those of this package at the end, which look at it, are left out.
+    """
     stack = stack_here()
     frames = [(f.filename, f.lineno, f.name) for f in stack]
     while frames and frames[-1][0].startswith(PACKAGE + os.sep):

@@ -21,6 +21,7 @@ from keras_gradguard.backend.tensorflow.internals.patch import replaced
 from keras_gradguard.backend.tensorflow.internals.variables import num_elements
 from keras_gradguard.backend.tensorflow.tracing.loss_terms import loss_terms_of
 from keras_gradguard.backend.tensorflow.tracing.observer import Observer
+from keras_gradguard.backend.tensorflow.tracing.recorder import frames_here
 from keras_gradguard.backend.tensorflow.tracing.restore import (
     state_restored,
     updates_caught,
@@ -37,6 +38,7 @@ from keras_gradguard.model.layers import (
 from keras_gradguard.model.optimizers import named_optimizers
 from keras_gradguard.records.health import LossReach
 from keras_gradguard.records.norms import MISSING, UNMEASURED
+from keras_gradguard.source.frames import user_place
 
 # The range of float16 below its smallest normal number is 2**10.
 _FACTORS = (2.0**4, 2.0**8, 2.0**12)
@@ -67,6 +69,72 @@ def lost_elements(model, batch, variables, paths):
     }
 
 
+# Loss scales that neither lose small gradients nor overflow if used twice.
+_SCALES = (16.0, 64.0)
+_MOST_CALLS = 4
+
+
+def loss_scaling(model, batch):
+    """Measures how the gradients of an update grow with the loss scale.
+
+    Args:
+        model: A compiled Keras model, with a step of its own and an optimizer
+            with a loss scale that is built; it is left as it was.
+        batch: The batch as `train_step` gets it.
+
+    Returns:
+        `(power, calls)`: the power of the loss scale in what `apply` gets, 1
+        where it is as it should be, and a `(power, place)` for each call of
+        `scale_loss`: that of a factor of its result, and the `Place` that
+        calls. `None` where it cannot be measured.
+    """
+    optimizer = model.optimizer
+    variable = optimizer.dynamic_scale
+    scale, calls, seen = optimizer.scale_loss, [], []
+
+    def catch(_, variables, gradients):
+        seen.extend(gradients)
+
+    def size(value, number=None, factor=1.0):
+        """The norm of what `apply` gets; of one call the result grows."""
+        calls.clear()
+        seen.clear()
+
+        def scale_loss(loss):
+            calls.append(user_place(frames_here()))
+            grown = factor if len(calls) - 1 == number else 1.0
+            return scale(loss) * grown
+
+        with (
+            state_restored(model),
+            functions_run_eagerly(),
+            replaced(optimizer, "scale_loss", scale_loss),
+            updates_caught([optimizer], catch),
+        ):
+            variable.assign(value)
+            model.train_step(batch)
+        squares = [
+            2.0 * tf.nn.l2_loss(tf.cast(tf.convert_to_tensor(g), tf.float64))
+            for g in seen
+            if g is not None
+        ]
+        return float(tf.sqrt(tf.add_n(squares))) if squares else 0.0
+
+    low, high = _SCALES
+    known = size(low)
+    places = tuple(calls)
+    if not places or len(places) > _MOST_CALLS:
+        return None
+    grown = [size(high)]
+    grown += [size(low, n, high / low) for n in range(len(places))]
+    if not all(0.0 < one < np.inf for one in (known, *grown)):
+        return None
+    powers = np.log(np.divide(grown, known)) / np.log(high / low)
+    return float(powers[0]), list(
+        zip(map(float, powers[1:]), places, strict=True)
+    )
+
+
 def _count(flags):
     return int(tf.math.count_nonzero(flags))
 
@@ -79,7 +147,7 @@ def _gradients_at(model, batch, paths, factor):
 
     def scale_loss(loss):
         asked.append(loss)
-        return scale(loss) * tf.cast(factor, loss.dtype)
+        return scale(loss) * factor
 
     def catch(_, variables, gradients):
         seen.extend(zip(variables, gradients, strict=True))
