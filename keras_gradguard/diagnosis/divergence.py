@@ -19,7 +19,7 @@ from keras_gradguard.source.declared import Declarations
 # Weights of a healthy training grow too. Above the first a replay has to show
 # that it is they that overflow; the second is proof enough.
 _GROWN, _MUST_HAVE_DIVERGED = 10.0, 1e6
-_LARGE = 1e3
+_LARGE, _LARGE_GRADIENT = 1e3, 1e6
 # A gradient that grew by less is one that varies.
 _LEAST_GROWTH = 10.0
 # A norm up to this many times the smallest one has not begun to grow.
@@ -31,7 +31,10 @@ _LEAST_SHARE = 1e-3
 _BOTTOM = -1e4
 _MOST_ELEMENTS = 4096
 _MOST_UNITS = 512
-_SPOILED = ("spoiled_weight", "update")
+# An orthogonal matrix has 1, up to rounding.
+_LEAST_RADIUS = 1.05
+# Causes that name no op: the weights before the step, and what was not seen.
+_WITHOUT_OP = ("spoiled_weight", "update", "unexplained")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,7 +144,7 @@ def is_of_size(findings):
             exponential has a cause of its own, and so has float16.
     """
     return bool(findings) and all(
-        finding.cause in _SPOILED
+        finding.cause in _WITHOUT_OP
         or (
             finding.cause == "overflow"
             and finding.op in SUMS_OF_PRODUCTS
@@ -151,18 +154,25 @@ def is_of_size(findings):
     )
 
 
-def has_diverged(step, lead, values):
+def has_diverged(step, lead, history, values):
     """Returns whether it is grown weights that make a step overflow.
 
     Args:
         step: The `Step`, its `data` the batch or `None`.
         lead: The `Lead`.
+        history: See `Trends.history`.
         values: `(variable, value)` pairs of the weights before it; empty if
             they were not kept.
     """
     if lead.growth > _MUST_HAVE_DIVERGED and lead.now > _LARGE:
         return True
-    if lead.growth < _GROWN or not values or step.data is None:
+    if not values or step.data is None:
+        since = _since_lowest(_totals(history, None))
+        return (
+            _growth_of(since) > _MUST_HAVE_DIVERGED
+            and since[-1][1] > _LARGE_GRADIENT
+        )
+    if lead.growth < _GROWN:
         return False
     back = [(v, _shrunk(v, value, lead)) for v, value in values]
     recorded = step.evidence.recorded(back)
@@ -227,7 +237,6 @@ def divergence(step, lead, history, recorded, hit):
         evidence=evidence,
         notes=_told(lead, since),
     )
-    layer, variable = _leading_layer(lead, named)
     if recorded is not None and recorded.error is None:
         evidence |= _of_data(recorded)
         call = _call_about(recorded, lead)
@@ -239,9 +248,12 @@ def divergence(step, lead, history, recorded, hit):
                     finding, cause="unbounded_loss", place=place
                 )
     declarations = Declarations(step.model)
-    radius = _radius(declarations.owner(variable), variable)
-    if radius is not None:
+    variable, radius = _widest(declarations, lead.variables)
+    if radius is None:
+        variable = _leading(lead, named)
+    else:
         evidence["radius"] = radius
+    layer = named[id(variable)].rpartition("/")[0] or None
     return dataclasses.replace(
         finding,
         layer=layer,
@@ -309,14 +321,12 @@ def _told(lead, since):
         f"{lead.now:.2g}"
     )
     if lead.others:
-        notes.append(
-            f"the {lead.others} variables that others train grew less"
-        )
+        notes.append(f"the {lead.others} variables that others train grew less")
     return tuple(notes)
 
 
-def _leading_layer(lead, named):
-    """The layer whose weights have grown most, and a variable of it."""
+def _leading(lead, named):
+    """A variable of the layer whose weights have grown most."""
     layers, least = {}, _LEAST_SHARE * lead.first
     for variable in lead.variables:
         layer = named.get(id(variable), "").rpartition("/")[0]
@@ -327,9 +337,8 @@ def _leading_layer(lead, named):
         first, now = (_norm(column) for column in zip(*norms, strict=True))
         return now / max(first, least) if now else 0.0
 
-    layer = max(layers, key=lambda name: growth(layers[name]))
-    variable = max(layers[layer], key=lambda v: lead.norms[id(v)][1])
-    return layer or None, variable
+    members = max(layers.values(), key=growth)
+    return max(members, key=lambda v: lead.norms[id(v)][1])
 
 
 def _of_data(recorded):
@@ -400,15 +409,34 @@ def _place_of_loss(recorded, model, call):
     return places.loss_place(target.op)
 
 
-def _radius(layer, variable):
-    """The spectral radius with which a recurrent matrix began.
+def _widest(declarations, variables):
+    """The recurrent matrix that lengthens its state most from step to step.
 
-    An initialiser with a seed, as Keras gives it, makes the same one again.
+    Returns:
+        `(variable, spectral radius)` as the training began, `(None, None)`
+        where none is above 1.
+    """
+    found = []
+    for variable in variables:
+        layer = declarations.owner(variable)
+        if getattr(layer, "recurrent_kernel", None) is variable:
+            found.append((variable, _radius(layer, tuple(variable.shape))))
+    wide = [(v, r) for v, r in found if r is not None and r > _LEAST_RADIUS]
+    return max(wide, key=lambda pair: pair[1], default=(None, None))
+
+
+def _radius(layer, shape):
+    """The spectral radius that an initialiser gives a recurrent matrix.
+
+    With a seed, as Keras gives it, it makes the same one again.
     """
     make = getattr(layer, "recurrent_initializer", None)
-    shape = tuple(getattr(layer.recurrent_kernel, "shape", ())) if make else ()
     is_square = len(shape) == 2 and shape[0] == shape[1] <= _MOST_UNITS
-    if not is_square or not isinstance(getattr(make, "seed", 0), int):
+    if (
+        make is None
+        or not is_square
+        or not isinstance(getattr(make, "seed", 0), int)
+    ):
         return None
     matrix = keras.ops.convert_to_numpy(make(shape, dtype="float32"))
     return float(np.abs(np.linalg.eigvals(matrix)).max())

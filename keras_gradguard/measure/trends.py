@@ -378,9 +378,20 @@ class Trends:
             return []
         records = self._records()
         found = vanishing(records, self._limits) if may_vanish else []
-        if may_explode:
+        if may_explode and self._is_above_the_first():
             found += exploding(records, self._limits)
         return found
+
+    def _is_above_the_first(self):
+        """Gradients that were as large at first are a matter of units."""
+        factor = self._limits.exploding_growth
+        first = self._kept[0][1]
+        last = self._past[-1].norm[: len(first)]
+        is_known = (first != MISSING) & (last != MISSING)
+        return factor is None or bool(
+            np.linalg.norm(last[is_known])
+            > factor * np.linalg.norm(first[is_known])
+        )
 
     def _is_layer_low(self):
         others = self._layer_of[self._counts[_LOW] < self._window]

@@ -171,14 +171,16 @@ class Symptoms:
         if trace is not None and trace.error is None and not values:
             values = values_in(trace, step.variables)
         lead = self._weights.lead(captures, values)
-        if lead is None or not has_diverged(step, lead, values):
+        history = self._trends.history()
+        if lead is None or not has_diverged(step, lead, history, values):
             return findings
         if trace is None and step.data is not None:
             trace = step.evidence.recorded(kept.weights)
         hit = {path for finding in findings for path in finding.variables}
-        history = self._trends.history()
         found = divergence(step, lead, history, trace, hit)
-        ops = {finding.op for finding in findings if finding.cause == "overflow"}
+        ops = {
+            finding.op for finding in findings if finding.cause == "overflow"
+        }
         ends = tuple(f"in the end `{op}` overflows" for op in ops)
         return [dataclasses.replace(found, notes=(*found.notes, *ends))]
 
