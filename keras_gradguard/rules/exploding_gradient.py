@@ -70,8 +70,8 @@ RULE = Rule(
     matches=lambda finding: finding.cause == "exploding",
     message="the gradient is very large and still growing",
     why=(
-        "Where a step is too long the weights overshoot, and the next gradient "
-        "is larger still. Large inputs, sums and recurrent matrices lengthen it."
+        "Where a step is too long, the weights overshoot and the next gradient "
+        "is larger still. Large inputs, sums and recurrent matrices make it so."
     ),
     help=(
         Remedy(

@@ -39,10 +39,11 @@ RULE = Rule(
     name="unbounded-loss",
     kind="exploding",
     matches=lambda finding: finding.cause == "unbounded_loss",
-    message="the loss has no lower bound: it falls, and the gradient grows",
+    message="the loss falls without bound",
     why=(
-        "Larger weights make such a loss smaller without end: the score of a "
-        "critic that nothing bounds, or a distance with the wrong sign."
+        "Larger weights make such a loss ever smaller, and its gradient larger: "
+        "the score of a critic that nothing bounds, or a distance with the "
+        "wrong sign."
     ),
     help=(
         Remedy(

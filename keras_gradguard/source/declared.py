@@ -213,7 +213,7 @@ class Declarations:
         return self._only(op, names) if names else None
 
     def _made_by_user(self, layer):
-        """The layer that holds a part which Keras made for it, such as a cell."""
+        """The layer that holds a part, such as a cell, that Keras made."""
         while layer is not None:
             path = getattr(layer, "path", "").rpartition("/")[0]
             holder = self._layer_at(path) if path else None
