@@ -308,10 +308,26 @@ class Symptoms:
         self._asked |= set(zero)
         found = explain_zeros(self._step(batch), zero, noise or 0.0)
         self._told |= {path for f in found for path in f.variables}
-        return [
-            dataclasses.replace(f, from_start=self._from_start(f.variables))
-            for f in found
+        return list(map(self._with_history, found))
+
+    def _with_history(self, finding):
+        """Tells what is zero from the start from what became so, and when."""
+        is_from_start = self._from_start(finding.variables)
+        evidence, notes = finding.evidence, finding.notes
+        steps = [
+            self._trends.zero_since(path)
+            for path in finding.variables
+            if self._trends.num_zero(path)[0]
         ]
+        if not is_from_start and steps and None not in steps:
+            evidence = {**evidence, "since_step": max(steps)}
+            notes += (
+                f"the gradient is zero since step {max(steps)}, it was not in "
+                "the record before",
+            )
+        return dataclasses.replace(
+            finding, from_start=is_from_start, evidence=evidence, notes=notes
+        )
 
     def _from_start(self, paths):
         """Whether some gradients have been zero since the first record."""

@@ -41,9 +41,8 @@ RULE = Rule(
     matches=lambda finding: finding.cause == "unbounded_loss",
     message="the loss falls without bound",
     why=(
-        "Larger weights make such a loss ever smaller, and its gradient larger: "
-        "the score of a critic that nothing bounds, or a distance with the "
-        "wrong sign."
+        "Larger weights make such a loss ever smaller and its gradient larger: "
+        "a critic's score that nothing bounds, or an error with the wrong sign."
     ),
     help=(
         Remedy(
