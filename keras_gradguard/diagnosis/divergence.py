@@ -5,6 +5,7 @@ weights: with those of the first step the same batch gives finite numbers.
 """
 
 import dataclasses
+import math
 
 import keras
 import numpy as np
@@ -30,6 +31,8 @@ _LEAST_SHARE = 1e-3
 # summed over an image stays above it.
 _BOTTOM = -1e4
 _MOST_ELEMENTS = 4096
+# To copy so much takes less time than an op does.
+_MOST_COPIED = 2**18
 _MOST_UNITS = 512
 # An orthogonal matrix has 1, up to rounding.
 _LEAST_RADIUS = 1.05
@@ -125,10 +128,13 @@ class WeightNorms:
 
 def _sampled_norm(value):
     """The norm of the finite elements of a sample of a tensor."""
-    flat = keras.ops.reshape(keras.ops.convert_to_tensor(value), [-1])
-    stride = max(1, -(-flat.shape[0] // _MOST_ELEMENTS))
-    sample = np.abs(keras.ops.convert_to_numpy(flat[::stride]))
-    sample = sample.astype(np.float64)
+    size = math.prod(value.shape)
+    stride = max(1, -(-size // _MOST_ELEMENTS))
+    if size > _MOST_COPIED:
+        value = keras.ops.reshape(value, [-1])[::stride]
+        stride = 1
+    flat = keras.ops.convert_to_numpy(value).reshape(-1)[::stride]
+    sample = np.abs(flat).astype(np.float64)
     return _norm(sample[np.isfinite(sample)])
 
 
