@@ -341,11 +341,13 @@ class Symptoms:
             layer = sign.paths[0].rpartition("/")[0]
             if not new or (sign.kind, layer) in self._told:
                 continue
+            # On the way from the loss the last of these layers comes first.
+            begin = sign.paths[-1 if sign.kind == "vanishing" else 0]
             finding = Finding(
                 kind=sign.kind,
                 cause=sign.kind,
-                layer=layer or None,
-                place=declared(sign.paths[0]),
+                layer=begin.rpartition("/")[0] or None,
+                place=declared(begin),
                 variables=sign.paths,
                 evidence=sign.evidence,
             )

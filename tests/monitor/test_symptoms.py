@@ -229,6 +229,33 @@ def test_zeros_are_traced_to_where_they_begin(weight, inputs, code):
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
+def test_fading_is_named_where_it_begins():
+    """A saturated layer, and not those before it that get what it leaves."""
+    keras.utils.set_random_seed(0)
+    high = keras.initializers.Constant(14.0)
+    model = keras.Sequential(
+        [
+            keras.Input((4,)),
+            keras.layers.Dense(8, activation="relu", name="first"),
+            keras.layers.Dense(8, activation="relu", name="second"),
+            keras.layers.Dense(  # cut
+                8, "sigmoid", bias_initializer=high, name="squashed"
+            ),
+            keras.layers.Dense(3, name="last"),
+        ]
+    )
+    model.compile("sgd", "mse")
+    callback = GradHealthCallback(every=1)
+    model.fit(X, Y, verbose=0, epochs=6, batch_size=16, callbacks=[callback])
+    (found,) = callback.report.diagnoses
+    assert "vanishing" == found.kind
+    assert found.layer.endswith("squashed")
+    line = marked(test_fading_is_named_where_it_begins)
+    assert line == (found.file, found.line)
+    assert 6 == len(found.variables)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("rate, since", [(100.0, 6), (0.01, None)])
 def test_relu_that_dies_has_a_step(rate, since):
     """One long step in epoch 5; a twin is dead from the start."""
