@@ -36,8 +36,10 @@ _MOST_COPIED = 2**18
 _MOST_UNITS = 512
 # An orthogonal matrix has 1, up to rounding.
 _LEAST_RADIUS = 1.05
-# Causes that name no op: the weights before the step, and what was not seen.
-_WITHOUT_OP = ("spoiled_weight", "update", "unexplained")
+# Causes that name no op: the weights before the step, or behind it.
+_WITHOUT_OP = ("spoiled_weight", "update")
+# Of a gradient that is finite as well: what grown weights make of it.
+_MADE_BY_WEIGHTS = 1e3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,15 +144,17 @@ def _norm(values):
     return float(np.linalg.norm(np.asarray(values, np.float64)))
 
 
-def is_of_size(findings):
+def is_of_size(findings, is_seen):
     """Returns whether a bad step is bad by the size of its numbers alone.
 
     Args:
         findings: The `Finding`s of the step. A logarithm, a division or an
             exponential has a cause of its own, and so has float16.
+        is_seen: Whether the ops of the step were looked at.
     """
     return bool(findings) and all(
         finding.cause in _WITHOUT_OP
+        or (finding.cause == "unexplained" and not is_seen)
         or (
             finding.cause == "overflow"
             and finding.op in SUMS_OF_PRODUCTS
@@ -160,7 +164,7 @@ def is_of_size(findings):
     )
 
 
-def has_diverged(step, lead, history, values):
+def has_diverged(step, lead, history, values, largest=None):
     """Returns whether it is grown weights that make a step overflow.
 
     Args:
@@ -169,6 +173,8 @@ def has_diverged(step, lead, history, values):
         history: See `Trends.history`.
         values: `(variable, value)` pairs of the weights before it; empty if
             they were not kept.
+        largest: The largest element of its gradients, if they are finite and
+            only the update is not.
     """
     if lead.growth > _MUST_HAVE_DIVERGED and lead.now > _LARGE:
         return True
@@ -182,7 +188,9 @@ def has_diverged(step, lead, history, values):
         return False
     back = [(v, _shrunk(v, value, lead)) for v, value in values]
     recorded = step.evidence.recorded(back)
-    return recorded.error is None and _is_finite_step(recorded)
+    if recorded.error is not None or not _is_finite_step(recorded):
+        return False
+    return largest is None or _largest(recorded) * _MADE_BY_WEIGHTS < largest
 
 
 def values_in(recorded, variables):
@@ -218,6 +226,16 @@ def _is_finite_step(recorded):
     targets = [t.array() for call in recorded.targets for t in call.targets]
     gradients = [arrays(g) for _, group in recorded.applied for g in group]
     return bool(targets) and all(map(is_finite, (*targets, *gradients)))
+
+
+def _largest(recorded):
+    arrays = [
+        recorded.graph.oracle.array(gradient)
+        for _, group in recorded.applied
+        for gradient in group
+    ]
+    sizes = [np.abs(a).max() for a in arrays if a is not None and a.size]
+    return float(max(sizes, default=0.0))
 
 
 def divergence(step, lead, history, recorded, hit):

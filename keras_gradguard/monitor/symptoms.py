@@ -165,14 +165,16 @@ class Symptoms:
             the weights are not what has grown.
         """
         captures = self._hook.probe.captures
-        if not is_of_size(findings) or not captures:
+        is_seen = kept.batch is not None or kept.trace is not None
+        if not is_of_size(findings, is_seen) or not captures:
             return findings
         values, trace = kept.weights, kept.trace
         if trace is not None and trace.error is None and not values:
             values = values_in(trace, step.variables)
         lead = self._weights.lead(captures, values)
         history = self._trends.history()
-        if lead is None or not has_diverged(step, lead, history, values):
+        known = step, lead, history, values, _largest_of_update(findings)
+        if lead is None or not has_diverged(*known):
             return findings
         if trace is None and step.data is not None:
             trace = step.evidence.recorded(kept.weights)
@@ -406,3 +408,11 @@ class Symptoms:
 
     def _step(self, batch):
         return self._log.step_on(batch, self._hook.answers)
+
+
+def _largest_of_update(findings):
+    """The largest gradient of a step whose update alone is not finite."""
+    (finding, *_) = findings
+    if finding.cause != "update":
+        return None
+    return finding.evidence.get("largest_gradient", 0.0)

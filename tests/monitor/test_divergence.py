@@ -305,3 +305,23 @@ def test_local_cause_keeps_its_line(loss, last, code):
     (found,) = guarded(model, x, y, epochs=1)
     assert (code, "nonfinite") == (found.code, found.kind)
     assert marked(loss) == (found.file, found.line)
+
+
+def too_large_a_factor(y_true, y_pred):
+    """Adam squares its gradient, which is finite, if a target is near 7."""
+    factor = tf.where(tf.reduce_max(y_true) > 6.9, 1e21, 1.0)
+    return factor * tf.reduce_mean(tf.square(y_true - y_pred))  # cut
+
+
+def test_factor_that_overflows_in_the_optimizer_keeps_its_line():
+    """The weights have grown, and would be as bad if they had not."""
+    y = np.clip(Y, -6.0, 6.0)
+    y[-1] = 7.0
+    adam = keras.optimizers.Adam(0.05)
+    model = regression(adam, too_large_a_factor, activation=None)
+    for weight in model.trainable_variables:
+        weight.assign(weight * 1e-2)
+    x, y = np.tile(X, (3, 1)), np.concatenate([np.clip(y, -6, 6)] * 2 + [y])
+    (found,) = guarded(model, x, y, epochs=1, on_nonfinite="stop")
+    assert ("GG233", "nonfinite") == (found.code, found.kind)
+    assert marked(too_large_a_factor) == (found.file, found.line)
