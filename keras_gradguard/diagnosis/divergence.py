@@ -38,8 +38,6 @@ _MOST_UNITS = 512
 _LEAST_RADIUS = 1.05
 # Causes that name no op: the weights before the step, or behind it.
 _WITHOUT_OP = ("spoiled_weight", "update")
-# Of a gradient that is finite as well: what grown weights make of it.
-_MADE_BY_WEIGHTS = 1e3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,7 +162,7 @@ def is_of_size(findings, is_seen):
     )
 
 
-def has_diverged(step, lead, history, values, largest=None):
+def has_diverged(step, lead, history, values):
     """Returns whether it is grown weights that make a step overflow.
 
     Args:
@@ -173,8 +171,6 @@ def has_diverged(step, lead, history, values, largest=None):
         history: See `Trends.history`.
         values: `(variable, value)` pairs of the weights before it; empty if
             they were not kept.
-        largest: The largest element of its gradients, if they are finite and
-            only the update is not.
     """
     if lead.growth > _MUST_HAVE_DIVERGED and lead.now > _LARGE:
         return True
@@ -188,9 +184,7 @@ def has_diverged(step, lead, history, values, largest=None):
         return False
     back = [(v, _shrunk(v, value, lead)) for v, value in values]
     recorded = step.evidence.recorded(back)
-    if recorded.error is not None or not _is_finite_step(recorded):
-        return False
-    return largest is None or _largest(recorded) * _MADE_BY_WEIGHTS < largest
+    return recorded.error is None and _is_finite_step(recorded)
 
 
 def values_in(recorded, variables):
@@ -226,16 +220,6 @@ def _is_finite_step(recorded):
     targets = [t.array() for call in recorded.targets for t in call.targets]
     gradients = [arrays(g) for _, group in recorded.applied for g in group]
     return bool(targets) and all(map(is_finite, (*targets, *gradients)))
-
-
-def _largest(recorded):
-    arrays = [
-        recorded.graph.oracle.array(gradient)
-        for _, group in recorded.applied
-        for gradient in group
-    ]
-    sizes = [np.abs(a).max() for a in arrays if a is not None and a.size]
-    return float(max(sizes, default=0.0))
 
 
 def divergence(step, lead, history, recorded, hit):

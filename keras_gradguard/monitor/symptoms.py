@@ -173,8 +173,7 @@ class Symptoms:
             values = values_in(trace, step.variables)
         lead = self._weights.lead(captures, values)
         history = self._trends.history()
-        known = step, lead, history, values, _largest_of_update(findings)
-        if lead is None or not has_diverged(*known):
+        if lead is None or not has_diverged(step, lead, history, values):
             return findings
         if trace is None and step.data is not None:
             trace = step.evidence.recorded(kept.weights)
@@ -408,11 +407,3 @@ class Symptoms:
 
     def _step(self, batch):
         return self._log.step_on(batch, self._hook.answers)
-
-
-def _largest_of_update(findings):
-    """The largest gradient of a step whose update alone is not finite."""
-    (finding, *_) = findings
-    if finding.cause != "update":
-        return None
-    return finding.evidence.get("largest_gradient", 0.0)
