@@ -28,7 +28,7 @@ _MOST_VALUES = 3
 _SINGULAR_AT_ZERO = frozenset(
     ("Pow", "RealDiv", "Div", "Reciprocal", "Inv", "Xdivy", "FloorDiv")
 )
-_SUMS_OF_PRODUCTS = frozenset(
+SUMS_OF_PRODUCTS = frozenset(
     (
         "MatMul",
         "BatchMatMul",
@@ -119,7 +119,7 @@ def nonfinite_cause(origin):
         return origin.cause
     if origin.op.has_own_gradient and origin.phase == "backward":
         return "unexplained"
-    if origin.op.type in _SUMS_OF_PRODUCTS:
+    if origin.op.type in SUMS_OF_PRODUCTS:
         # They have a value and a slope everywhere: it is their size.
         return "overflow"
     values = _values(origin)

@@ -159,6 +159,8 @@ def _mean(figures):
 # An update by gradients below these is lost in float32 without any harm.
 _AT_REST = 1e-6
 _SETTLED = 1e-3
+# Records of the whole training that are kept, every other one once it is long.
+_MOST_KEPT = 128
 # What is counted of each variable: records in a row, the last one included.
 _SEEN, _ZERO, _STILL, _NOISY, _LOW, _HIGH = range(6)
 
@@ -191,7 +193,9 @@ class Trends:
         self._peak = np.zeros([0])
         self._counts = np.zeros([6, 0], int)
         self._are_any = [False] * 6
+        self._zero_since = np.full([0], None)
         self._past = collections.deque(maxlen=self._window)
+        self._kept, self._interval, self._num_added = [], 1, 0
         self._num_updates, self._num_updated = None, 0
 
     def add(self, figures, num_updates=None):
@@ -217,6 +221,38 @@ class Trends:
             is_there = np.ones([len(figures)], bool)
         self._count(is_there, figures)
         self._past.append(figures)
+        self._keep(num_updates, figures.norm)
+
+    def _keep(self, step, norm):
+        """Keeps the norms of a record, thinly over the whole training."""
+        if self._num_added % self._interval == 0:
+            self._kept.append((step, norm))
+        self._num_added += 1
+        if len(self._kept) > _MOST_KEPT:
+            del self._kept[1::2]
+            self._interval *= 2
+
+    def history(self):
+        """Returns the norms of the whole training, of every nth record.
+
+        Returns:
+            A list of `(step, {path: norm})`, the last record included, of
+            the gradients that are there and finite.
+        """
+        kept = list(self._kept)
+        if self._past and kept[-1][1] is not self._past[-1].norm:
+            kept.append((self._num_updates, self._past[-1].norm))
+        return [
+            (
+                step,
+                {
+                    path: float(value)
+                    for path, value in zip(self._paths, norm, strict=False)
+                    if value != MISSING and np.isfinite(value)
+                },
+            )
+            for step, norm in kept
+        ]
 
     def _in_place(self, figures):
         """Puts the columns in the order that is known, or becomes known."""
@@ -229,6 +265,8 @@ class Trends:
         self._layer_of = np.array([known[layer] for layer in layers], int)
         self._peak = np.pad(self._peak, (0, len(new)))
         self._counts = np.pad(self._counts, ((0, 0), (0, len(new))))
+        unknown = np.full([len(new)], None)
+        self._zero_since = np.concatenate([self._zero_since, unknown])
         places = [self._places[path] for path in figures.paths]
         is_there = np.zeros([len(self._paths)], bool)
         is_there[places] = True
@@ -264,6 +302,7 @@ class Trends:
                 holds[_HIGH] = mean > limits.exploding_mean
             holds &= is_there
         self._counts = (self._counts + 1) * holds
+        self._zero_since[self._counts[_ZERO] == 1] = self._num_updates
         lasting = (self._counts >= self._window).any(axis=1)
         self._are_any = lasting.tolist()
 
@@ -287,6 +326,14 @@ class Trends:
             int(self._counts[_ZERO, place]),
             int(self._counts[_SEEN, place]),
         )
+
+    def zero_since(self, path):
+        """Returns the step of the first record of a gradient that stays zero.
+
+        Args:
+            path: Path of a variable, zero in the last record.
+        """
+        return self._zero_since[self._places[path]]
 
     def still(self):
         """Returns the paths that get a gradient and do not move."""
@@ -331,9 +378,20 @@ class Trends:
             return []
         records = self._records()
         found = vanishing(records, self._limits) if may_vanish else []
-        if may_explode:
+        if may_explode and self._is_above_the_first():
             found += exploding(records, self._limits)
         return found
+
+    def _is_above_the_first(self):
+        """Gradients that were as large at first are a matter of units."""
+        factor = self._limits.exploding_growth
+        first = self._kept[0][1]
+        last = self._past[-1].norm[: len(first)]
+        is_known = (first != MISSING) & (last != MISSING)
+        return factor is None or bool(
+            np.linalg.norm(last[is_known])
+            > factor * np.linalg.norm(first[is_known])
+        )
 
     def _is_layer_low(self):
         others = self._layer_of[self._counts[_LOW] < self._window]

@@ -73,12 +73,14 @@ class BadSteps:
             self._hook.probe.trust_logs()
         return True
 
-    def explain(self, kept):
+    def explain(self, kept, behind=None):
         """Explains one bad step; with a `log_dir` it is written there.
 
         Args:
             kept: What was kept of it: `step`, `measured`, `weights`, `batch`,
                 `trace` and `note`, see `KeptStep`.
+            behind: Is asked for what has led to it, as `behind(findings, step,
+                kept)`, and returns the `Finding`s that are told.
 
         Returns:
             `(findings, severity)`; no findings after the third step, nor of
@@ -91,6 +93,8 @@ class BadSteps:
         self._log.patches.weights = kept.weights
         hit = self._hit(kept.measured)
         found = list(map(self._traced_to_update, self._found(step, kept, hit)))
+        if behind is not None:
+            found = behind(found, step, kept)
         num_hit = len(hit) or max((len(f.variables) for f in found), default=0)
         severity = severity_of(num_hit, len(step.paths))
         if self._log_dir is not None:

@@ -286,7 +286,9 @@ class Monitor:
         if self._bad_steps.dismiss(kept):
             self._hook.probe.first_bad.clear()
             return
-        found, severity = self._bad_steps.explain(kept)
+        found, severity = self._bad_steps.explain(
+            kept, self._symptoms.divergence_behind
+        )
         found = self._symptoms.rates_behind(found, kept.step)
         self._has_bad = self._on_nonfinite != "skip"
         if not self._has_bad:

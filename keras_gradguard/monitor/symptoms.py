@@ -2,6 +2,13 @@
 
 import dataclasses
 
+from keras_gradguard.diagnosis.divergence import (
+    WeightNorms,
+    divergence,
+    has_diverged,
+    is_of_size,
+    values_in,
+)
 from keras_gradguard.diagnosis.heads import uncounted_findings
 from keras_gradguard.diagnosis.not_applied import (
     LearningRates,
@@ -28,6 +35,8 @@ from keras_gradguard.source.declared import Declarations
 _MOST_REPLAYS = 5
 # One record is one batch: it may be of any kind.
 _FEWEST = 2
+# Weights that have grown by less are not what makes a gradient grow.
+_GROWN = 2.0
 # Causes of a bad step whose gradient is not what is wrong.
 _SPOILED = {"weight", "spoiled_weight", "update"}
 
@@ -51,6 +60,7 @@ class Symptoms:
         self._overwritten = OverwrittenFigures(is_overwritten)
         self._underflow = Underflow(thresholds)
         self._rates = LearningRates(hook.model, lambda: hook.callbacks)
+        self._weights = WeightNorms(hook.model)
         self._patience = thresholds.patience
         self._num_records, self._num_replays = 0, 0
         self._asked, self._told, self._lost = set(), set(), set()
@@ -93,6 +103,8 @@ class Symptoms:
             A list of `Finding`s that are new.
         """
         self._num_records += 1
+        if self._num_records == 1:
+            self._weights.note()
         moved_by_gradient = self._overwritten.without(figures, self._named)
         self._trends.add(moved_by_gradient, self._log.step)
         found = self._rates.invalid(self._hook.probe.captures, self._named)
@@ -150,6 +162,39 @@ class Symptoms:
         notes = findings[0].notes
         rates = [dataclasses.replace(rate, notes=notes) for rate in rates]
         return rates or findings
+
+    def divergence_behind(self, findings, step, kept):
+        """Puts the divergence in the place of the op that overflows by it.
+
+        Args:
+            findings: `Finding`s of a bad step.
+            step: It as a `Step`.
+            kept: What was kept of it, a `KeptStep`.
+
+        Returns:
+            A list of the one `Finding` of the divergence, the given ones where
+            the weights are not what has grown.
+        """
+        captures = self._hook.probe.captures
+        is_seen = kept.batch is not None or kept.trace is not None
+        if not is_of_size(findings, is_seen) or not captures:
+            return findings
+        values, trace = kept.weights, kept.trace
+        if trace is not None and trace.error is None and not values:
+            values = values_in(trace, step.variables)
+        lead = self._weights.lead(captures, values)
+        history = self._trends.history()
+        if lead is None or not has_diverged(step, lead, history, values):
+            return findings
+        if trace is None and step.data is not None:
+            trace = step.evidence.recorded(kept.weights)
+        hit = {path for finding in findings for path in finding.variables}
+        found = divergence(step, lead, history, trace, hit)
+        ops = {
+            finding.op for finding in findings if finding.cause == "overflow"
+        }
+        ends = tuple(f"in the end `{op}` overflows" for op in ops)
+        return [dataclasses.replace(found, notes=(*found.notes, *ends))]
 
     def misfits(self, zero, known):
         """Explains outputs, losses and labels that do not fit each other.
@@ -275,10 +320,26 @@ class Symptoms:
         self._asked |= set(zero)
         found = explain_zeros(self._step(batch), zero, noise or 0.0)
         self._told |= {path for f in found for path in f.variables}
-        return [
-            dataclasses.replace(f, from_start=self._from_start(f.variables))
-            for f in found
+        return list(map(self._with_history, found))
+
+    def _with_history(self, finding):
+        """Tells what is zero from the start from what became so, and when."""
+        is_from_start = self._from_start(finding.variables)
+        evidence, notes = finding.evidence, finding.notes
+        steps = [
+            self._trends.zero_since(path)
+            for path in finding.variables
+            if self._trends.num_zero(path)[0]
         ]
+        if not is_from_start and steps and None not in steps:
+            evidence = {**evidence, "since_step": max(steps)}
+            notes += (
+                f"the gradient is zero since step {max(steps)}, it was not in "
+                "the record before",
+            )
+        return dataclasses.replace(
+            finding, from_start=is_from_start, evidence=evidence, notes=notes
+        )
 
     def _from_start(self, paths):
         """Whether some gradients have been zero since the first record."""
@@ -292,18 +353,34 @@ class Symptoms:
             layer = sign.paths[0].rpartition("/")[0]
             if not new or (sign.kind, layer) in self._told:
                 continue
-            self._told |= {(sign.kind, layer), *sign.paths}
-            findings.append(
-                Finding(
-                    kind=sign.kind,
-                    cause=sign.kind,
-                    layer=layer or None,
-                    place=declared(sign.paths[0]),
-                    variables=sign.paths,
-                    evidence=sign.evidence,
-                )
+            # On the way from the loss the last of these layers comes first.
+            begin = sign.paths[-1 if sign.kind == "vanishing" else 0]
+            finding = Finding(
+                kind=sign.kind,
+                cause=sign.kind,
+                layer=begin.rpartition("/")[0] or None,
+                place=declared(begin),
+                variables=sign.paths,
+                evidence=sign.evidence,
             )
+            if sign.kind == "exploding":
+                finding = self._diverging(finding)
+            self._told |= {(sign.kind, layer), *sign.paths, *finding.variables}
+            findings.append(finding)
         return findings
+
+    def _diverging(self, finding):
+        """The divergence behind gradients that are too large, if it is one."""
+        lead = self._weights.lead(self._hook.probe.captures)
+        if lead is None or lead.growth < _GROWN:
+            return finding
+        step = self._step(self._hook.batch())
+        recorded = None if step.data is None else step.evidence.recorded()
+        history = self._trends.history()
+        hit = set(finding.variables)
+        found = divergence(step, lead, history, recorded, hit)
+        evidence = {"records": finding.evidence["records"], **found.evidence}
+        return dataclasses.replace(found, evidence=evidence)
 
     def _still(self):
         still = [p for p in self._trends.still() if p not in self._told]

@@ -96,6 +96,21 @@ def call(pattern):
     return lambda finding: bool(re.search(pattern, finding.call))
 
 
+def evidence(key, holds):
+    """Makes the condition that a figure of the evidence is known, and fits.
+
+    Args:
+        key: Its key.
+        holds: Takes the figure and returns a bool.
+    """
+
+    def fits(finding):
+        value = finding.evidence.get(key)
+        return value is not None and holds(value)
+
+    return fits
+
+
 def optimizer(*names):
     """Makes the condition that the optimizer is one of some.
 

@@ -201,7 +201,7 @@ class Declarations:
             A `Place`, or `None`.
         """
         if variable is not None:
-            layer = self.owner(variable)
+            layer = self._made_by_user(self.owner(variable))
         else:
             layer = self._layer_at(layer_path)
         found = self.assigned(layer) if layer is not None else None
@@ -213,6 +213,20 @@ class Declarations:
         if op is not None:
             names = functional_call(op.frames)
         return self._only(op, names) if names else None
+
+    def _made_by_user(self, layer):
+        """The layer that holds a part, such as a cell, that Keras made."""
+        while layer is not None:
+            path = getattr(layer, "path", "").rpartition("/")[0]
+            holder = self._layer_at(path) if path else None
+            if (
+                holder in (None, self._model)
+                or isinstance(holder, (keras.Model, keras.layers.Wrapper))
+                or any(map(_is_of_user, (layer, holder)))
+            ):
+                break
+            layer = holder
+        return layer
 
     def loss(self, loss):
         """Finds the line that gives `compile` a loss of Keras'.
@@ -465,6 +479,11 @@ def class_file(owner_class):
         if code is not None:
             return code.co_filename
     return None
+
+
+def _is_of_user(layer):
+    file = class_file(type(layer))
+    return file is not None and is_users(file)
 
 
 def _named(reached, names):

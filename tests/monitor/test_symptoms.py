@@ -228,6 +228,62 @@ def test_zeros_are_traced_to_where_they_begin(weight, inputs, code):
     assert 6 == len(found.variables)
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_fading_is_named_where_it_begins():
+    """A saturated layer, and not those before it that get what it leaves."""
+    keras.utils.set_random_seed(0)
+    high = keras.initializers.Constant(14.0)
+    model = keras.Sequential(
+        [
+            keras.Input((4,)),
+            keras.layers.Dense(8, activation="relu", name="first"),
+            keras.layers.Dense(8, activation="relu", name="second"),
+            keras.layers.Dense(  # cut
+                8, "sigmoid", bias_initializer=high, name="squashed"
+            ),
+            keras.layers.Dense(3, name="last"),
+        ]
+    )
+    model.compile("sgd", "mse")
+    callback = GradHealthCallback(every=1)
+    model.fit(X, Y, verbose=0, epochs=6, batch_size=16, callbacks=[callback])
+    (found,) = callback.report.diagnoses
+    assert "vanishing" == found.kind
+    assert found.layer.endswith("squashed")
+    line = marked(test_fading_is_named_where_it_begins)
+    assert line == (found.file, found.line)
+    assert 6 == len(found.variables)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("rate, since", [(100.0, 6), (0.01, None)])
+def test_relu_that_dies_has_a_step(rate, since):
+    """One long step in epoch 5; a twin is dead from the start."""
+    keras.utils.set_random_seed(1)
+    bias = keras.initializers.Constant(1.0 if since else -99.0)
+    model = keras.Sequential(
+        [
+            keras.Input((4,)),
+            keras.layers.Dense(
+                3, activation="relu", bias_initializer=bias, name="last"
+            ),
+        ]
+    )
+    model.compile(keras.optimizers.SGD(0.01), "mse")
+    long = keras.callbacks.LearningRateScheduler(
+        lambda epoch: rate if epoch == 5 else 0.01
+    )
+    callback = GradHealthCallback(every=1)
+    arguments = {"verbose": 0, "epochs": 12, "batch_size": 16}
+    model.fit(0.01 * X, Y - 2.0, callbacks=[long, callback], **arguments)
+    (found,) = [d for d in callback.report.diagnoses if d.code == "GG201"]
+    assert since == found.evidence.get("since_step")
+    notes = " ".join(found.evidence.get("notes", ()))
+    assert ("since step 6" in notes) == (since is not None)
+    texts = [item.text for item in found.help]
+    assert any("learning rate" in text for text in texts) == bool(since)
+
+
 def record(**norms):
     """One record of layers, given by the norm of their kernels."""
     paths = [f"{layer}/kernel" for layer in norms]

@@ -750,13 +750,31 @@ PAGES = {
         "'adam', loss='mse'",
     ),
     ("GG232", 0): _network(
-        "x = keras.layers.Dense(3, name='head')(x)\n"
-        "optimizer = keras.optimizers.SGD(0.01)",
-        "def inputs(x):\n    return 30.0 * x\n\n\n"
+        "x = keras.layers.Dense(3, name='head')(x)",
+        "def inputs(x):\n    return 1e4 * x\n\n\n"
         "def targets(y):\n    return 1e6 * y\n",
-        "optimizer, loss='mse'",
-    ),
+        epochs=20,
+    )
+    + _FIT.format("model.fit(x, y)"),
     ("GG232", 1): _network(
+        "x = keras.layers.Dense(3, name='head')(x)",
+        "def inputs(x):\n    return 3.0 * x\n\n\n"
+        "def objective(y_true, y_pred):\n"
+        "    return ops.sum(ops.square(y_true - y_pred))\n",
+        "'sgd', loss=objective",
+        epochs=40,
+    ),
+    ("GG232", 2): _network(
+        "x = keras.layers.Reshape((4, 1))(x)\n"
+        "x = keras.layers.RepeatVector(3)(keras.layers.Flatten()(x))\n"
+        "x = keras.layers.SimpleRNN(\n"
+        "    4, activation=None, name='recurrent',\n"
+        "    recurrent_initializer=keras.initializers.Identity(2.0)\n"
+        ")(x)\n"
+        "x = keras.layers.Dense(3, name='head')(x)\n",
+        epochs=20,
+    ),
+    ("GG232", 3): _network(
         "x = keras.layers.Reshape((4, 1))(x)\n"
         "x = keras.layers.SimpleRNN(4, activation=None, name='recurrent')(x)\n"
         "x = keras.layers.Dense(3, name='head')(x)\n"
@@ -766,12 +784,16 @@ PAGES = {
         "def targets(y):\n    return 1e6 * y\n",
         "optimizer, loss='mse'",
     ),
-    ("GG232", 2): _network(
-        "x = keras.layers.Dense(3, name='head')(x)",
+    ("GG232", 4): _network(
+        "x = keras.layers.Dense(3, name='head')(x)\n"
+        "optimizer = keras.optimizers.SGD(0.01)",
         "def inputs(x):\n    return 30.0 * x\n\n\n"
         "def targets(y):\n    return 1e6 * y\n",
-    )
-    + _FIT.format("model.fit(x, y)"),
+        "optimizer, loss='mse'",
+    ),
+    ("GG234", 1): _loss(
+        "return -ops.mean(ops.square(y_true - y_pred))", "EPOCHS = 400\n\n"
+    ),
     ("GG241", 0): _loss(
         'hard = ops.cast(y_pred > 0.5, "float32")\n'
         "error = (1.0 + hard) * ops.square(y_true - y_pred)\n"

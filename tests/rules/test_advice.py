@@ -67,6 +67,9 @@ with tape.stop_recording():
 loss = keras.losses.BinaryCrossentropy()
 loss = keras.losses.CategoricalCrossentropy()
 network.compile("sgd", loss="binary_crossentropy")
+x = keras.layers.SimpleRNN(8, recurrent_initializer=Identity(2.0))(x)
+loss = ops.mean(fake) - ops.mean(real)
+return -ops.mean(ops.square(y_true - y_pred))
 """
 FIELDS = {
     "layer": [None, "hidden", "multi_head_attention/softmax"],
@@ -131,6 +134,8 @@ FIELDS = {
         {"schedule": "Warmup"},
         {"learning_rate": -0.1},
         {"changed": "inside fit"},
+        {"optimizer": "SGD", "largest_input": 5e3, "reduction": "sum"},
+        {"optimizer": "Adam", "learning_rate": 1e-3, "radius": 2.3},
     ],
     "from_start": [None, True, False],
     "step": [None, 0, 50],
