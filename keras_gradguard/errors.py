@@ -174,6 +174,33 @@ class FaultBarrier:
         """
         return _Around(self, managers)
 
+    def wrapped(self, wrapper, original, *arguments):
+        """Calls a function of the user's inside of a wrapper of the guard.
+
+        A fault of the wrapper costs what it adds, never the call, which is
+        made once: in the wrapper, or else after the fault.
+
+        Args:
+            wrapper: Called as `wrapper(call, *arguments)`; it may make the
+                call or leave it out.
+            original: The function.
+            *arguments: Its arguments.
+
+        Returns:
+            What the wrapper returns; after a fault, what the function does.
+        """
+        call = _Call(original)
+        try:
+            return wrapper(call, *arguments)
+        except Exception as error:
+            if error is call.error:
+                raise
+            with self:
+                raise
+        if call.error is not None:
+            raise call.error
+        return call.value if call.is_done else original(*arguments)
+
     def __enter__(self):
         """Opens the block."""
 
@@ -186,8 +213,12 @@ class FaultBarrier:
         if self.is_open:
             self.is_open = False
             reason = _words(kind, fault, trace)
-            if self._note_fault is not None:
-                self._note_fault(reason)
+            try:
+                if self._note_fault is not None:
+                    self._note_fault(reason)
+            except Exception:  # noqa: BLE001
+                # What follows from a fault is not told: the fault itself is.
+                reason += " (the report does not tell)"
             _warn(self._effect, reason)
         return True
 
@@ -203,6 +234,24 @@ def fault_sentence(when, reason):
         f"keras_gradguard itself failed {when} and has checked nothing since "
         f"then (GG900, {reason})."
     )
+
+
+class _Call:
+    """A function, and how far its call has come."""
+
+    def __init__(self, original):
+        self._original = original
+        self.error = self.value = None
+        self.is_done = False
+
+    def __call__(self, *arguments):
+        try:
+            self.value = self._original(*arguments)
+        except BaseException as error:
+            self.error = error
+            raise
+        self.is_done = True
+        return self.value
 
 
 class _Around:

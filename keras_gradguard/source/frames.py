@@ -173,6 +173,32 @@ def op_place(op):
     return user_place(op.frames)
 
 
+def is_own_fault(error):
+    """Returns whether an exception was raised by code of this package.
+
+    What a framework or the user's code raises when called from here is not.
+
+    Args:
+        error: The exception, as it was caught.
+    """
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    for frame in reversed(frames):
+        file = frame.f_code.co_filename
+        if _is_below(file, PACKAGE):
+            return True
+        if not _is_of_python(file):
+            return False
+    return False
+
+
+def _is_of_python(file):
+    """Whether a file is of the standard library."""
+    if file.startswith("<"):
+        return file.startswith("<frozen")
+    is_below = _is_below(file, _folder_of("stdlib"))
+    return is_below and installed_package(file) is None
+
+
 @functools.lru_cache(maxsize=4096)
 def is_users(file):
     """Returns whether a source file is the user's own.
@@ -193,7 +219,7 @@ def is_users(file):
     package = installed_package(file)
     if package is not None:
         return _uses_tensorflow(package)
-    return not _is_below(file, _folder_of("stdlib"))
+    return not _is_of_python(file)
 
 
 @functools.cache

@@ -113,7 +113,8 @@ class FirstTrace:
     def _hooked_build(self, original):
         @functools.wraps(original)
         def build(*args, **kwargs):
-            return self._built(lambda: original(*args, **kwargs))
+            make = functools.partial(original, *args, **kwargs)
+            return self._step.barrier.wrapped(self._built, make)
 
         return build
 

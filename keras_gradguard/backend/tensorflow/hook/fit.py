@@ -246,7 +246,7 @@ class FitHook(TrainingHook):
     def _take(self, step, traced_for=None):
         self._step, self._traced_for = step, traced_for
         self._settled = lambda: None
-        step.training = self
+        step.training, step.barrier = self, self.barrier
         self._skips = step.probe.skips
         around = [Running(self), step.hooked]
         if self.is_drawn_elsewhere:
@@ -278,9 +278,13 @@ class FitHook(TrainingHook):
             return self._plain(iterator)
         self.num_steps += self.model.steps_per_execution
         self._num_running += 1
-        is_settled = self._settled() is iterator
+        is_settled, around = False, _NOTHING
+        with self.barrier.guarded():
+            is_settled = self._settled() is iterator
+            if not is_settled:
+                around = self.barrier.around(self.around())
         try:
-            with _NOTHING if is_settled else self.around():
+            with around:
                 if is_first:
                     with self.barrier.guarded():
                         self._step.show_again()
