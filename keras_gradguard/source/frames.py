@@ -3,7 +3,6 @@
 import collections
 import contextlib
 import functools
-import linecache
 import os
 import sys
 import sysconfig
@@ -12,6 +11,7 @@ import types
 
 from keras_gradguard.model.layers import trainer_file
 from keras_gradguard.records.finding import Place
+from keras_gradguard.source.lines import is_changed, lines_of
 from keras_gradguard.source.syntax import returns_of
 
 
@@ -158,14 +158,21 @@ def place_of_gradient(function):
 
 def place_at(file, line, function):
     """Returns a `Place` with the source lines around it."""
-    lines = linecache.getlines(file)
+    lines = lines_of(file, function, line)
     start = max(1, line - _CONTEXT_LINES)
     snippet = tuple(
         text.rstrip("\n") for text in lines[start - 1 : line + _CONTEXT_LINES]
     )
     if line > len(lines):
         snippet, start = (), None
-    return Place(file, line, function or "<lambda>", snippet, start)
+    return Place(
+        file,
+        line,
+        function or "<lambda>",
+        snippet,
+        start,
+        is_changed=not lines and is_changed(file, function, line),
+    )
 
 
 def op_place(op):
