@@ -302,13 +302,23 @@ def patch_barrier():
     return FaultBarrier(effect="shows no more checked patches")
 
 
+def warn(text, category=UserWarning):
+    """Warns of what must not end a training, whatever filters there are.
+
+    Args:
+        text: The warning.
+        category: Its class.
+    """
+    try:
+        warnings.warn(text, category, stacklevel=3)
+    except category:
+        # A filter makes errors of warnings, which is meant for findings.
+        print(text, file=sys.stderr)
+
+
 def _warn(effect, reason):
     text = (
         "warning[GG900] guard-fault: keras_gradguard itself failed and "
         f"{effect}; training continues. {reason}"
     )
-    try:
-        warnings.warn(text, GuardFaultWarning, stacklevel=3)
-    except GuardFaultWarning:
-        # A filter makes errors of warnings: this one must not end a training.
-        print(text, file=sys.stderr)
+    warn(text, GuardFaultWarning)
