@@ -168,7 +168,8 @@ class GradHealthCallback(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         """Attaches to the training step and starts a new report."""
-        self._leave()
+        with self._barrier.guarded():
+            self._leave()
         if self._unsupported is not None:
             backend.warn_unsupported()
             return
@@ -245,7 +246,8 @@ class GradHealthCallback(keras.callbacks.Callback):
             if refused is not None:
                 raise refused
         except BaseException:
-            self._leave()
+            with self._barrier.guarded():
+                self._leave()
             raise
         with self._barrier.guarded():
             self._monitor.expect_step(self._is_due)
@@ -265,7 +267,8 @@ class GradHealthCallback(keras.callbacks.Callback):
                     self._has_looked = True
                 self._monitor.after_step()
         except BaseException:
-            self._leave()
+            with self._barrier.guarded():
+                self._leave()
             raise
 
     def on_train_end(self, logs=None):
@@ -274,7 +277,8 @@ class GradHealthCallback(keras.callbacks.Callback):
             return
         with self._barrier.guarded():
             self._monitor.end()
-        self._leave(is_whole=True)
+        with self._barrier.guarded():
+            self._leave(is_whole=True)
         with self._barrier.guarded():
             report = self._log.report
             is_error = any(d.severity == "error" for d in report.diagnoses)

@@ -134,6 +134,7 @@ def checked_folder(value):
 
 
 STRICT = "KERAS_GRADGUARD_STRICT"
+_SWITCHED_OFF = "has switched itself off; training continues"
 _MOST_LETTERS = 300
 
 
@@ -153,7 +154,7 @@ class FaultBarrier:
         is_open: Whether there was no fault so far.
     """
 
-    def __init__(self, note_fault=None, effect="has switched itself off"):
+    def __init__(self, note_fault=None, effect=_SWITCHED_OFF):
         self.is_open = True
         self._effect = effect
         self._note_fault = note_fault
@@ -212,7 +213,7 @@ class FaultBarrier:
             return False
         if self.is_open:
             self.is_open = False
-            reason = _words(kind, fault, trace)
+            reason = place_and_words(fault)
             try:
                 if self._note_fault is not None:
                     self._note_fault(reason)
@@ -283,23 +284,50 @@ class _Around:
                     entered.pop().__exit__(*raised)
 
 
-def _words(kind, fault, trace):
-    """Where a fault was raised and what it says, on one line."""
-    *_, (frame, line) = traceback.walk_tb(trace)
+def place_and_words(error):
+    """Returns where an exception was raised and what it says, on one line.
+
+    Args:
+        error: The exception, as it was caught.
+    """
+    *_, (frame, line) = traceback.walk_tb(error.__traceback__)
     file = os.path.basename(frame.f_code.co_filename)
     try:
-        text = " ".join(str(fault).split())
-    except Exception as error:  # noqa: BLE001
+        text = " ".join(str(error).split())
+    except Exception as other:  # noqa: BLE001
         # An exception of the user's may fail to say what it is.
-        text = f"its text raises {type(error).__name__}"
+        text = f"its text raises {type(other).__name__}"
     if len(text) > _MOST_LETTERS:
         text = text[:_MOST_LETTERS] + "..."
-    return f"{file}:{line}: {kind.__name__}: {text}".removesuffix(": ")
+    return f"{file}:{line}: {type(error).__name__}: {text}".removesuffix(": ")
 
 
 def patch_barrier():
     """Returns the barrier of the search for patches: a finding outlives it."""
-    return FaultBarrier(effect="shows no more checked patches")
+    effect = "shows no more checked patches; training continues"
+    return FaultBarrier(effect=effect)
+
+
+def check_barrier(reasons):
+    """Returns the barrier of a check outside of a training.
+
+    Args:
+        reasons: A list, which gets the sentence for `Report.not_checked`.
+    """
+    return FaultBarrier(
+        lambda reason: reasons.append(fault_sentence("in this check", reason)),
+        effect="did not finish this check",
+    )
+
+
+def fault_words(error):
+    """Returns what to say of a fault where nothing is trained.
+
+    Args:
+        error: The exception, as it was caught.
+    """
+    reason = place_and_words(error)
+    return f"error[GG900] guard-fault: keras_gradguard itself failed. {reason}"
 
 
 def warn(text, category=UserWarning):
@@ -319,6 +347,6 @@ def warn(text, category=UserWarning):
 def _warn(effect, reason):
     text = (
         "warning[GG900] guard-fault: keras_gradguard itself failed and "
-        f"{effect}; training continues. {reason}"
+        f"{effect}. {reason}"
     )
     warn(text, GuardFaultWarning)

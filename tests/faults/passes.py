@@ -9,6 +9,7 @@ import collections
 import gc
 import itertools
 import json
+import re
 import sys
 import threading
 import time
@@ -16,6 +17,52 @@ import warnings
 import zlib
 
 KINDS = (ZeroDivisionError, MemoryError, RecursionError)
+
+# What a fault may reach: the function that somebody else calls. All that it
+# calls stands behind the barrier that is in it.
+ENTRIES = {
+    "the barrier itself, without which nothing is caught": (
+        r"errors\.(FaultBarrier|_Around|_Call)\..*",
+        r"errors\.(warn|_warn|place_and_words|fault_words|check_barrier)",
+        r"errors\.check_barrier\.<lambda>",
+    ),
+    "Keras calls it as a callback": (r"callback\.GradHealthCallback\.on_\w+",),
+    "the step of the model calls it in place of its own function": (
+        r"backend\.tensorflow\.hook\.fit\.FitHook\._run",
+        r".*\.GuardedStep\._guard\.train_step",
+        r".*\.OptimizerHook\._hooked_apply\.apply",
+        r".*\.scale_patch\.scale_loss",
+        r".*\.SummedHook\._hooked_reduce\.reduce",
+        r".*\.SummedHook\._hooked_update\.update",
+        r".*\.FirstTrace\._hooked_build\.build",
+    ),
+    "Keras calls it as the loss; what it returns is the loss": (
+        r"loss\.GradGuardLoss\.(__call__|call|_resolved)",
+        r"loss\.not_converted",
+    ),
+    "the user calls it": (
+        r"loop\.Watch\.(__enter__|__exit__|step)",
+        r"model_check\.diagnose",
+        r"loss_check\.check_loss",
+        r"backend\.(require_supported|unsupported)",
+        r"__main__\.main",
+        r"__getattr__",
+    ),
+    "it says what is wrong with an argument of the user's": (
+        r"model_check\.(_batch|_build|_tensors.*)",
+        r"loss_check\.(_tensors.*|_expected)",
+        r"model\.losses\.(inner_loss|resolved_loss)",
+        r".*\.internals\.batches\.(is_dataset|first_batch|is_composite)",
+    ),
+    "TensorBoard calls it, and logs what it raises": (
+        r"view\.loader\..*",
+        r"view\.plugin\.GradGuardPlugin\.(__init__|get_plugin_apps)",
+        r"view\.plugin\.GradGuardPlugin\.(is_active|frontend_metadata)",
+        r"view\.plugin\.(asset_names|_answered(\.application)?)",
+        r"view\.plugin\._(serve_asset|sentence|fault)",
+    ),
+}
+_ENTRIES = re.compile("|".join(itertools.chain(*ENTRIES.values())))
 
 
 def main():
@@ -25,7 +72,9 @@ def main():
     parser.add_argument("--part", type=int, default=0)
     parser.add_argument("--only", default="")
     parser.add_argument("--trainings", default="")
+    parser.add_argument("--examples", action="store_true")
     parser.add_argument("--each", action="store_true")
+    parser.add_argument("--interrupt", action="store_true")
     arguments = parser.parse_args()
     from tests.faults import injection
 
@@ -35,7 +84,7 @@ def main():
     (device,) = tf.config.list_physical_devices("CPU")
     half = tf.config.LogicalDeviceConfiguration()
     tf.config.set_logical_device_configuration(device, [half, half])
-    from tests.faults.trainings import TRAININGS, stored
+    from tests.faults.trainings import TRAININGS, examples, stored
 
     stored()
 
@@ -43,6 +92,8 @@ def main():
         arguments.trainings.split(",") if arguments.trainings else TRAININGS
     )
     trainings = {name: TRAININGS[name] for name in wanted}
+    if arguments.examples:
+        trainings |= examples()
     begun = time.time()
     known = {name: Known(t, injector) for name, t in trainings.items()}
     say(
@@ -52,7 +103,10 @@ def main():
         called=sorted(set().union(*(k.calls for k in known.values()))),
     )
     begun, number = time.time(), 0
-    for name, training, call, kind, is_lasting in cases(known, arguments.each):
+    everything = cases(known, arguments.each)
+    if arguments.interrupt:
+        everything = interrupts(known)
+    for name, training, call, kind, is_lasting in everything:
         if arguments.only and arguments.only not in name:
             continue
         case = f"{name} {training}"
@@ -60,7 +114,10 @@ def main():
             continue
         number += 1
         injector.arm(name, call, kind, is_lasting)
-        harm = known[training].harm(injector)
+        if arguments.interrupt:
+            harm = known[training].harm_of_interrupt(injector)
+        else:
+            harm = known[training].harm(injector)
         if harm:
             say(
                 function=name,
@@ -86,6 +143,8 @@ def cases(known, is_each):
     """
     names = sorted(set().union(*(k.calls for k in known.values())))
     for name in names:
+        if _ENTRIES.fullmatch(name):
+            continue
         found = sorted(
             (t for t in known if known[t].calls[name]),
             key=lambda t: known[t].seconds,
@@ -104,6 +163,13 @@ def cases(known, is_each):
                 yield name, training, call, next(kinds), is_lasting
 
 
+def interrupts(known):
+    """Yields where Ctrl-C comes: in each function, at one of its calls."""
+    for name, training, call, _, is_lasting in cases(known, False):
+        if not is_lasting and hasattr(known[training].training, "again"):
+            yield name, training, call, KeyboardInterrupt, False
+
+
 class Known:
     """What a training does without a fault.
 
@@ -114,7 +180,7 @@ class Known:
     """
 
     def __init__(self, training, injector):
-        self._training = training
+        self.training = training
         self.bare = run(training, injector, False)[0]
         injector.arm(None, 0, None, False)
         begun = time.time()
@@ -126,7 +192,7 @@ class Known:
 
     def harm(self, injector):
         """Trains with a fault; returns what it did that it may not."""
-        found, told = run(self._training, injector, True)
+        found, told = run(self.training, injector, True)
         harm = list(self._differences(found))
         raised = injector.num_raised
         if raised and len(told) != 1:
@@ -139,21 +205,36 @@ class Known:
                 harm.append("the report does not tell")
         return harm
 
+    def harm_of_interrupt(self, injector):
+        """Trains until Ctrl-C; returns what is not as it should be."""
+        found, told = run(self.training, injector, True)
+        if not injector.num_raised:
+            return ["was not called"]
+        harm = list(told)
+        if error_of(found.error) != "KeyboardInterrupt":
+            harm.append(f"ended by {found.error!r}")
+        harm += self._left_behind()
+        # One may be taken in and not written yet.
+        if self.training.lost > 1:
+            harm.append(f"{self.training.lost} records are not on disk")
+        try:
+            self.training.again()
+        except Exception as error:
+            if error_of(error) != error_of(self.bare.error):
+                harm.append(f"cannot train again: {error!r}"[:600])
+        return harm
+
     def _differences(self, found):
         import numpy as np
-
-        from keras_gradguard.backend.tensorflow.hook import running
-        from keras_gradguard.backend.tensorflow.internals import randomness
-        from keras_gradguard.backend.tensorflow.tracing import restore
 
         allowed = {error_of(self.bare.error)}
         if hasattr(self, "guarded"):
             allowed.add(error_of(self.guarded.error))
-        elif self._training.may_differ:
+        elif self.training.may_differ:
             allowed.add(error_of(found.error))
         if error_of(found.error) not in allowed:
             yield f"ended by {found.error!r}, not {allowed}"[:600]
-        elif not self._training.may_differ and found.error is None:
+        elif not self.training.may_differ and found.error is None:
             same = len(self.bare.values) == len(found.values) and all(
                 map(
                     np.array_equal,
@@ -164,13 +245,22 @@ class Known:
             )
             if not same:
                 yield "other weights"
-            if self._training.is_training and self.bare.drawn != found.drawn:
+            if self.training.is_training and self.bare.drawn != found.drawn:
                 yield "other random numbers"
+        yield from self._left_behind()
+
+    def _left_behind(self):
+        from keras_gradguard.backend.tensorflow.hook import running
+        from keras_gradguard.backend.tensorflow.internals import randomness
+        from keras_gradguard.backend.tensorflow.tracing import restore
+
         if running.running_hook() is not None:
             yield "a hook runs"
-        if getattr(running._thread, "stack", ()):
+        stack = getattr(running._thread, "stack", [])
+        gc.collect()
+        if any(hook() is not None for hook in stack):
             yield "a hook is left on the stack"
-            running._thread.stack.clear()
+        stack.clear()
         if restore.is_examining():
             yield "still examining"
             restore._thread.examining = False
@@ -182,8 +272,8 @@ class Known:
             sys.settrace(None)
             sys.setprofile(None)
             threading.settrace(None)
-        if self._training.left:
-            yield f"attributes are left: {self._training.left}"
+        if self.training.left:
+            yield f"attributes are left: {self.training.left}"
 
 
 def error_of(error):

@@ -4,6 +4,7 @@ Imported by `tests.faults.passes` only, once the faults are installed.
 """
 
 import contextlib
+import gc
 import io
 import json
 import os
@@ -116,6 +117,40 @@ def values_of(model, *optimizers):
     return [np.asarray(keras.ops.convert_to_numpy(v)) for v in found]
 
 
+def let_go(error):
+    """Returns an exception without the frames that it came through.
+
+    They hold the `fit`, which is over for the guard when they are gone.
+    """
+    error.__context__ = error.__cause__ = None
+    error = error.with_traceback(None)
+    gc.collect()
+    return error
+
+
+def report_steps(watching):
+    """How many records a callback or a `watch` has taken in."""
+    log = watching._log
+    return 0 if log is None else log.num_records
+
+
+def steps_in(folder):
+    """The steps of the records that can be read back from a log folder."""
+    from tensorboard.backend.event_processing.event_file_loader import (
+        EventFileLoader,
+    )
+
+    return {
+        event.step
+        for path in pathlib.Path(folder).rglob("events.*")
+        for event in EventFileLoader(str(path)).Load()
+        if any("global_norm" in v.tag for v in event.summary.value)
+    }
+
+
+ENDS = Exception, KeyboardInterrupt
+
+
 class Fit:
     """A `fit` with the callback, or with the loss alone.
 
@@ -128,6 +163,7 @@ class Fit:
     """
 
     is_training = True
+    lost = 0
 
     def __init__(
         self,
@@ -177,23 +213,106 @@ class Fit:
                         verbose=0,
                         callbacks=callbacks,
                     )
-                except Exception as raised:
-                    error = raised
+                except ENDS as raised:
+                    error = let_go(raised)
             if callbacks:
                 report = callbacks[0].report
+                if self.is_logged:
+                    known = steps_in(callbacks[0].log_dir)
+                    self.lost = report_steps(callbacks[0]) - len(known)
             self.left = [
                 name
                 for part in (model, model.optimizer)
                 for name in ("train_step", "apply", "scale_loss")
                 if name in vars(part)
             ]
+            self.again = lambda: model.fit(X, Y, batch_size=4, verbose=0)
             return Outcome(values_of(model), error, report)
+
+
+class Example:
+    """The bad example of a rule: what only it calls is called here.
+
+    Args:
+        rule: The rule.
+        eager: How it is run.
+    """
+
+    is_training, may_differ = True, True
+    left = ()
+
+    def __init__(self, rule, eager):
+        self.rule, self.eager = rule, eager
+
+    def run(self, injector, is_guarded):
+        """Trains; returns an `Outcome`."""
+        from keras_gradguard import GradHealthCallback, check_loss
+        from tests.plain import alone, model_for
+        from tests.rules.test_bad_and_good import fit, load
+
+        report, error = None, None
+        with tempfile.TemporaryDirectory() as folder:
+            module = load(self.rule.bad, folder, f"example_{self.rule.code}")
+            try:
+                if getattr(module, "CHECK", False):
+                    if is_guarded:
+                        with injector:
+                            y_pred = np.abs(X[:, :3]) + 0.1
+                            report = check_loss(module.loss, Y, y_pred)
+                    return Outcome([], error, report)
+                made = getattr(module, "model", None)
+                model = made() if made else model_for(module.loss)
+                model.run_eagerly = self.eager
+                callbacks = []
+                if is_guarded:
+                    arguments = getattr(module, "ARGUMENTS", {})
+                    callbacks = [GradHealthCallback(every=1, **arguments)]
+                x = getattr(module, "inputs", lambda x: x)(X)
+                y = getattr(module, "targets", lambda y: y)(Y)
+                train = model.fit
+
+                def guarded(*arguments, **named):
+                    with injector if is_guarded else contextlib.nullcontext():
+                        return train(
+                            *arguments,
+                            **{
+                                "epochs": getattr(module, "EPOCHS", 1),
+                                "batch_size": 16,
+                                "verbose": 0,
+                                "callbacks": callbacks,
+                                **named,
+                            },
+                        )
+
+                model.fit = guarded
+                try:
+                    with alone(module):
+                        getattr(module, "run", fit)(model, x, y)
+                except ENDS as raised:
+                    error = let_go(raised)
+                report = callbacks[0].report if callbacks else None
+                return Outcome([], error, report)
+            finally:
+                sys.modules.pop(module.__name__, None)
+
+
+def examples():
+    """The examples of all rules, by name; the ones that never end last."""
+    from keras_gradguard.rules import RULES
+
+    return {
+        f"{rule.code} {'eager' if eager else 'compiled'}": Example(rule, eager)
+        for rule in RULES
+        if rule.bad
+        for eager in (True, False)
+    }
 
 
 class Loop:
     """A custom loop in `watch`."""
 
     is_training = True
+    lost = 0
 
     def __init__(
         self,
@@ -239,8 +358,12 @@ class Loop:
                         for _ in range(4):
                             step(x, y)
                             health.step()
-            except Exception as raised:
-                error = raised
+            except ENDS as raised:
+                error = let_go(raised)
+            if self.is_logged and health is not None:
+                known = steps_in(named["log_dir"])
+                self.lost = report_steps(health) - len(known)
+        self.again = lambda: step(x, y)
         self.left = [
             name for name in ("apply", "scale_loss") if name in vars(optimizer)
         ]
@@ -251,7 +374,7 @@ class Loop:
 class Diagnose:
     """`diagnose` beside a model, which stays as it was."""
 
-    is_training = may_differ = False
+    is_training, may_differ = True, False
     left = ()
 
     def __init__(self, **model):

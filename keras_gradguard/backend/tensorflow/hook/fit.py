@@ -200,6 +200,8 @@ class FitHook(TrainingHook):
         if step is None:
             return
         step.training = None
+        with self.barrier.guarded():
+            step.hooked.put_back()
         plain = vars(self.model)["train_function"]
         is_whole = step.is_sound and self.barrier.is_open
         if self._traced_for and is_whole and plain is self._plain:
