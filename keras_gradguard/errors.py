@@ -42,6 +42,9 @@ class LoopStopped(Exception):
 class GradientBreakWarning(UserWarning):
     """A gradient is broken, and training continues."""
 
+    # A warnings filter of the user may raise it.
+    ag_pass_through = True
+
 
 class GuardFaultWarning(UserWarning):
     """keras_gradguard itself failed and stopped checking (GG900)."""
@@ -55,7 +58,6 @@ class UnsupportedBackendWarning(UserWarning):
     """Training continues on a backend without gradient checks."""
 
 
-# A warnings filter of the user may raise the warning.
 FINDINGS = (GradientBreakError, GradientBreakWarning, LoopStopped)
 
 
