@@ -165,6 +165,16 @@ class FaultBarrier:
         """Catches faults of the code in the block, but not findings."""
         return self
 
+    def call(self, function, *arguments):
+        """Calls a function of the guard, and catches its faults.
+
+        Args:
+            function: The function; what it returns is dropped.
+            *arguments: Its arguments.
+        """
+        with self:
+            function(*arguments)
+
     def around(self, *managers):
         """Returns a context manager that enters and leaves others.
 

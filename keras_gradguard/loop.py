@@ -298,13 +298,9 @@ class Watch:
                 (monitor.write,),
                 (hook.end_recording,),
             ):
-                last.callback(self._guarded, part, *given)
+                last.callback(self._barrier.call, part, *given)
         if hook.num_updates or is_quiet or not self._barrier.is_open:
             return
         why = _TRACED if hook.has_optimizer else _NO_OPTIMIZER
         text = _NOTHING.format(name=self._model.name, why=why)
         warnings.warn(text, UserWarning, stacklevel=3)
-
-    def _guarded(self, part, *given):
-        with self._barrier.guarded():
-            part(*given)

@@ -157,11 +157,7 @@ class Monitor:
                 (hook.undo, self),
                 (self._note_progress, hook),
             ):
-                last.callback(self._guarded, part, *given)
-
-    def _guarded(self, part, *given):
-        with self.barrier.guarded():
-            part(*given)
+                last.callback(self.barrier.call, part, *given)
 
     def _note_progress(self, hook):
         self._log.progress = _Progress(hook.num_done, hook.num_skipped)

@@ -49,7 +49,7 @@ class EventFile:
 
     def open(self):
         """Begins a new file if none is open, or it was deleted."""
-        if self.is_open and identity(self._path) != self._identity:
+        if self.is_open and self._is_deleted():
             self.num_deleted += 1
             records, self._records = self._records, None
             # What it still holds goes nowhere.
@@ -57,6 +57,13 @@ class EventFile:
                 records.close()
         if not self.is_open:
             self._open()
+
+    def _is_deleted(self):
+        now, before = identity(self._path), self._identity
+        if before is None:
+            # A writer without TensorFlow makes it as it is first flushed.
+            self._identity = now
+        return before not in (None, now)
 
     def write(self, event):
         """Appends an event; the time of now is put into it.
