@@ -168,8 +168,6 @@ class GradHealthCallback(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         """Attaches to the training step and starts a new report."""
-        with self._barrier.guarded():
-            self._leave()
         if self._unsupported is not None:
             backend.warn_unsupported()
             return
@@ -179,6 +177,7 @@ class GradHealthCallback(keras.callbacks.Callback):
         barrier, number = FaultBarrier(self._note_fault), 1
         self._barrier = barrier
         with barrier.guarded():
+            self._leave()
             number = num_replicas(self.model)
             with nothing_drawn(fit_draws_elsewhere(running_fit())):
                 self._begin()

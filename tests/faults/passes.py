@@ -26,6 +26,10 @@ ENTRIES = {
         r"errors\.(warn|_warn|place_and_words|fault_words|check_barrier)",
         r"errors\.check_barrier\.<lambda>",
     ),
+    "it puts back what was replaced, and calls nothing but methods of dicts": (
+        r"backend\.tensorflow\.internals\.patch\.Replacement\.__exit__",
+        r"backend\.tensorflow\.internals\.patch\.Replacement\._put_back",
+    ),
     "Keras calls it as a callback": (r"callback\.GradHealthCallback\.on_\w+",),
     "the step of the model calls it in place of its own function": (
         r"backend\.tensorflow\.hook\.fit\.FitHook\._run",
@@ -107,7 +111,7 @@ def main():
     if arguments.interrupt:
         everything = interrupts(known)
     for name, training, call, kind, is_lasting in everything:
-        if arguments.only and arguments.only not in name:
+        if not re.search(arguments.only, name):
             continue
         case = f"{name} {training}"
         if zlib.crc32(case.encode()) % arguments.sample != arguments.part:
