@@ -121,7 +121,7 @@ def main():
         if arguments.interrupt:
             harm = known[training].harm_of_interrupt(injector)
         else:
-            harm = known[training].harm(injector)
+            harm = known[training].harm(injector, call)
         if harm:
             say(
                 function=name,
@@ -194,16 +194,22 @@ class Known:
         self.wrong = list(self._differences(self.guarded))
         self.wrong += [str(w) for w in told]
 
-    def harm(self, injector):
-        """Trains with a fault; returns what it did that it may not."""
+    def harm(self, injector, call):
+        """Trains with a fault; returns what it did that it may not.
+
+        Args:
+            injector: The `Injector`, armed.
+            call: At which call it raises. A search for patches ends after
+                some seconds, so that late calls may be missing.
+        """
         found, told = run(self.training, injector, True)
         harm = list(self._differences(found))
         raised = injector.num_raised
         if raised and len(told) != 1:
             harm.append(f"told {len(told)} times: {told}"[:600])
-        elif not raised:
+        elif not raised and call == 1:
             harm.append("was not called")
-        elif found.report is not None:
+        elif raised and found.report is not None:
             is_patch = "no more checked patches" in told[0]
             if not is_patch and "GG900" not in (found.report.not_checked or ""):
                 harm.append("the report does not tell")
@@ -213,7 +219,8 @@ class Known:
         """Trains until Ctrl-C; returns what is not as it should be."""
         found, told = run(self.training, injector, True)
         if not injector.num_raised:
-            return ["was not called"]
+            # A search for patches may end earlier than it did.
+            return []
         harm = list(told)
         if error_of(found.error) != "KeyboardInterrupt":
             harm.append(f"ended by {found.error!r}")
