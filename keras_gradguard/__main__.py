@@ -11,7 +11,11 @@ from keras_gradguard.advice.fix import (
     unified_diff,
     write_fixed,
 )
-from keras_gradguard.errors import UnsupportedBackendError
+from keras_gradguard.errors import (
+    STRICT,
+    UnsupportedBackendError,
+    fault_words,
+)
 from keras_gradguard.records.reading import read_report
 from keras_gradguard.report import catalogue
 
@@ -27,11 +31,16 @@ def main(argv=None):
         0; 1 for a stored report whose verdict is not `"healthy"`; 2 if the
         command failed.
     """
-    arguments = _parser().parse_args(argv)
     try:
+        arguments = _parser().parse_args(argv)
         text, code = arguments.command(arguments)
     except (ValueError, UnsupportedBackendError) as error:
         print(f"keras-gradguard: {error}", file=sys.stderr)
+        return 2
+    except Exception as error:
+        if os.environ.get(STRICT) == "1":
+            raise
+        print(f"keras-gradguard: {fault_words(error)}", file=sys.stderr)
         return 2
     print(text)
     return code

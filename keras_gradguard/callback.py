@@ -153,9 +153,11 @@ class GradHealthCallback(keras.callbacks.Callback):
         self._monitor = None
         self._num_steps = 0
         self._is_due, self._has_looked = False, False
+        self._unsupported = backend.unsupported()
         # Keras on JAX waits for each step unless every callback says this.
-        self.async_safe = backend.unsupported() is not None
-        self._not_checked = [backend.unsupported() or _NO_TRAINING]
+        self.async_safe = self._unsupported is not None
+        self._not_checked = [self._unsupported or _NO_TRAINING]
+        self._barrier = FaultBarrier(self._note_fault)
 
     @property
     def report(self):
@@ -166,19 +168,22 @@ class GradHealthCallback(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         """Attaches to the training step and starts a new report."""
-        self._leave()
-        if backend.unsupported() is not None:
+        if self._unsupported is not None:
             backend.warn_unsupported()
             return
         self._num_steps = 0
         self._is_due, self._has_looked = False, False
         self._log, self._not_checked = None, []
         barrier, number = FaultBarrier(self._note_fault), 1
+        self._barrier = barrier
         with barrier.guarded():
+            self._leave()
             number = num_replicas(self.model)
             with nothing_drawn(fit_draws_elsewhere(running_fit())):
                 self._begin()
-        if self._monitor is None and self._log is not None:
+        if self._monitor is not None:
+            self._barrier = self._monitor.barrier
+        elif self._log is not None:
             with barrier.guarded():
                 self._log.write_verdict(is_whole=True)
             with barrier.guarded():
@@ -222,7 +227,8 @@ class GradHealthCallback(keras.callbacks.Callback):
         if self._log is not None:
             self._log.epoch = epoch
         if self._monitor is not None:
-            self._monitor.begin_epoch()
+            with self._barrier.guarded():
+                self._monitor.begin_epoch()
 
     def on_train_batch_begin(self, batch, logs=None):
         """Prepares the next call of the train function."""
@@ -230,7 +236,7 @@ class GradHealthCallback(keras.callbacks.Callback):
             return
         self._is_due, refused = False, None
         try:
-            with self._monitor.barrier:
+            with self._barrier.guarded():
                 try:
                     self._is_due = self._schedule.is_due(self._num_steps)
                 except ValueError as error:
@@ -239,9 +245,14 @@ class GradHealthCallback(keras.callbacks.Callback):
             if refused is not None:
                 raise refused
         except BaseException:
-            self._leave()
+            with self._barrier.guarded():
+                self._leave()
             raise
-        self._monitor.expect_step(self._is_due)
+        with self._barrier.guarded():
+            self._monitor.expect_step(self._is_due)
+        if not self._barrier.is_open:
+            with self._barrier.guarded():
+                self._monitor.run_on()
 
     def on_train_batch_end(self, batch, logs=None):
         """Checks the step and writes a record when one is due."""
@@ -249,22 +260,25 @@ class GradHealthCallback(keras.callbacks.Callback):
         if self._monitor is None:
             return
         try:
-            if self._is_due:
-                self._monitor.read(is_first=not self._has_looked)
-                self._has_looked = True
-            self._monitor.after_step()
+            with self._barrier.guarded():
+                if self._is_due:
+                    self._monitor.read(is_first=not self._has_looked)
+                    self._has_looked = True
+                self._monitor.after_step()
         except BaseException:
-            self._leave()
+            with self._barrier.guarded():
+                self._leave()
             raise
 
     def on_train_end(self, logs=None):
         """Restores the model and prints the verdict in one line."""
         if self._monitor is None:
             return
-        self._monitor.end()
-        self._leave(is_whole=True)
-        barrier = FaultBarrier(self._note_fault)
-        with barrier.guarded():
+        with self._barrier.guarded():
+            self._monitor.end()
+        with self._barrier.guarded():
+            self._leave(is_whole=True)
+        with self._barrier.guarded():
             report = self._log.report
             is_error = any(d.severity == "error" for d in report.diagnoses)
             # `fit` tells callbacks "auto" as 1.
@@ -282,6 +296,7 @@ class GradHealthCallback(keras.callbacks.Callback):
 
     def _leave(self, is_whole=False):
         """Restores the model, writes the verdict and closes the event file."""
-        if self._monitor is not None:
-            self._monitor.finish(is_whole)
-            self._monitor = None
+        monitor, self._monitor = self._monitor, None
+        if monitor is not None:
+            with self._barrier.guarded():
+                monitor.finish(is_whole)

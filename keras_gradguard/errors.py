@@ -42,6 +42,9 @@ class LoopStopped(Exception):
 class GradientBreakWarning(UserWarning):
     """A gradient is broken, and training continues."""
 
+    # A warnings filter of the user may raise it.
+    ag_pass_through = True
+
 
 class GuardFaultWarning(UserWarning):
     """keras_gradguard itself failed and stopped checking (GG900)."""
@@ -55,7 +58,6 @@ class UnsupportedBackendWarning(UserWarning):
     """Training continues on a backend without gradient checks."""
 
 
-# A warnings filter of the user may raise the warning.
 FINDINGS = (GradientBreakError, GradientBreakWarning, LoopStopped)
 
 
@@ -134,6 +136,7 @@ def checked_folder(value):
 
 
 STRICT = "KERAS_GRADGUARD_STRICT"
+_SWITCHED_OFF = "has switched itself off; training continues"
 _MOST_LETTERS = 300
 
 
@@ -153,7 +156,7 @@ class FaultBarrier:
         is_open: Whether there was no fault so far.
     """
 
-    def __init__(self, note_fault=None, effect="has switched itself off"):
+    def __init__(self, note_fault=None, effect=_SWITCHED_OFF):
         self.is_open = True
         self._effect = effect
         self._note_fault = note_fault
@@ -161,6 +164,16 @@ class FaultBarrier:
     def guarded(self):
         """Catches faults of the code in the block, but not findings."""
         return self
+
+    def call(self, function, *arguments):
+        """Calls a function of the guard, and catches its faults.
+
+        Args:
+            function: The function; what it returns is dropped.
+            *arguments: Its arguments.
+        """
+        with self:
+            function(*arguments)
 
     def around(self, *managers):
         """Returns a context manager that enters and leaves others.
@@ -174,6 +187,33 @@ class FaultBarrier:
         """
         return _Around(self, managers)
 
+    def wrapped(self, wrapper, original, *arguments):
+        """Calls a function of the user's inside of a wrapper of the guard.
+
+        A fault of the wrapper costs what it adds, never the call, which is
+        made once: in the wrapper, or else after the fault.
+
+        Args:
+            wrapper: Called as `wrapper(call, *arguments)`; it may make the
+                call or leave it out.
+            original: The function.
+            *arguments: Its arguments.
+
+        Returns:
+            What the wrapper returns; after a fault, what the function does.
+        """
+        call = _Call(original)
+        try:
+            return wrapper(call, *arguments)
+        except Exception as error:
+            if error is call.error:
+                raise
+            with self:
+                raise
+        if call.error is not None:
+            raise call.error
+        return call.value if call.is_done else original(*arguments)
+
     def __enter__(self):
         """Opens the block."""
 
@@ -185,9 +225,13 @@ class FaultBarrier:
             return False
         if self.is_open:
             self.is_open = False
-            reason = _words(kind, fault, trace)
-            if self._note_fault is not None:
-                self._note_fault(reason)
+            reason = place_and_words(fault)
+            try:
+                if self._note_fault is not None:
+                    self._note_fault(reason)
+            except Exception:  # noqa: BLE001
+                # What follows from a fault is not told: the fault itself is.
+                reason += " (the report does not tell)"
             _warn(self._effect, reason)
         return True
 
@@ -203,6 +247,24 @@ def fault_sentence(when, reason):
         f"keras_gradguard itself failed {when} and has checked nothing since "
         f"then (GG900, {reason})."
     )
+
+
+class _Call:
+    """A function, and how far its call has come."""
+
+    def __init__(self, original):
+        self._original = original
+        self.error = self.value = None
+        self.is_done = False
+
+    def __call__(self, *arguments):
+        try:
+            self.value = self._original(*arguments)
+        except BaseException as error:
+            self.error = error
+            raise
+        self.is_done = True
+        return self.value
 
 
 class _Around:
@@ -234,32 +296,69 @@ class _Around:
                     entered.pop().__exit__(*raised)
 
 
-def _words(kind, fault, trace):
-    """Where a fault was raised and what it says, on one line."""
-    *_, (frame, line) = traceback.walk_tb(trace)
+def place_and_words(error):
+    """Returns where an exception was raised and what it says, on one line.
+
+    Args:
+        error: The exception, as it was caught.
+    """
+    *_, (frame, line) = traceback.walk_tb(error.__traceback__)
     file = os.path.basename(frame.f_code.co_filename)
     try:
-        text = " ".join(str(fault).split())
-    except Exception as error:  # noqa: BLE001
+        text = " ".join(str(error).split())
+    except Exception as other:  # noqa: BLE001
         # An exception of the user's may fail to say what it is.
-        text = f"its text raises {type(error).__name__}"
+        text = f"its text raises {type(other).__name__}"
     if len(text) > _MOST_LETTERS:
         text = text[:_MOST_LETTERS] + "..."
-    return f"{file}:{line}: {kind.__name__}: {text}".removesuffix(": ")
+    return f"{file}:{line}: {type(error).__name__}: {text}".removesuffix(": ")
 
 
 def patch_barrier():
     """Returns the barrier of the search for patches: a finding outlives it."""
-    return FaultBarrier(effect="shows no more checked patches")
+    effect = "shows no more checked patches; training continues"
+    return FaultBarrier(effect=effect)
+
+
+def check_barrier(reasons):
+    """Returns the barrier of a check outside of a training.
+
+    Args:
+        reasons: A list, which gets the sentence for `Report.not_checked`.
+    """
+    return FaultBarrier(
+        lambda reason: reasons.append(fault_sentence("in this check", reason)),
+        effect="did not finish this check",
+    )
+
+
+def fault_words(error):
+    """Returns what to say of a fault where nothing is trained.
+
+    Args:
+        error: The exception, as it was caught.
+    """
+    reason = place_and_words(error)
+    return f"error[GG900] guard-fault: keras_gradguard itself failed. {reason}"
+
+
+def warn(text, category=UserWarning):
+    """Warns of what must not end a training, whatever filters there are.
+
+    Args:
+        text: The warning.
+        category: Its class.
+    """
+    try:
+        warnings.warn(text, category, stacklevel=3)
+    except category:
+        # A filter makes errors of warnings, which is meant for findings.
+        print(text, file=sys.stderr)
 
 
 def _warn(effect, reason):
     text = (
         "warning[GG900] guard-fault: keras_gradguard itself failed and "
-        f"{effect}; training continues. {reason}"
+        f"{effect}. {reason}"
     )
-    try:
-        warnings.warn(text, GuardFaultWarning, stacklevel=3)
-    except GuardFaultWarning:
-        # A filter makes errors of warnings: this one must not end a training.
-        print(text, file=sys.stderr)
+    warn(text, GuardFaultWarning)

@@ -1,5 +1,6 @@
 """The context manager that finds broken gradients in a custom loop."""
 
+import contextlib
 import warnings
 
 from keras_gradguard import backend
@@ -176,6 +177,7 @@ class Watch:
         self._optimizer = optimizer
         self._scalars = scalars
         self._hook = self._monitor = self._log = None
+        self._barrier = FaultBarrier(self._note_fault)
         self._not_checked = [_NO_STEP]
 
     @property
@@ -196,7 +198,8 @@ class Watch:
                 `on_nonfinite` is `"raise"`.
         """
         if self._monitor is not None:
-            self._hook.read()
+            with self._barrier.guarded():
+                self._hook.read()
 
     def __enter__(self):
         """Attaches to the optimizers and checks the first step."""
@@ -206,11 +209,19 @@ class Watch:
             )
         self.stopped = False
         self._log, self._not_checked = None, []
-        barrier = FaultBarrier(self._note_fault)
+        self._barrier = barrier = FaultBarrier(self._note_fault)
         with barrier.guarded():
             self._begin()
         if self._monitor is not None:
-            self._hook.begin(self._optimizer)
+            self._barrier = self._monitor.barrier
+            try:
+                with self._barrier.guarded():
+                    self._hook.begin(self._optimizer)
+            except BaseException:
+                # Nobody leaves a block that was not entered.
+                monitor, self._monitor = self._monitor, None
+                self._finish(monitor, True)
+                raise
         elif self._log is not None:
             with barrier.guarded():
                 self._log.write_verdict(is_whole=True)
@@ -254,11 +265,12 @@ class Watch:
             return False
         is_stopped = isinstance(error, LoopStopped)
         try:
-            if error is None:
-                self._hook.read()
-            elif isinstance(error, Exception) and not is_stopped:
-                monitor.explain_step_error(error)
-                monitor.explain_failure(error)
+            with self._barrier.guarded():
+                if error is None:
+                    self._hook.read()
+                elif isinstance(error, Exception) and not is_stopped:
+                    monitor.explain_step_error(error)
+                    monitor.explain_failure(error)
         except LoopStopped:
             is_stopped = True
         finally:
@@ -269,7 +281,7 @@ class Watch:
         return is_stopped and isinstance(error, (LoopStopped, type(None)))
 
     def _print_closing_line(self):
-        with FaultBarrier(self._note_fault).guarded():
+        with self._barrier.guarded():
             log, where = self._log, "the `report` of this `watch`"
             if self._log_dir:
                 where += f" or TensorBoard at {str(self._log_dir)!r}"
@@ -278,10 +290,16 @@ class Watch:
 
     def _finish(self, monitor, is_quiet):
         hook, self._hook = self._hook, None
-        hook.end_recording()
-        monitor.write()
-        monitor.finish(is_whole=not is_quiet)
-        if hook.num_updates or is_quiet or not hook.barrier.is_open:
+        # Ctrl-C in one of them must not keep the others from it.
+        with contextlib.ExitStack() as last:
+            for part, *given in (
+                (hook.leave,),
+                (monitor.finish, not is_quiet),
+                (monitor.write,),
+                (hook.end_recording,),
+            ):
+                last.callback(self._barrier.call, part, *given)
+        if hook.num_updates or is_quiet or not self._barrier.is_open:
             return
         why = _TRACED if hook.has_optimizer else _NO_OPTIMIZER
         text = _NOTHING.format(name=self._model.name, why=why)

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 
 from keras_gradguard import backend
+from keras_gradguard.errors import check_barrier, patch_barrier
 from keras_gradguard.model.losses import inner_loss
 from keras_gradguard.records.report import Report
 
@@ -71,36 +72,41 @@ def check_loss(loss, y_true, y_pred):
     y_true = _tensors("y_true", y_true)
     y_pred = _tensors("y_pred", y_pred)
     loss = inner or resolved_loss(loss, y_true, y_pred)
-    diagnoses = []
-    with examining(), random_state_kept():
+    diagnoses, reasons, error = [], [], None
+    with check_barrier(reasons).guarded(), examining(), random_state_kept():
         evidence = backend.loss_evidence(loss, y_true, y_pred)
         patches = Patches(lambda finding: LossTrial(evidence, finding))
-        for severity, findings in _findings(evidence, y_pred):
+        patches.barrier = patch_barrier()
+        found, error = _findings(evidence, y_pred)
+        for severity, findings in found:
             diagnoses += diagnoses_of(findings, 0, severity, patches=patches)
-    return Report(diagnoses=tuple(diagnoses))
+    if error is not None:
+        raise error
+    not_checked = " ".join(reasons) or None
+    return Report(diagnoses=tuple(diagnoses), not_checked=not_checked)
 
 
 def _findings(evidence, y_pred):
-    """Returns `(severity, findings)` pairs."""
+    """Returns `(severity, findings)` pairs, and what the loss itself raises."""
     with evidence.state_kept():
         recorded = evidence.recorded()
     error = recorded.error
     if error is not None:
         finding = evidence.failure(error)
         if finding is None:
-            raise error
-        return [("error", [_placed(finding, recorded)])]
+            return [], error
+        return [("error", [_placed(finding, recorded)])], None
     _, gradients = recorded.applied[0]
     cut = []
     if any(gradient is None for gradient in gradients):
         cut = explain_loss(evidence)
     if all(gradient is None for gradient in gradients):
-        return [("error", cut)]
+        return [("error", cut)], None
     array = recorded.graph.oracle.array
     if not any(np.any(array(g)) for g in gradients if g is not None):
         flat = [f for f in explain_loss(evidence) if f.kind == "zero"]
         if flat:
-            return [("error", flat)]
+            return [("error", flat)], None
     predictions = tensors_of(y_pred)
     names = ["y_pred"] * len(predictions)
 
@@ -111,7 +117,8 @@ def _findings(evidence, y_pred):
     asked = recorded, predictions, names
     nonfinite = nonfinite_findings(*asked, replay=replay)
     if nonfinite:
-        return [("warning", cut), ("error", [_named(f) for f in nonfinite])]
+        found = [_named(f) for f in nonfinite]
+        return [("warning", cut), ("error", found)], None
     wrong, jumps = _measured(evidence)
     beside = [f for f in wrong if f.place.line is None]
     refused = _refused(evidence, beside) if beside else []
@@ -128,7 +135,7 @@ def _findings(evidence, y_pred):
         ("error", [f for f in wrong if f.cause not in _ON_PURPOSE]),
         ("warning", jumps),
         ("note", [f for f in wrong if f.cause in _ON_PURPOSE]),
-    ]
+    ], None
 
 
 def _placed(finding, recorded):

@@ -7,6 +7,8 @@ import keras
 import numpy as np
 
 from keras_gradguard import backend
+from keras_gradguard.errors import check_barrier
+from keras_gradguard.records.report import Report
 
 if backend.unsupported() is None:
     from keras_gradguard.backend.tensorflow.capture.statistics import (
@@ -97,7 +99,22 @@ def diagnose(model, x, y=None, sample_weight=None):
     data = _batch(model, x, y, sample_weight)
     if not model.built:
         _build(model, data)
-    log = TrainingLog(model, num_updates)
+    log, error, report = None, None, None
+    reasons = []
+    barrier = check_barrier(reasons)
+    with barrier.guarded():
+        log = TrainingLog(model, num_updates)
+        log.not_checked = reasons
+        error = _check(model, data, log)
+    if error is not None:
+        raise error
+    with barrier.guarded():
+        report = None if log is None else log.report
+    return report or Report(not_checked=" ".join(reasons))
+
+
+def _check(model, data, log):
+    """Looks at a model; returns what its step raises for other reasons."""
     log.patches.isolated = random_state_kept
     evidence = backend.step_evidence(model, data)
 
@@ -112,7 +129,7 @@ def diagnose(model, x, y=None, sample_weight=None):
         step = step_of(model.trainable_variables)
         findings = explain_error(step, error)
         if not findings:
-            raise error
+            return error
         log.add(findings, "error")
     addends = _addends(step_of(model.trainable_variables))
     _note_losses(step_of(model.trainable_variables), log, addends.reaches)
@@ -142,7 +159,7 @@ def diagnose(model, x, y=None, sample_weight=None):
         step = step_of(model.trainable_variables)
         # Of a frozen model nothing is measured.
         _look_at_head(step, zero, log, 0 if rows is None else len(rows))
-    return log.report
+    return None
 
 
 def _bad_and_zero(rows):

@@ -1,5 +1,6 @@
 """Replays an incident: the model, its weights and one batch."""
 
+import contextlib
 import dataclasses
 import importlib.util
 import os
@@ -19,6 +20,7 @@ from keras_gradguard.backend.tensorflow.internals.randomness import (
 from keras_gradguard.backend.tensorflow.tracing.restore import state_restored
 from keras_gradguard.diagnosis.questions import explain_nonfinite
 from keras_gradguard.diagnosis.wording import diagnoses_of
+from keras_gradguard.errors import place_and_words
 from keras_gradguard.graph.trace import Step
 from keras_gradguard.model.layers import state_of
 from keras_gradguard.records.kinds import severity_of
@@ -123,7 +125,8 @@ def _model(target):
         spec = importlib.util.spec_from_file_location(name, file)
         module = importlib.util.module_from_spec(spec)
         sys.modules[name] = module
-        spec.loader.exec_module(module)
+        with _users_code(target):
+            spec.loader.exec_module(module)
     finally:
         sys.path.remove(folder)
     made = getattr(module, function, None)
@@ -133,13 +136,32 @@ def _model(target):
             f"{file!r} has no function {function!r}. It defines: "
             f"{', '.join(known) or 'none'}"
         )
-    model = made()
+    with _users_code(target):
+        model = made()
     if not isinstance(model, keras.Model) or not model.compiled:
         raise ValueError(
             f"`{function}` must return a compiled Keras model. It returned: "
             f"{model!r}"
         )
     return model
+
+
+@contextlib.contextmanager
+def _users_code(target):
+    """Says of the user's code that it fails, in one sentence.
+
+    Args:
+        target: What was given for `--model`.
+
+    Raises:
+        ValueError: If the block fails.
+    """
+    try:
+        yield
+    except Exception as error:
+        raise ValueError(
+            f"`--model {target}` failed: {place_and_words(error)}"
+        ) from error
 
 
 def _matched(model, incident):

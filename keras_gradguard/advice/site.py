@@ -4,9 +4,9 @@ import ast
 import dataclasses
 import functools
 import io
-import linecache
 
 from keras_gradguard.source.dialect import Dialect
+from keras_gradguard.source.lines import lines_of
 from keras_gradguard.source.reachable import called
 
 SAME = "the value stays the same"
@@ -72,7 +72,7 @@ class Site:
         self.finding = finding
         self.file, self.line = finding.place.file, finding.place.line
         # As Python counts lines: a form feed begins none.
-        self._lines = linecache.getlines(self.file or "")
+        self._lines = lines_of(self.file)
         if text is not None:
             self._lines = list(io.StringIO(text))
         self.text = "".join(self._lines)

@@ -15,7 +15,8 @@ from keras_gradguard.diagnosis.shares import explain_addends_of_loss
 from keras_gradguard.diagnosis.underflow import unscaled_findings
 from keras_gradguard.model.layers import weights_added
 from keras_gradguard.records.text import counted
-from keras_gradguard.source.swap import swapped
+from keras_gradguard.source.frames import is_own_fault
+from keras_gradguard.source.swap import NotSwapped, swapped
 
 # A gradient that is finite because 1 / 0 has become 1 / 1e-7 trains nothing.
 _LARGEST = 1e4
@@ -119,7 +120,11 @@ def _tried(file, lines, text, verdict):
     try:
         with swapped(file, lines, text, names):
             return verdict()
-    except Exception:  # noqa: BLE001
+    except NotSwapped:
+        return None
+    except Exception as error:
+        if is_own_fault(error):
+            raise
         # Code that was changed may fail in any way: then it is no patch.
         return None
 
@@ -309,7 +314,9 @@ class LayerTrial(StepTrial):
             ):
                 self._step = _extended(known, rewrite.tracked)
                 return self._verdict(None)
-        except Exception:  # noqa: BLE001
+        except Exception as error:
+            if is_own_fault(error):
+                raise
             # A layer with other attributes may fail in any way.
             return None
         finally:

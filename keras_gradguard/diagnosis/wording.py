@@ -1,6 +1,7 @@
 """Puts findings into words with the rules."""
 
 import dataclasses
+import os
 import textwrap
 
 from keras_gradguard import rules
@@ -65,8 +66,14 @@ def diagnoses_of(
 def _diagnosis(rule, finding, advice, num_variables, severity, step, epoch):
     place = finding.place
     evidence = {**finding.evidence}
-    if finding.notes:
-        evidence["notes"] = list(finding.notes)
+    notes = list(finding.notes)
+    if place.is_changed:
+        notes.append(
+            f"{os.path.basename(place.file)} has changed since its code was "
+            "imported, so its lines are not shown"
+        )
+    if notes:
+        evidence["notes"] = notes
     if place.snippet_start is not None:
         evidence["snippet_start"] = place.snippet_start
     if finding.exception:

@@ -1,7 +1,6 @@
 """A bad step explained, and kept on disk."""
 
 import dataclasses
-import warnings
 
 import keras
 
@@ -9,6 +8,7 @@ from keras_gradguard.backend import packed, stored
 from keras_gradguard.diagnosis.nonfinite import nonfinite_findings
 from keras_gradguard.diagnosis.questions import explain_nonfinite, unexplained
 from keras_gradguard.diagnosis.spoiled_update import explain_spoiled_update
+from keras_gradguard.errors import warn
 from keras_gradguard.model.layers import runs_eagerly, state_of
 from keras_gradguard.model.optimizers import learning_rates
 from keras_gradguard.records.finding import Place
@@ -202,11 +202,9 @@ class BadSteps:
             self._log.events.incident(known.step, summary)
         except OSError as error:
             self._log_dir = None
-            warnings.warn(
+            warn(
                 "GradHealthCallback cannot write the incident to its "
-                f"`log_dir`; training continues. {error}",
-                UserWarning,
-                stacklevel=2,
+                f"`log_dir`; training continues. {error}"
             )
         return found
 

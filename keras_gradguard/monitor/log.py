@@ -8,7 +8,7 @@ import numpy as np
 from keras_gradguard.advice.patches import Patches
 from keras_gradguard.backend import step_evidence
 from keras_gradguard.diagnosis.wording import diagnoses_of
-from keras_gradguard.errors import patch_barrier
+from keras_gradguard.errors import patch_barrier, warn
 from keras_gradguard.graph.trace import Step
 from keras_gradguard.measure.figures import figures_of, merged
 from keras_gradguard.measure.rows import (
@@ -91,7 +91,7 @@ class TrainingLog:
         self.patches = Patches()
         self.patches.barrier = patch_barrier()
         self._model = model
-        self.events = EventOutput(writer)
+        self.events = EventOutput(writer, warn)
         self._diagnoses = {}
         self._rows = HealthRows()
         self._paths, self._health = {}, {}

@@ -1,6 +1,7 @@
 """Conducts one training: what is measured, asked, said and done."""
 
 import collections
+import contextlib
 import dataclasses
 
 from keras_gradguard.diagnosis.failures import explain_error
@@ -118,18 +119,17 @@ class Monitor:
         Args:
             is_due: Whether its numbers are to be recorded.
         """
-        if self._hook is None:
-            return
-        if self.barrier.is_open:
-            with self.barrier:
-                if not self._first.has_begun:
-                    self._first.begin()
-                if is_due:
-                    self._due_step = self._log.num_updates()
-                self._hook.guard_next(is_due)
-        if not self.barrier.is_open:
-            with self.barrier:
-                self._hook.run_on()
+        if self._hook is not None and self.barrier.is_open:
+            if not self._first.has_begun:
+                self._first.begin()
+            if is_due:
+                self._due_step = self._log.num_updates()
+            self._hook.guard_next(is_due)
+
+    def run_on(self):
+        """After a fault: lets the step that was traced run once more."""
+        if self._hook is not None:
+            self._hook.run_on()
 
     def end(self):
         """Says what the records show of which there were too few."""
@@ -147,16 +147,21 @@ class Monitor:
             is_whole: Whether the training has come to its end.
         """
         hook, self._hook = self._hook, None
-        if hook is not None:
-            with self.barrier.guarded():
-                self._log.progress = _Progress(hook.num_done, hook.num_skipped)
-                self._check_skipped(hook.num_done, hook.num_skipped)
-            with self.barrier.guarded():
-                hook.undo(self)
-            with self.barrier.guarded():
-                self._log.write_verdict(is_whole)
-            with self.barrier.guarded():
-                self._log.close()
+        if hook is None:
+            return
+        # Ctrl-C in one of them must not keep the others from it.
+        with contextlib.ExitStack() as last:
+            for part, *given in (
+                (self._log.close,),
+                (self._log.write_verdict, is_whole),
+                (hook.undo, self),
+                (self._note_progress, hook),
+            ):
+                last.callback(self.barrier.call, part, *given)
+
+    def _note_progress(self, hook):
+        self._log.progress = _Progress(hook.num_done, hook.num_skipped)
+        self._check_skipped(hook.num_done, hook.num_skipped)
 
     def _check_skipped(self, num_steps, num_skipped):
         """A training that leaves out most of its steps is broken."""

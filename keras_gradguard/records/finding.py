@@ -13,6 +13,8 @@ class Place:
         function: Name of the function that holds the line.
         snippet: Source lines around `line`; empty if the source is gone.
         snippet_start: Number of the first line of `snippet`.
+        is_changed: Whether there is a source, but not that of the code that
+            runs: it has changed since, and is not shown.
     """
 
     file: str | None = None
@@ -20,6 +22,7 @@ class Place:
     function: str | None = None
     snippet: tuple[str, ...] = ()
     snippet_start: int | None = None
+    is_changed: bool = False
 
     @property
     def source(self):

@@ -6,6 +6,8 @@ and what `fsspec` knows.
 """
 
 import contextlib
+import os
+import shutil
 
 from tensorboard.compat import tf
 from tensorboard.summary.writer.record_writer import RecordWriter
@@ -29,6 +31,58 @@ def make_folder(path):
 def exists(path):
     """Returns whether there is a file or folder."""
     return tf.io.gfile.exists(path)
+
+
+def is_local(path):
+    """Returns whether a path is one of this machine's file system."""
+    return "://" not in os.fspath(path)
+
+
+def identity(path):
+    """Returns what tells a local file from another one of its name.
+
+    Args:
+        path: The file.
+
+    Returns:
+        `None` if there is no such file, or it is not a local one: to ask for
+        that takes longer than to write.
+    """
+    if not is_local(path):
+        return None
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def write_folder(folder, files):
+    """Writes a folder of files, whole or not at all.
+
+    A local one is written under another name and renamed. A remote file
+    appears when it is complete, so the last one tells that all are there.
+
+    Args:
+        folder: The folder, which does not exist yet.
+        files: The bytes of each file by its name.
+
+    Raises:
+        OSError: If it cannot be written; nothing of it is left then.
+    """
+    beside = f"{folder}.{os.getpid()}.part" if is_local(folder) else folder
+    with disk_errors(f"cannot write {folder!r}"):
+        try:
+            make_folder(beside)
+            for name, content in files.items():
+                with open_file(os.path.join(beside, name), "wb") as file:
+                    file.write(content)
+            if beside != folder:
+                os.rename(beside, folder)
+        except BaseException:
+            if beside != folder:
+                shutil.rmtree(beside, ignore_errors=True)
+            raise
 
 
 def open_records(path):

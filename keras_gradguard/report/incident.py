@@ -21,8 +21,8 @@ from keras_gradguard.records.text import path_from_here
 from keras_gradguard.report.files import (
     disk_errors,
     exists,
-    make_folder,
     open_file,
+    write_folder,
 )
 
 FOLDER = "incidents"
@@ -125,7 +125,7 @@ def _size(arrays):
 
 
 def write_incident(folder, incident):
-    """Writes an incident.
+    """Writes an incident, whole or not at all.
 
     Args:
         folder: Where to, see `new_folder`.
@@ -159,12 +159,8 @@ def write_incident(folder, incident):
     content = io.BytesIO()
     np.savez(content, **incident.arrays)
     text = json.dumps(record, indent=1)
-    with disk_errors(f"cannot write {folder!r}"):
-        make_folder(folder)
-        with open_file(os.path.join(folder, _ARRAYS), "wb") as file:
-            file.write(content.getvalue())
-        with open_file(os.path.join(folder, _RECORD), "w") as file:
-            file.write(text)
+    files = {_ARRAYS: content.getvalue(), _RECORD: text.encode()}
+    write_folder(folder, files)
 
 
 def _too_large(what, size):

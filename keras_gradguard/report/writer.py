@@ -1,5 +1,6 @@
 """Writes records, diagnoses, incidents and the verdict for TensorBoard."""
 
+import contextlib
 import os
 import secrets
 import time
@@ -48,11 +49,14 @@ class EventOutput:
 
     Args:
         writer: A `SummaryWriter`, or `None` to write nothing.
+        warn: Called with a text and its category to warn.
     """
 
-    def __init__(self, writer=None):
+    def __init__(self, writer=None, warn=warnings.warn):
         self._writer = writer
+        self._warn = warn
         self._schema = self._version = None
+        self._has_told = False
 
     @property
     def is_open(self):
@@ -156,12 +160,22 @@ class EventOutput:
         try:
             getattr(self._writer, method)(*values)
         except OSError as error:
-            self._writer = None
-            warnings.warn(
+            writer, self._writer = self._writer, None
+            with contextlib.suppress(OSError):
+                writer.abandon()
+            self._warn(
                 "GradHealthCallback cannot write to its `log_dir`; training "
                 f"continues without TensorBoard records. {error}",
                 UserWarning,
-                stacklevel=3,
+            )
+            return
+        if self._writer.num_deleted and not self._has_told:
+            self._has_told = True
+            self._warn(
+                f"The event file in {self._writer.folder!r} was deleted while "
+                "the training wrote to it: the records up to now are lost, "
+                "and a new file is written.",
+                UserWarning,
             )
 
 
@@ -267,8 +281,19 @@ class SummaryWriter:
         self._window = Window()
         self._schema, self._events = None, {}
         self._known, self._number = set(), 0
+        # By tag, what a new file needs as well if this one is deleted.
+        self._lasting, self._num_deleted = {}, 0
         self._tags, self._diagnoses, self._incidents = {}, {}, []
         self._training = None
+
+    @property
+    def num_deleted(self):
+        """How many event files were deleted while they were open."""
+        return self._file.num_deleted
+
+    def abandon(self):
+        """Closes the file, and writes nothing more to it."""
+        self._file.close()
 
     def write_record(self, schema, record, numbers=None):
         """Writes one record: a single event that holds every value.
@@ -304,9 +329,10 @@ class SummaryWriter:
         self._begin(step)
         self._write_pending()
         event = event_pb2.Event(step=step)
-        _add_card(event, self._tag(diagnosis), render_markdown(diagnosis))
+        card = self._tag(diagnosis)
+        _add_card(event, card, render_markdown(diagnosis))
         self._diagnoses[diagnosis.key] = diagnosis_record(diagnosis)
-        self._write(event, self._add_diagnoses(event))
+        self._write(event, self._add_diagnoses(event), lasts_as=card)
 
     def write_histograms(self, step, histograms):
         """Writes the histograms of gradients, for TensorBoard's own page.
@@ -331,7 +357,8 @@ class SummaryWriter:
         self._begin(step)
         event = event_pb2.Event(step=step)
         known = losses_record(schema, losses)
-        self._write(event, self._training.add(event, LOSSES, known))
+        tag = self._training.add(event, LOSSES, known)
+        self._write(event, tag, lasts_as=tag)
 
     def write_incident(self, step, incident):
         """Writes where a step that was not finite has been kept.
@@ -344,7 +371,8 @@ class SummaryWriter:
         self._incidents.append(incident)
         event = event_pb2.Event(step=step)
         known = {"items": self._incidents}
-        self._write(event, self._training.add(event, INCIDENTS, known))
+        tag = self._training.add(event, INCIDENTS, known)
+        self._write(event, tag, lasts_as=tag)
 
     def write_verdict(self, step, known):
         """Writes the verdict: a card of the Text tab, and all for our tab.
@@ -356,7 +384,8 @@ class SummaryWriter:
         self._begin(step)
         event = event_pb2.Event(step=step)
         _add_card(event, VERDICT_CARD, render_verdict(known))
-        self._write(event, self._training.add(event, VERDICT, known))
+        tag = self._training.add(event, VERDICT, known)
+        self._write(event, tag, lasts_as=tag)
 
     def flush(self):
         """Puts everything that was written on disk."""
@@ -411,9 +440,21 @@ class SummaryWriter:
             self._known, self._number = set(), self._file.number
         return tag not in self._known
 
-    def _write(self, event, *tags):
-        """Writes an event; `tags` are those of it that our tab reads."""
+    def _write(self, event, *tags, lasts_as=None):
+        """Writes an event; `tags` are those of it that our tab reads.
+
+        With `lasts_as`, a tag, it is written again where a file is lost.
+        """
         self._file.open()
+        if self._num_deleted != self._file.num_deleted:
+            self._num_deleted = self._file.num_deleted
+            for known, its_tags in list(self._lasting.values()):
+                self._append(known, its_tags)
+        if lasts_as is not None:
+            self._lasting[lasts_as] = event, tags
+        self._append(event, tags)
+
+    def _append(self, event, tags):
         new = set(filter(self._is_new, tags))
         if new:
             event = _copied(event)

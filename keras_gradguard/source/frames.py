@@ -3,7 +3,6 @@
 import collections
 import contextlib
 import functools
-import linecache
 import os
 import sys
 import sysconfig
@@ -12,6 +11,7 @@ import types
 
 from keras_gradguard.model.layers import trainer_file
 from keras_gradguard.records.finding import Place
+from keras_gradguard.source.lines import is_changed, lines_of
 from keras_gradguard.source.syntax import returns_of
 
 
@@ -158,19 +158,52 @@ def place_of_gradient(function):
 
 def place_at(file, line, function):
     """Returns a `Place` with the source lines around it."""
-    lines = linecache.getlines(file)
+    lines = lines_of(file, function, line)
     start = max(1, line - _CONTEXT_LINES)
     snippet = tuple(
         text.rstrip("\n") for text in lines[start - 1 : line + _CONTEXT_LINES]
     )
     if line > len(lines):
         snippet, start = (), None
-    return Place(file, line, function or "<lambda>", snippet, start)
+    return Place(
+        file,
+        line,
+        function or "<lambda>",
+        snippet,
+        start,
+        is_changed=not lines and is_changed(file, function, line),
+    )
 
 
 def op_place(op):
     """Returns the user's line that made `op`, an empty `Place` if none."""
     return user_place(op.frames)
+
+
+def is_own_fault(error):
+    """Returns whether an exception was raised by code of this package.
+
+    What a framework or the user's code raises when called from here is not.
+
+    Args:
+        error: The exception, as it was caught.
+    """
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    for frame in reversed(frames):
+        file = frame.f_code.co_filename
+        if _is_below(file, PACKAGE):
+            return True
+        if not _is_of_python(file):
+            return False
+    return False
+
+
+def _is_of_python(file):
+    """Whether a file is of the standard library."""
+    if file.startswith("<"):
+        return file.startswith("<frozen")
+    is_below = _is_below(file, _folder_of("stdlib"))
+    return is_below and installed_package(file) is None
 
 
 @functools.lru_cache(maxsize=4096)
@@ -193,7 +226,7 @@ def is_users(file):
     package = installed_package(file)
     if package is not None:
         return _uses_tensorflow(package)
-    return not _is_below(file, _folder_of("stdlib"))
+    return not _is_of_python(file)
 
 
 @functools.cache

@@ -1,16 +1,15 @@
 """Functions of a file, run for a moment from another text of it."""
 
 import contextlib
-import gc
 import linecache
 import os
-import sys
 import tempfile
-import types
 
-# From a name of a module to the function behind its decorators.
-_DEPTH, _MOST_OBJECTS = 6, 50_000
-_OTHERS = (types.ModuleType, types.CodeType, str, bytes, int, float)
+from keras_gradguard.source.lines import (
+    functions_of_file,
+    inner_codes,
+    lines_in,
+)
 
 
 class NotSwapped(Exception):
@@ -36,7 +35,7 @@ def swapped(file, lines, text, names=()):
         NotSwapped: If no function holds one of the lines, or it is not the
             same one in the other text.
     """
-    known, held = _functions(file), {}
+    known, held = functions_of_file(file), {}
     for line in lines:
         found = [f for f in known if _holds(f.__code__, line)]
         if not found:
@@ -64,61 +63,14 @@ def swapped(file, lines, text, names=()):
         yield
 
 
-def _functions(file):
-    """The functions of a file, wherever they are held."""
-    known = [*gc.get_objects(), *_defined(file)]
-    found = {
-        id(one): one
-        for one in known
-        if type(one) is types.FunctionType
-        and one.__code__.co_filename == file
-        and one.__code__.co_name != "<module>"
-    }
-    return list(found.values())
-
-
-def _defined(file):
-    """What a module holds: after `gc.freeze` the collector shows nothing.
-
-    Decorated functions are held by closures, partials and the like.
-    """
-    for module in list(sys.modules.values()):
-        if getattr(module, "__file__", None) != file:
-            continue
-        found, seen = [list(vars(module).values())], set()
-        for _ in range(_DEPTH):
-            found = [
-                one
-                for one in gc.get_referents(*found)
-                if id(one) not in seen and not isinstance(one, _OTHERS)
-            ]
-            seen.update(map(id, found))
-            yield from found
-            if len(seen) > _MOST_OBJECTS:
-                break
-
-
 def _holds(code, line):
-    lines = [number for _, _, number in code.co_lines() if number]
-    lines += [
-        number
-        for inner in _inner(code)
-        for _, _, number in inner.co_lines()
-        if number
-    ]
+    lines = set().union(*map(lines_in, (code, *inner_codes(code))))
     return bool(lines) and min(lines) <= line <= max(lines)
-
-
-def _inner(code):
-    for constant in code.co_consts:
-        if isinstance(constant, types.CodeType):
-            yield constant
-            yield from _inner(constant)
 
 
 def _codes(module):
     """Key of each function in a compiled text -> its code."""
-    return {_key(code): code for code in _inner(module)}
+    return {_key(code): code for code in inner_codes(module)}
 
 
 def _key(code):

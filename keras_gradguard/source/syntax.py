@@ -2,7 +2,8 @@
 
 import ast
 import functools
-import linecache
+
+from keras_gradguard.source.lines import lines_of
 
 REBUILDERS = ("constant", "convert_to_tensor", "Variable")
 
@@ -37,7 +38,7 @@ def tree_of(file):
     Args:
         file: As a code object has it; `None` for no file.
     """
-    return _parsed("".join(linecache.getlines(file or "")))
+    return _parsed("".join(lines_of(file)))
 
 
 @functools.lru_cache(maxsize=16)
@@ -59,7 +60,7 @@ def call_at(place):
     if not found:
         return ""
     last = max(call.end_lineno for call in found)
-    return "".join(linecache.getlines(place.file)[place.line - 1 : last])
+    return "".join(lines_of(place.file)[place.line - 1 : last])
 
 
 def returns_of(code):

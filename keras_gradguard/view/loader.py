@@ -5,7 +5,9 @@ nothing but what TensorBoard has imported itself.
 """
 
 from tensorboard.plugins import base_plugin
+from tensorboard.util import tb_logging
 
+_logger = tb_logging.get_logger()
 PLUGIN = "keras_gradguard"
 # More than a run ever has, see `report.thinning`: TensorBoard would leave out
 # records by chance, and with them the spike of one step.
@@ -27,11 +29,15 @@ class GradGuardLoader(base_plugin.TBLoader):
         flags.samples_per_plugin = {PLUGIN: MOST_RECORDS, **known}
 
     def load(self, context):
-        """Returns the plugin.
+        """Returns the plugin, `None` if it cannot be made: there is no tab.
 
         Args:
             context: A `TBContext`.
         """
-        from keras_gradguard.view.plugin import GradGuardPlugin
+        try:
+            from keras_gradguard.view.plugin import GradGuardPlugin
 
-        return GradGuardPlugin(context)
+            return GradGuardPlugin(context)
+        except Exception:
+            _logger.exception("keras_gradguard failed (GG900): no tab of it")
+            return None

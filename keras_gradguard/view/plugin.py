@@ -174,6 +174,9 @@ def _told(store, run, series):
             known["readable"].append(route)
         except ReadError as error:
             known["error"] = known["error"] or str(error)
+        except Exception as error:
+            # One bad run must not take the list from the page.
+            known["error"] = known["error"] or _fault(error)
     return known
 
 
@@ -227,11 +230,7 @@ def _answered(route):
         except ValueError as error:
             return _sentence(request, str(error), 400)
         except Exception as error:
-            # One bad run must not take the words from the page.
-            _logger.exception("keras_gradguard: a request failed")
-            fault = f"{type(error).__name__}: {error}"
-            text = f"keras_gradguard failed to read the records: {fault}"
-            return _sentence(request, text, 500)
+            return _sentence(request, _fault(error), 500)
         # To compress what goes to the same machine takes longer than to send.
         return http_util.Respond(
             request, content, "application/json", content_encoding="identity"
@@ -240,12 +239,23 @@ def _answered(route):
     return application
 
 
+def _fault(error):
+    """Logs a fault of ours; returns the sentence that tells of it."""
+    _logger.error("keras_gradguard failed (GG900)", exc_info=error)
+    return (
+        "keras_gradguard itself failed to read the records (GG900): "
+        f"{type(error).__name__}: {error}"
+    )
+
+
 def _serve_asset(name, environ, start_response):
     request = werkzeug.wrappers.Request(environ)
     try:
         response = http_util.Respond(request, *read_asset(name))
     except LookupError as error:
         response = _sentence(request, str(error), 404)
+    except Exception as error:
+        response = _sentence(request, _fault(error), 500)
     return response(environ, start_response)
 
 

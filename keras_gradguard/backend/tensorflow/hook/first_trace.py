@@ -141,9 +141,10 @@ class FirstTrace:
     def _hooked(self, one, original):
         @functools.wraps(original)
         def build(*args, **kwargs):
+            make = functools.partial(original, *args, **kwargs)
             if one.built:
-                return original(*args, **kwargs)
-            return self._built(lambda: original(*args, **kwargs), one)
+                return make()
+            return self._step.barrier.wrapped(self._built, make, one)
 
         return build
 

@@ -200,6 +200,8 @@ class FitHook(TrainingHook):
         if step is None:
             return
         step.training = None
+        with self.barrier.guarded():
+            step.hooked.put_back()
         plain = vars(self.model)["train_function"]
         is_whole = step.is_sound and self.barrier.is_open
         if self._traced_for and is_whole and plain is self._plain:
@@ -246,7 +248,7 @@ class FitHook(TrainingHook):
     def _take(self, step, traced_for=None):
         self._step, self._traced_for = step, traced_for
         self._settled = lambda: None
-        step.training = self
+        step.training, step.barrier = self, self.barrier
         self._skips = step.probe.skips
         around = [Running(self), step.hooked]
         if self.is_drawn_elsewhere:
@@ -278,9 +280,13 @@ class FitHook(TrainingHook):
             return self._plain(iterator)
         self.num_steps += self.model.steps_per_execution
         self._num_running += 1
-        is_settled = self._settled() is iterator
+        is_settled, around = False, _NOTHING
+        with self.barrier.guarded():
+            is_settled = self._settled() is iterator
+            if not is_settled:
+                around = self.barrier.around(self.around())
         try:
-            with _NOTHING if is_settled else self.around():
+            with around:
                 if is_first:
                     with self.barrier.guarded():
                         self._step.show_again()

@@ -54,6 +54,8 @@ from keras_gradguard.model.optimizers import (
     updating,
 )
 
+_NOTHING = contextlib.nullcontext()
+
 
 class Traced:
     """What the traces of a step for one kind of batch have shown.
@@ -82,6 +84,7 @@ class GuardedStep:
         model: The model.
         modes: The modes.
         training: The `FitHook` of the training that it runs in, else `None`.
+        barrier: The `FaultBarrier` of the last one that it was given to.
         num_replicas: How many replicas train the model.
         is_stale: Whether Keras has traced its own step before this one.
         is_sound: Whether nothing has failed in its trace.
@@ -98,15 +101,13 @@ class GuardedStep:
 
     def __init__(self, model, modes):
         self.model, self.modes = model, modes
-        self.training = None
+        self.training = self.barrier = None
         self.num_replicas = num_replicas(model)
         self.is_stale = is_traced(model)
         self.is_sound = True
         self._own_step = self._values = None
         if not is_default_step(model):
-            self._own_step = OwnStep(
-                model.train_step, lambda: self._is_due, self
-            )
+            self._own_step = OwnStep(lambda: self._is_due, self)
         self.first_trace = FirstTrace(model, self.num_replicas == 1, self)
         self._guarded_step = self._guard(model.train_step)
         self._make()
@@ -178,11 +179,6 @@ class GuardedStep:
         else:
             self.traced = Traced()
             self._traces.append((spec, self.traced))
-
-    @property
-    def barrier(self):
-        """The `FaultBarrier` of the training."""
-        return self.training.barrier
 
     @property
     def _is_due(self):
@@ -284,8 +280,6 @@ class GuardedStep:
             getattr(monitor, method)(*given)
 
     def _guard(self, step):
-        run = step if self._own_step is None else self._own_step.run
-
         @functools.wraps(step)
         def train_step(data):
             before = self._values
@@ -295,9 +289,16 @@ class GuardedStep:
                     self.first_trace.begin(not self.probe.withholds)
                     if self.is_probed():
                         self.probe.begin(data)
+            around = _NOTHING
+            with self.barrier.guarded():
+                around = self.barrier.around(self.training.around())
             try:
-                with self.training.around():
-                    logs = run(data)
+                with around:
+                    if self._own_step is None:
+                        logs = step(data)
+                    else:
+                        own = self._own_step.run
+                        logs = self.barrier.wrapped(own, step, data)
             except Exception as error:
                 with self.barrier.guarded():
                     # A look may end where the step itself goes on.
@@ -308,7 +309,8 @@ class GuardedStep:
                 self._values = before
             with self.barrier.guarded():
                 logs = self.probe.end(logs) if self.is_probed() else logs
-            self.first_trace.end()
+            with self.barrier.guarded():
+                self.first_trace.end()
             return logs
 
         return train_step

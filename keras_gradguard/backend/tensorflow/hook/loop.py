@@ -206,11 +206,15 @@ class LoopHook(TrainingHook):
 
         Compiled steps run on.
         """
+        self.leave()
         self.monitors.remove(monitor)
+        self.probe.switch_off()
+
+    def leave(self):
+        """Leaves all optimizers as they were."""
         self._stack.close()
         self._hooked.clear()
         self._summed.clear()
-        self.probe.switch_off()
 
     def is_probed(self):
         """Returns whether the update that is made here is measured."""

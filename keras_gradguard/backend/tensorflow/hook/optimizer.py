@@ -137,16 +137,22 @@ class OptimizerHook:
             if update is None:
                 return original(gradients, given)
 
-            def make():
-                variables = None if given is None else update.variables
-                return original(update.gradients, variables)
-
-            with hook.applying(update):
-                return self._applied(update, make)
+            variables = None if given is None else update.variables
+            return hook.barrier.wrapped(
+                functools.partial(self._applied, update),
+                original,
+                update.gradients,
+                variables,
+            )
 
         return apply
 
-    def _applied(self, update, make):
+    def _applied(self, update, call, *arguments):
+        """Makes an update that no other one stands around."""
+        with self._hook.applying(update):
+            return self._shown(update, functools.partial(call, *arguments))
+
+    def _shown(self, update, make):
         """Makes an update; its gradients and its effect are measured."""
         hook, known, proceed = self._hook, None, True
         with hook.barrier.guarded():

@@ -112,9 +112,10 @@ _thread = threading.local()
 
 def running_hook():
     """Returns the `FitHook` whose step runs in this thread, or `None`."""
-    for hook in reversed(getattr(_thread, "stack", ())):
+    for known in reversed(getattr(_thread, "stack", ())):
+        hook = known()
         # One that could not be taken away may be left.
-        if hook.is_running:
+        if hook is not None and hook.is_running:
             return hook
     return None
 
@@ -127,7 +128,8 @@ class Running:
     """
 
     def __init__(self, hook):
-        self._hook = hook
+        # The stack lives as long as its thread.
+        self._hook = weakref.ref(hook)
 
     def __enter__(self):
         """Notes it."""
@@ -137,5 +139,5 @@ class Running:
 
     def __exit__(self, kind, error, traceback):
         """Takes the note back."""
-        while _thread.stack.pop() is not self._hook:
+        while _thread.stack and _thread.stack.pop() is not self._hook:
             pass

@@ -209,28 +209,31 @@ class OwnStep:
     """Runs a step whose functions keep nothing of the guard.
 
     Args:
-        step: The `train_step`.
         is_due: Returns whether the step that runs is recorded.
         guarded: Has `barrier`, the fault barrier of the training that runs.
     """
 
-    def __init__(self, step, is_due, guarded):
-        self._step = step
+    def __init__(self, is_due, guarded):
         self._guarded = guarded
         self._is_due = is_due
         self._functions = Functions()
         self._num_eager, self._is_watching = 0, True
 
-    def run(self, data):
-        """Runs the step on a batch."""
+    def run(self, step, data):
+        """Runs the step on a batch.
+
+        Args:
+            step: The `train_step`.
+            data: The batch.
+        """
         if is_examining():
             # Who looks gives the functions traces of their own.
-            return self._step(data)
+            return step(data)
         apart = ()
         with self._guarded.barrier.guarded():
             apart = (self._functions.apart(self._watch()),)
         with self._guarded.barrier.around(*apart):
-            return self._step(data)
+            return step(data)
 
     def _watch(self):
         """Returns whether functions that the next step calls get known."""

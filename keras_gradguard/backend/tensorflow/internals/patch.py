@@ -38,7 +38,19 @@ class Replacement:
 
     def __exit__(self, kind, error, traceback):
         """Puts back what was there, the last one first."""
-        patches = zip(self._patches, self._kept.pop(), strict=True)
+        if self._kept:
+            self._put_back(self._kept[-1])
+            self._kept.pop()
+
+    def put_back(self):
+        """Puts back what a block has left that could not be ended."""
+        while self._kept:
+            self._put_back(self._kept[-1])
+            self._kept.pop()
+
+    def _put_back(self, values):
+        # All of them are there, unless the block was left as it began.
+        patches = zip(self._patches, values, strict=False)
         for (names, name, _), kept in reversed(list(patches)):
             if kept is _ABSENT:
                 names.pop(name, None)

@@ -19,7 +19,7 @@ from keras_gradguard.backend.tensorflow.internals.variables import (
     frames_to_stand_in,
 )
 from keras_gradguard.graph.ops import is_constant
-from keras_gradguard.source.frames import gradient_function
+from keras_gradguard.source.frames import gradient_function, is_own_fault
 
 _probes = {}
 
@@ -72,7 +72,9 @@ def _ask(op, output):
             )
         except LookupError as error:
             return (False,) * len(sources), str(error), ()
-        except Exception:  # noqa: BLE001
+        except Exception as error:
+            if is_own_fault(error):
+                raise
             # Not a cut that can be proved, so none that may be reported.
             return (True,) * len(sources), None, ()
     passes = tuple(gradient is not None for gradient in gradients)
@@ -256,7 +258,9 @@ def _zeros(ran, incoming, index):
         incoming = [given if g is seed else g for g in incoming]
         try:
             return _without(given, _pulled(ran, incoming))
-        except Exception:  # noqa: BLE001
+        except Exception as error:
+            if is_own_fault(error):
+                raise
             # Python code that wants numbers, say: nothing is proved.
             return ()
 
@@ -315,7 +319,9 @@ class RecordedOracle:
                 outgoing = list(_pulled(op.native, incoming))
         except LookupError as error:
             return (False,) * len(op.inputs), str(error), ()
-        except Exception:  # noqa: BLE001
+        except Exception as error:
+            if is_own_fault(error):
+                raise
             # Not a cut that can be proved, so none that may be reported.
             return (True,) * len(op.inputs), None, ()
         outgoing += [None] * (len(op.inputs) - len(outgoing))

@@ -41,6 +41,7 @@ from keras_gradguard.graph.trace import LossFailed, NotAFunction, Run
 from keras_gradguard.records.finding import Place
 from keras_gradguard.source.frames import (
     PACKAGE,
+    is_own_fault,
     is_users,
     op_place,
     user_place,
@@ -574,6 +575,8 @@ def _its_own_failure():
     try:
         yield
     except Exception as error:
+        if is_own_fault(error):
+            raise
         raise LossFailed(str(error)) from error
 
 

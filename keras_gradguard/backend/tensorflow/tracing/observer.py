@@ -221,11 +221,15 @@ class LiveObserver(Observer):
         self._causes = {**read_outs(), **_KERAS_READS}
 
     def __enter__(self):
-        super().__enter__()
         # Replicas run in threads of their own.
         self._before_threads = threading.gettrace()
-        threading.settrace(self._see)
-        self._profile(True)
+        try:
+            super().__enter__()
+            threading.settrace(self._see)
+            self._profile(True)
+        except BaseException:
+            self.__exit__()
+            raise
 
     def __exit__(self, *_):
         self.is_on = False

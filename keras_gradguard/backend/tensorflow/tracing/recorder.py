@@ -51,7 +51,7 @@ from keras_gradguard.backend.tensorflow.tracing.seen import Seen
 from keras_gradguard.graph.trace import nothing_seen
 from keras_gradguard.model.losses import with_logits
 from keras_gradguard.model.optimizers import optimizers_of
-from keras_gradguard.source.frames import PACKAGE, user_place
+from keras_gradguard.source.frames import PACKAGE, is_own_fault, user_place
 
 
 class Recording:
@@ -188,7 +188,9 @@ def _run(recording, step):
             _EagerObserver(recording),
         ):
             step()
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:
+        if is_own_fault(error):
+            raise
         recording.seen.error = error
 
 

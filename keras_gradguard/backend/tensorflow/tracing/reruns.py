@@ -38,7 +38,7 @@ from keras_gradguard.model.layers import (
 from keras_gradguard.model.optimizers import named_optimizers
 from keras_gradguard.records.health import LossReach
 from keras_gradguard.records.norms import MISSING, UNMEASURED
-from keras_gradguard.source.frames import user_place
+from keras_gradguard.source.frames import is_own_fault, user_place
 
 # The range of float16 below its smallest normal number is 2**10.
 _FACTORS = (2.0**4, 2.0**8, 2.0**12)
@@ -221,7 +221,9 @@ def measured_reaches(
             variable.assign(value)
         try:
             figures = run_once().numpy()
-        except Exception:  # noqa: BLE001
+        except Exception as error:
+            if is_own_fault(error):
+                raise
             # It ran in the training; what is known of it is all there is.
             return list(known)
     ways = {(one.name, one.kind): one.reaches for one in known}
@@ -365,9 +367,11 @@ def run_once(model, data, statistics, columns):
     with state_restored(model), apart, caught:
         try:
             run()
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:
             # On the way out TensorFlow drops the frames of its own.
             error.__traceback__ = frames.get(error, error.__traceback__)
+            if is_own_fault(error):
+                raise
             # Keras would have ended at the first of these.
             return [_no_gradient(*known, columns) for known in lost[:1]], error
     applied, num_calls = [], collections.Counter()

@@ -41,7 +41,11 @@ from keras_gradguard.model.layers import (
     losses_kept,
     runs_eagerly,
 )
-from keras_gradguard.source.frames import is_users, pass_over
+from keras_gradguard.source.frames import (
+    is_own_fault,
+    is_users,
+    pass_over,
+)
 
 # It runs where the user's code makes a variable.
 pass_over(variable_inside)
@@ -106,7 +110,9 @@ def trace_step(model, data, converted=()):
                     Observer(trace, functions=trace.functions),
                 ):
                     step(model, batch, trace)
-            except Exception as error:  # noqa: BLE001
+            except Exception as error:
+                if is_own_fault(error):
+                    raise
                 trace.error = error
     _enter(trace)
     name_losses(model, trace)
@@ -136,7 +142,9 @@ def trace_loss(loss, y_true, y_pred):
                 with Observer(trace):
                     value = loss(y_true, y_pred)
                 trace.targets.append(SeenTape(tensors_of(value), [], [], ()))
-            except Exception as error:  # noqa: BLE001
+            except Exception as error:
+                if is_own_fault(error):
+                    raise
                 trace.error = error
     return trace
 
@@ -226,7 +234,9 @@ def losses_of(model, batch):
                 run_forward(model, batch, seen)
             else:
                 model.train_step(batch)
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:
+            if is_own_fault(error):
+                raise
             seen.error = error
     name_losses(model, seen)
     return seen.losses
@@ -300,7 +310,9 @@ def _seen(model, run, may_fail=False):
     recorder.open()
     try:
         run()
-    except Exception:  # noqa: BLE001
+    except Exception as error:
+        if is_own_fault(error):
+            raise
         # The user's code may raise anything; its trace has failed already,
         # and that is what is told of it then.
         return recorder if may_fail else None
