@@ -50,12 +50,14 @@ class Lead:
         norms: Id of each variable that is trained -> its norm at first and
             now, without elements that are not finite.
         others: How many variables other optimizers train.
+        is_finite: Whether all of them are finite now.
     """
 
     optimizer: object
     variables: tuple
     norms: dict
     others: int = 0
+    is_finite: bool = True
 
     @property
     def first(self):
@@ -90,7 +92,8 @@ class WeightNorms:
         """Takes in the variables that were not there before."""
         for variable in self._model.trainable_variables:
             if id(variable) not in self._first:
-                self._first[id(variable)] = variable, _sampled_norm(variable)
+                first = _norm_of_finite(_sample(variable))
+                self._first[id(variable)] = variable, first
 
     def lead(self, captures, values=()):
         """Returns the `Lead`, `None` where no optimizer has made an update.
@@ -109,13 +112,22 @@ class WeightNorms:
             )
             known = (id(v) for v in capture.variables)
             group |= {k: own[k] for k in known if k in own and k in self._first}
-        norms = {
-            key: (self._first[key][1], _sampled_norm(values.get(key, v)))
+        samples = {
+            key: _sample(values.get(key, v))
             for _, group in groups.values()
             for key, v in group.items()
         }
+        norms = {
+            key: (self._first[key][1], _norm_of_finite(sample))
+            for key, sample in samples.items()
+        }
         leads = [
-            Lead(optimizer, tuple(group.values()), norms)
+            Lead(
+                optimizer,
+                tuple(group.values()),
+                norms,
+                is_finite=all(np.isfinite(samples[k]).all() for k in group),
+            )
             for optimizer, group in groups.values()
             if group
         ]
@@ -126,15 +138,18 @@ class WeightNorms:
         return dataclasses.replace(lead, others=others)
 
 
-def _sampled_norm(value):
-    """The norm of the finite elements of a sample of a tensor."""
+def _sample(value):
+    """Absolute values of a sample of a tensor, float64."""
     size = math.prod(value.shape)
     stride = max(1, -(-size // _MOST_ELEMENTS))
     if size > _MOST_COPIED:
         value = keras.ops.reshape(value, [-1])[::stride]
         stride = 1
     flat = keras.ops.convert_to_numpy(value).reshape(-1)[::stride]
-    sample = np.abs(flat).astype(np.float64)
+    return np.abs(flat).astype(np.float64)
+
+
+def _norm_of_finite(sample):
     return _norm(sample[np.isfinite(sample)])
 
 
@@ -174,6 +189,8 @@ def has_diverged(step, lead, history, values):
     """
     if lead.growth > _MUST_HAVE_DIVERGED and lead.now > _LARGE:
         return True
+    if lead.growth < _GROWN and lead.is_finite:
+        return False
     if not values or step.data is None:
         since = _since_lowest(_totals(history, None))
         return (

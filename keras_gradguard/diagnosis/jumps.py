@@ -159,10 +159,11 @@ def holds_condition(graph):
             or _inside_loss(context.call.frames) is not None
         )
         for op in context.graph.ops:
-            inside = op.frames if is_in_loss else _inside_loss(op.frames)
-            if not inside or user_place(inside).line is None:
+            # To read the frames of an op takes longer than to ask for its type.
+            if not (is_condition(op) or is_step_function(op)):
                 continue
-            if is_condition(op) or is_step_function(op):
+            inside = op.frames if is_in_loss else _inside_loss(op.frames)
+            if inside and user_place(inside).line is not None:
                 return True
     return False
 

@@ -16,6 +16,7 @@ import tensorflow as tf
 from tensorflow.python.ops import control_flow_util
 
 from keras_gradguard.backend.tensorflow.internals.graphs import (
+    calls_function,
     function_graph_here,
     outermost,
 )
@@ -163,7 +164,7 @@ class _CallHooks:
         try:
             yield lambda: [
                 function
-                for function in _living()
+                for function in (_living() if calls_function(here) else ())
                 if id(function) not in ids and _is_traced_in(function, here)
             ]
         finally:

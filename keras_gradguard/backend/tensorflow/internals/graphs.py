@@ -188,6 +188,21 @@ def runs_functions(op):
     return op.type in (*_CALLS, *_IFS, *_CASES, *_WHILES)
 
 
+def calls_function(graph):
+    """Returns whether a graph, or a branch or a loop in it, calls a function.
+
+    Args:
+        graph: A `FuncGraph`.
+    """
+    for op in graph.get_operations():
+        if op.type in _CALLS:
+            return True
+        _, graphs = bodies_of(op) or (None, ())
+        if any(map(calls_function, graphs)):
+            return True
+    return False
+
+
 def bodies_of(op):
     """Returns the function bodies that a control-flow op runs.
 

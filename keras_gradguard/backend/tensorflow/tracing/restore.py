@@ -87,7 +87,8 @@ def attributes_of(model):
     return {
         key: (
             getattr(one, "built", None),
-            {name: _sign(value) for name, value in values.items()},
+            # Keras sets some attributes to `None` in the first call.
+            {n: _sign(v) for n, v in values.items() if v is not None},
         )
         for key, (one, values) in found.items()
     }
