@@ -37,6 +37,8 @@ from keras_gradguard.advice.site import SAME, Edit, Rewrite, Site, edited, given
 from keras_gradguard.advice.tapes import (
     inside_tape,
     scale_loss,
+    scale_once,
+    unscale_once,
     use_stored_value,
     watch_source,
 )
@@ -374,6 +376,8 @@ _LOCAL = (
 )
 _PROPOSALS = {
     "GG263": (scale_loss,),
+    "GG264": (scale_once,),
+    "GG265": (unscale_once,),
     "GG101": (leave_numpy,),
     "GG102": (match_by_probability, soften_comparisons),
     "GG103": (soften_code, soften_counts, blend_rows, keep_float),

@@ -320,3 +320,43 @@ def scale_loss(site):
             (added, site.replace(loss, "scaled")),
             "the gradients are scaled, as the optimizer expects",
         )
+
+
+def scale_once(site):
+    """The loss without the second of two calls of `scale_loss`.
+
+    Args:
+        site: The `Site` of that call.
+    """
+    for call in site.calls("scale_loss"):
+        if len(call.args) == 1 and not call.keywords:
+            yield Rewrite(
+                "scale the loss once",
+                (site.replace(call, site.source(call.args[0])),),
+                "each update is smaller by the loss scale",
+            )
+
+
+def unscale_once(site):
+    """The gradients as they are, where the step divides by the loss scale.
+
+    Args:
+        site: The `Site` of the division.
+    """
+    divided = [
+        (node, node.left)
+        for node in site.nodes
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div)
+    ]
+    divided += [
+        (call, call.args[0])
+        for call in site.calls("divide", "truediv", "divide_no_nan")
+        if len(call.args) == 2
+    ]
+    if len(divided) == 1:
+        ((node, gradient),) = divided
+        yield Rewrite(
+            "leave it to the optimizer to unscale",
+            (site.replace(node, site.source(gradient)),),
+            "each update is larger by the loss scale",
+        )

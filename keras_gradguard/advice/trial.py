@@ -12,7 +12,11 @@ from keras_gradguard.diagnosis.heads import OF_HEAD, explain_heads
 from keras_gradguard.diagnosis.jumps import jumps_of
 from keras_gradguard.diagnosis.questions import jumps_of_losses
 from keras_gradguard.diagnosis.shares import explain_addends_of_loss
-from keras_gradguard.diagnosis.underflow import unscaled_findings
+from keras_gradguard.diagnosis.underflow import (
+    SCALED_WRONGLY,
+    scaling_findings,
+    unscaled_findings,
+)
 from keras_gradguard.model.layers import weights_added
 from keras_gradguard.records.text import counted
 from keras_gradguard.source.frames import is_own_fault
@@ -195,6 +199,8 @@ class StepTrial:
         step = dataclasses.replace(self._step, evidence=evidence)
         if self._finding.cause == "loss_not_scaled":
             return trace.error is not None or unscaled_findings(step, trace)
+        if self._finding.cause in SCALED_WRONGLY:
+            return not evidence.has_data or scaling_findings(step)
         if self._finding.cause in OF_HEAD:
             # Labels that do not fit are another finding, before and after.
             return not evidence.has_data or any(

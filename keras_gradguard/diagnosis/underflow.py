@@ -159,6 +159,7 @@ def unscaled_findings(step, trace):
     ]
 
 
+SCALED_WRONGLY = ("scaled_twice", "unscaled_twice")
 # Of a power that is a whole number, what rounding in float16 may add.
 _ROUNDING = 0.1
 

@@ -502,7 +502,10 @@ def test_gate_stays_between_0_and_1(tmp_path):
             1,
         ),
     ):
-        module = module_of(tmp_path, source)
+        # A file of its own: the functions of the one before are still there.
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        folder.mkdir()
+        module = module_of(folder, source)
         step = step_of(module.model())
         finding = finding_of(
             step, "vanishing", "gate", "vanishing", module=module

@@ -55,6 +55,7 @@ def model():
     return network
 """
 # The program, the code, and lines of the patch.
+SCALED = "self.optimizer.scale_loss(error)"
 CASES = {
     "scores": (
         HEAD.format(
@@ -78,6 +79,22 @@ CASES = {
         "GG263",
         "scaled = self.optimizer.scale_loss(error)",
     ),
+    "scaled_twice": (
+        OWN.replace("error + 0.0", SCALED.replace("error", SCALED)),
+        "GG264",
+        f"error = {SCALED}",
+    ),
+    "unscaled_twice": (
+        OWN.replace("error + 0.0", SCALED).replace(
+            "zip(record.gradient(error, trained), trained)",
+            "record.gradient(error, trained)\n"
+            "        scale = self.optimizer.scale_loss(1.0)\n"
+            "        pairs = [(tf.divide(g, scale), v) "
+            "for g, v in zip(pairs, trained)]",
+        ),
+        "GG265",
+        "pairs = [(g, v) for g, v in zip(pairs, trained)]",
+    ),
 }
 
 
@@ -90,7 +107,9 @@ def _without_other_tests():
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @modes
-@pytest.mark.parametrize("case", ["scores", "told_so", "unscaled"])
+@pytest.mark.parametrize(
+    "case", ["scores", "told_so", "unscaled", "scaled_twice", "unscaled_twice"]
+)
 def test_patch(case, eager, tmp_path):
     """It is one of the user's line, and the patched file has no such fault."""
     source, code, line = CASES[case]

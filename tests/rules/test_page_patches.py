@@ -10,8 +10,15 @@ PATCHED = [rule for rule in SHOWN if "(checked:" in TEXTS[rule.code]]
 
 
 def test_most_pages_with_a_line_have_one():
-    """The stored texts are those of the pages, see `test_bad_and_good`."""
-    with_line = [text for text in TEXTS.values() if "-->" in text]
+    """The stored texts are those of the pages, see `test_bad_and_good`.
+
+    A note is of what may be as it was meant.
+    """
+    with_line = [
+        text
+        for text in TEXTS.values()
+        if "-->" in text and not text.startswith("note")
+    ]
     assert len(PATCHED) >= 0.7 * len(with_line)
 
 
