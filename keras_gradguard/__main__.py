@@ -17,6 +17,7 @@ from keras_gradguard.errors import (
     fault_words,
 )
 from keras_gradguard.records.reading import read_report
+from keras_gradguard.records.text import printable
 from keras_gradguard.report import catalogue
 
 
@@ -35,15 +36,26 @@ def main(argv=None):
         arguments = _parser().parse_args(argv)
         text, code = arguments.command(arguments)
     except (ValueError, UnsupportedBackendError) as error:
-        print(f"keras-gradguard: {error}", file=sys.stderr)
+        _say(error)
         return 2
     except Exception as error:
         if os.environ.get(STRICT) == "1":
             raise
-        print(f"keras-gradguard: {fault_words(error)}", file=sys.stderr)
+        _say(fault_words(error))
         return 2
-    print(text)
+    print(printable(text))
     return code
+
+
+# A stored name may be of any length.
+_MOST_LETTERS = 1_000
+
+
+def _say(error):
+    text = f"keras-gradguard: {error}"
+    if len(text) > _MOST_LETTERS:
+        text = text[:_MOST_LETTERS] + "..."
+    print(printable(text), file=sys.stderr)
 
 
 def _parser():
@@ -142,7 +154,7 @@ def _fix(arguments):
             if arguments.write:
                 write_fixed(file, new)
         except ValueError as error:
-            print(f"keras-gradguard: {error}", file=sys.stderr)
+            _say(error)
             code = 2
         else:
             diffs.append(unified_diff(file, old, new))

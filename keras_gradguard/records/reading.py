@@ -3,6 +3,10 @@
 import dataclasses
 import json
 import os
+import reprlib
+import stat
+import types
+import typing
 
 from keras_gradguard.records.health import (
     LossReach,
@@ -18,34 +22,13 @@ from keras_gradguard.records.report import (
     Undecided,
 )
 
-_NUMBER = (int, float, type(None))
-_WORD = (str, type(None))
-_COUNT = (int, type(None))
-_FIGURES = dict.fromkeys(
-    (
-        *("norm", "largest", "mean", "zero_share", "update_ratio"),
-        *("loss_scale", "clipped_share"),
-    ),
-    _NUMBER,
-)
-_TYPES = {
-    **dict.fromkeys(("code", "name", "message", "why", "text"), str),
-    **dict.fromkeys(("before", "after", "checked"), _WORD),
-    "digest": str,
-    "certainty": str,
-    "num_variables": int,
-    **dict.fromkeys(("file", "function", "loss", "op", "layer"), _WORD),
-    **dict.fromkeys(("optimizer", "clipping", "not_checked"), _WORD),
-    "accepted": _WORD,
-    "status": str,
-    **dict.fromkeys(
-        ("line", "step", "epoch", "num_steps", "num_skipped"), _COUNT
-    ),
-    **_FIGURES,
-    "evidence": dict,
-}
+# A report of 10,000 variables has 4 MB.
+_MOST_BYTES = 64 * 2**20
+_LARGEST = 2**63
 # `to_json` writes them as words, since JSON has no numbers for them.
 _NOT_FINITE = {"nan", "inf", "-inf"}
+# What values of other types and names raise here.
+_FORGED = (AttributeError, KeyError, TypeError, ValueError)
 
 
 def read_report(path):
@@ -63,16 +46,29 @@ def read_report(path):
     """
     name = os.fspath(path)
     try:
+        # A pipe or a device may have no end.
+        found = os.stat(name)
+        if not stat.S_ISREG(found.st_mode):
+            raise ValueError(f"{name!r} is not a file")
+        if found.st_size > _MOST_BYTES:
+            raise ValueError(
+                f"{name!r} has {found.st_size:,} bytes, and no report has more "
+                f"than {_MOST_BYTES:,}"
+            )
         with open(name, encoding="utf-8") as file:
-            values = json.load(file)
+            text = file.read()
     except OSError as error:
         reason = error.strerror or error
         raise ValueError(f"cannot read {name!r}: {reason}") from error
-    except ValueError as error:
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{name!r} is not a text in UTF-8") from error
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{name!r} is not a JSON file: {error}") from error
     try:
         return report_of(values)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except _FORGED as error:
         raise ValueError(
             f"{name!r} was not written by `Report.to_json`: {error}"
         ) from error
@@ -88,21 +84,16 @@ def report_of(values):
         KeyError, TypeError, ValueError: If the dict is not one of a report.
     """
     _check_schema(values, "report")
-    if not isinstance(values.get("diagnoses"), list):
+    if "diagnoses" not in values:
         raise TypeError("it has no list of `diagnoses`")
-    values = _known(Report, values)
-    return Report(
-        diagnoses=tuple(map(diagnosis_of, values["diagnoses"])),
-        variables=tuple(map(_variable, values.get("variables", ()))),
-        global_norm=_number(values.get("global_norm")),
-        step=values.get("step"),
-        optimizers=tuple(map(_optimizer, values.get("optimizers", ()))),
-        losses=tuple(map(_loss, values.get("losses", ()))),
-        not_checked=_word("not_checked", values.get("not_checked")),
-        undecided=tuple(map(_undecided, values.get("undecided", ()))),
-        num_steps=values.get("num_steps"),
-        num_skipped=values.get("num_skipped"),
-    )
+    made = {
+        "diagnoses": diagnosis_of,
+        "variables": _record_of(VariableHealth, _check_variable),
+        "optimizers": _record_of(OptimizerHealth),
+        "losses": _record_of(LossReach),
+        "undecided": _record_of(Undecided, _check_status),
+    }
+    return _made(Report, values, made)
 
 
 def _check_schema(values, what):
@@ -110,12 +101,12 @@ def _check_schema(values, what):
         raise TypeError(f"there is no {what} with a `schema` in it")
     schema = values["schema"]
     if not isinstance(schema, int) or schema < 1:
-        raise ValueError(f"it has the schema {schema!r}")
+        raise ValueError(f"it has the schema {_shown(schema)}")
     if schema > SCHEMA:
         raise ValueError(
-            f"it has schema {schema} of a later version of keras_gradguard, "
-            f"and this version reads schema {SCHEMA}: upgrade keras_gradguard, "
-            "or write the file again"
+            f"it has schema {_shown(schema)} of a later version of "
+            f"keras_gradguard, and this version reads schema {SCHEMA}: upgrade "
+            "keras_gradguard, or write the file again"
         )
 
 
@@ -129,90 +120,122 @@ def diagnosis_of(values):
         KeyError, TypeError, ValueError: If the dict is not one of a diagnosis.
     """
     _check_schema(values, "diagnosis")
-    values = _known(Diagnosis, values)
-    _expect("kind", values["kind"], KINDS)
-    _expect("severity", values["severity"], SEVERITIES)
-    values["help"] = tuple(map(_help, values.get("help", ())))
-    for name in ("snippet", "variables", "path"):
-        values[name] = _words(name, values.get(name, []))
-    evidence = values.get("evidence", {})
-    _words("evidence.notes", evidence.get("notes", []))
-    start = evidence.get("snippet_start")
-    if not isinstance(start, _COUNT):
-        raise TypeError(f"its `evidence.snippet_start` is {start!r}")
-    return Diagnosis(**values)
+    found = _made(Diagnosis, values, {"help": _help})
+    _expect("kind", found.kind, KINDS)
+    _expect("severity", found.severity, SEVERITIES)
+    evidence = found.evidence
+    if not _fits(_tuples(evidence.get("notes", [])), tuple[str, ...]):
+        raise TypeError(
+            f"its `evidence.notes` is {_shown(evidence['notes'])}, not a list "
+            "of strings"
+        )
+    if not _fits(evidence.get("snippet_start"), int | None):
+        start = _shown(evidence["snippet_start"])
+        raise TypeError(f"its `evidence.snippet_start` is {start}")
+    return found
 
 
 def _help(values):
-    values = _known(Help, values)
-    patch = values.get("patch")
-    if patch is not None:
-        patch = _known(Patch, patch)
-        changes = [
-            (int(line), _words("old lines", old), _words("new lines", new))
-            for line, old, new in patch["changes"]
-        ]
-        values["patch"] = Patch(patch["file"], patch["digest"], tuple(changes))
-    return Help(**values)
+    values = dict(values)
+    if values.get("patch") is not None:
+        values["patch"] = _made(Patch, values["patch"])
+        _check_changes(values["patch"].changes)
+    return _made(Help, values)
 
 
-def _variable(values):
-    values = _known(VariableHealth, values)
-    values["shape"] = tuple(values["shape"])
-    _expect("status", values["status"], STATUSES)
-    return VariableHealth(**values)
+def _check_changes(changes):
+    kinds = int, tuple[str, ...], tuple[str, ...]
+    for change in changes:
+        if not (
+            isinstance(change, tuple)
+            and len(change) == len(kinds)
+            and all(map(_fits, change, kinds))
+            and change[0] > 0
+        ):
+            raise TypeError(f"a change of its patch is {_shown(change)}")
 
 
-def _undecided(values):
-    values = _known(Undecided, values)
-    _expect("status", values["status"], STATUSES)
-    values["variables"] = _words("variables", values["variables"])
-    return Undecided(**values)
+def _check_variable(variable):
+    _check_status(variable)
+    if any(number < 0 for number in variable.shape):
+        raise ValueError(f"its `shape` is {variable.shape}")
 
 
-def _optimizer(values):
-    values = _known(OptimizerHealth, values)
-    values["variables"] = _words("variables", values["variables"])
-    return OptimizerHealth(**values)
+def _check_status(record):
+    _expect("status", record.status, STATUSES)
 
 
-def _loss(values):
-    values = _known(LossReach, values)
-    values["reaches"] = tuple(map(bool, values["reaches"]))
-    if values.get("norms") is not None:
-        values["norms"] = tuple(map(_number, values["norms"]))
-    return LossReach(**values)
+def _record_of(record, check=None):
+    """Returns what makes one record of its values."""
+
+    def make(values):
+        found = _made(record, values)
+        if check is not None:
+            check(found)
+        return found
+
+    return make
 
 
-def _known(record, values):
-    """The fields of a record, each of a type that the views can show."""
-    fields = {field.name for field in dataclasses.fields(record)}
-    known = {name: value for name, value in values.items() if name in fields}
-    for name in known.keys() & _FIGURES.keys():
-        known[name] = _number(known[name])
-    for name, value in known.items():
-        if not isinstance(value, _TYPES.get(name, object)):
-            raise TypeError(f"its `{name}` is {value!r}")
-    return known
+def _made(record, values, inner=types.MappingProxyType({})):
+    """Makes a record of a dict, each field of the type that it has.
+
+    Args:
+        record: A dataclass; its annotations are what is expected.
+        values: The dict; what no field has the name of is left out.
+        inner: Name of a field -> what makes each item of its list.
+    """
+    if not isinstance(values, dict):
+        raise TypeError(f"{_shown(values)} stands where a dict is expected")
+    hints, known = typing.get_type_hints(record), {}
+    for field in dataclasses.fields(record):
+        if field.name not in values:
+            continue
+        value, hint = values[field.name], hints[field.name]
+        if field.name in inner and isinstance(value, list):
+            value = tuple(map(inner[field.name], value))
+        value = _number(_tuples(value)) if hint is not dict else value
+        if not _fits(value, hint):
+            raise TypeError(f"its `{field.name}` is {_shown(value)}")
+        known[field.name] = value
+    return record(**known)
+
+
+def _fits(value, hint):
+    """Whether a value is of an annotated type."""
+    kind, inner = typing.get_origin(hint), typing.get_args(hint)
+    if kind in (types.UnionType, typing.Union):
+        return any(_fits(value, one) for one in inner)
+    if kind is tuple:
+        # `tuple[item, ...]`
+        is_tuple = isinstance(value, tuple)
+        return is_tuple and all(_fits(item, inner[0]) for item in value)
+    if hint is int or hint is float:
+        is_number = isinstance(value, (int, hint))
+        is_small = not isinstance(value, int) or abs(value) < _LARGEST
+        return is_number and is_small and not isinstance(value, bool)
+    return isinstance(value, hint)
+
+
+def _tuples(value):
+    """A list of JSON, which a record holds as a tuple."""
+    if isinstance(value, list):
+        return tuple(_number(_tuples(item)) for item in value)
+    return value
+
+
+def _shown(value):
+    """A value in few letters."""
+    return _short.repr(value)
+
+
+_short = reprlib.Repr()
+_short.maxstring = _short.maxother = 40
 
 
 def _expect(name, value, known):
     if value not in known:
-        raise ValueError(f"its `{name}` is {value!r}")
-
-
-def _words(name, values):
-    if not isinstance(values, list) or not all(
-        isinstance(value, str) for value in values
-    ):
-        raise TypeError(f"its `{name}` is {values!r}, not a list of strings")
-    return tuple(values)
-
-
-def _word(name, value):
-    if not isinstance(value, _WORD):
-        raise TypeError(f"its `{name}` is {value!r}")
-    return value
+        raise ValueError(f"its `{name}` is {_shown(value)}")
 
 
 def _number(value):

@@ -22,6 +22,24 @@ SUSPECTED = (
 )
 
 
+def printable(text):
+    """Returns a text that moves no cursor and hides nothing in a terminal.
+
+    Args:
+        text: The text. Names and source lines in it may hold codes of a
+            terminal, or such as change the direction in which it is read:
+            they are escaped as Python writes them.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        letter
+        if letter.isprintable() or letter in "\n\t"
+        else letter.encode("unicode_escape").decode()
+        for letter in text
+    )
+
+
 def headline(diagnosis):
     """Returns the line that makes sense alone."""
     return (
@@ -263,7 +281,7 @@ def render(diagnosis, width=80):
         lines += _wrap("help: ", help_text(item), width)
         lines += [f"{margin}{line}" for line in change_lines(item)]
     lines.append(f"more: {explain_command(diagnosis)}")
-    return "\n".join(lines)
+    return printable("\n".join(lines))
 
 
 def render_report(report, width=80):
@@ -285,7 +303,7 @@ def render_report(report, width=80):
     parts.append("\n".join(summary + _table(report.variables)))
     if matrix := render_matrix(report, MOST_ROWS):
         parts.append("\n".join(matrix))
-    return "\n\n".join(parts)
+    return printable("\n\n".join(parts))
 
 
 def _summary(report):
@@ -403,7 +421,8 @@ def closing_line(report, norms=None, num_records=0, where="the report"):
     if report.num_skipped:
         facts.append(f"{counted(report.num_skipped, 'step')} skipped")
     line = f"gradguard: {report.verdict}: {', '.join(facts)}"
-    return line if report.verdict == HEALTHY else f"{line}; see {where}"
+    line = line if report.verdict == HEALTHY else f"{line}; see {where}"
+    return printable(line)
 
 
 def counted(number, what):
