@@ -436,6 +436,7 @@ class _Judge:
             place = op_place(op)
             self.lines.add((place.file, place.line))
         for finding in found:
+            self.lines.add((finding.place.file, finding.place.line))
             others = self._others(finding)
             yield self._with(
                 finding,

@@ -350,10 +350,24 @@ def jumps_of_losses(step, is_eager=True):
         if code is None or not is_users(code.co_filename):
             continue
         subject = step.evidence.loss_run(call)
-        found = jump_findings(subject, call.name, is_eager)
-        trained = _trained_by(step, call.name) if found else ()
-        findings += [dataclasses.replace(f, variables=trained) for f in found]
+        findings += jump_findings(subject, call.name, is_eager)
     return findings
+
+
+def with_trained(step, jumps):
+    """Names the variables that each loss trains which jumps.
+
+    Args:
+        step: The `Step`.
+        jumps: What `explain_jumps` returned, or some of it.
+
+    Returns:
+        A list of `Finding`s.
+    """
+    return [
+        dataclasses.replace(jump, variables=step.answer(_trained_by, jump.loss))
+        for jump in jumps
+    ]
 
 
 def _trained_by(step, name):

@@ -92,9 +92,8 @@ class FirstBatch:
         """
         addends = self._addends(step_of)
         self._measure(step_of, addends.reaches)
-        jumps = symptoms.jumps(self._missing.may_jump)
         # That a term trains nothing says more than that it jumps.
-        jumps = [j for j in jumps if _line(j) not in addends.lines]
+        jumps = symptoms.jumps(self._missing.may_jump, addends.lines)
         self._response.add(jumps, "warning")
         # A measured jump says more of a Python `if` than that it is one.
         lines = set(map(_line, (*jumps, *addends.findings)))

@@ -20,6 +20,7 @@ from keras_gradguard.diagnosis.questions import (
     explain_jumps,
     explain_zeros,
     misfit_findings,
+    with_trained,
 )
 from keras_gradguard.diagnosis.underflow import Underflow, scaling_findings
 from keras_gradguard.diagnosis.zeros import ALWAYS_ZERO
@@ -70,18 +71,25 @@ class Symptoms:
         if hook.callbacks:
             self._frozen = set(map(id, hook.model.non_trainable_variables))
 
-    def jumps(self, may_jump=True):
+    def jumps(self, may_jump=True, told=()):
         """Returns the `Finding`s of a loss that jumps on the last batch.
 
         Args:
             may_jump: Whether a loss of an eager step may do that, as far as
                 is known; the graph of a compiled one tells.
+            told: `(file, line)`s of which more is known than that they jump.
         """
         batch, graph = self._hook.batch(), self._hook.graph
         is_ruled_out = runs_eagerly(self._model) and not may_jump
         if batch is None or is_ruled_out:
             return []
-        return explain_jumps(self._step(batch), graph and graph())
+        step = self._step(batch)
+        jumps = [
+            jump
+            for jump in explain_jumps(step, graph and graph())
+            if (jump.place.file, jump.place.line) not in told
+        ]
+        return with_trained(step, jumps)
 
     def uncounted(self):
         """Returns the `Finding`s of a batch of which no label counts."""
