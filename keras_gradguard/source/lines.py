@@ -115,9 +115,14 @@ def _process_start():
 
 def _is_made_of(key, text):
     """Whether the code of a file, or of one function of it, is of a text."""
-    return _holds_all(key, text) or (
-        _live.pop(key[0], None) is not None and _holds_all(key, text)
-    )
+    if _holds_all(key, text):
+        return True
+    begun, _ = _live.get(key[0], (None, ()))
+    if begun is None or time.monotonic() - begun < _FRESH:
+        return False
+    # The code may have been loaded anew since.
+    del _live[key[0]]
+    return _holds_all(key, text)
 
 
 def _holds_all(key, text):
@@ -128,6 +133,8 @@ def _holds_all(key, text):
         if function is None
         or (code.co_name == function and line in lines_in(code))
     ]
+    if not codes:
+        return True
     made = _made_of(text, file)
     return made is not None and all(_is_among(code, made) for code in codes)
 
@@ -195,7 +202,7 @@ def inner_codes(code):
 
 
 # To go through all objects takes a tenth of a second.
-_SECONDS, _MOST_FILES = 1.0, 100
+_SECONDS, _FRESH, _MOST_FILES = 1.0, 0.2, 100
 _live = {}
 
 
