@@ -125,11 +125,8 @@ def _findings(evidence, y_pred):
     if refused:
         wrong = [f for f in wrong if f not in beside]
     addends = explain_addends_of_loss(evidence)
-    jumps = [
-        jump
-        for jump in jumps
-        if (jump.place.file, jump.place.line) not in addends.lines
-    ]
+    told = addends.lines | {(f.place.file, f.place.line) for f in cut}
+    jumps = [j for j in jumps if (j.place.file, j.place.line) not in told]
     return [
         ("warning", cut + refused + [*addends.findings]),
         ("error", [f for f in wrong if f.cause not in _ON_PURPOSE]),

@@ -92,8 +92,10 @@ class FirstBatch:
         """
         addends = self._addends(step_of)
         self._measure(step_of, addends.reaches)
-        # That a term trains nothing says more than that it jumps.
-        jumps = symptoms.jumps(self._missing.may_jump, addends.lines)
+        # That a line cuts a gradient says more than that it jumps.
+        cut = places_of(self._log.report.diagnoses)
+        told = addends.lines | {(file, line) for _, file, line in cut}
+        jumps = symptoms.jumps(self._missing.may_jump, told)
         self._response.add(jumps, "warning")
         # A measured jump says more of a Python `if` than that it is one.
         lines = set(map(_line, (*jumps, *addends.findings)))

@@ -218,7 +218,8 @@ TRACED = [
 BUILT = [
     "btf.hook.first_trace.FirstTrace._may_lift",
     "btf.hook.first_trace.FirstTrace.build",
-    "btf.hook.first_trace.FirstTrace._found",
+    "btf.hook.first_trace._PythonState.has_changed",
+    "btf.hook.first_trace._PythonState.note_built",
 ]
 LATER = [
     ("btf.hook.fit.FitHook.guard_next", 3),

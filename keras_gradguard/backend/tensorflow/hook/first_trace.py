@@ -132,8 +132,10 @@ class FirstTrace:
             return
         is_changed = True
         with self._step.barrier.guarded():
-            is_changed = self._is_changed or self._noted.has_changed(
-                self._model
+            is_changed = (
+                not self._step.barrier.is_open
+                or self._is_changed
+                or self._noted.has_changed(self._model)
             )
         if is_changed:
             self._again = tf.Variable(0.0, trainable=False)
@@ -152,13 +154,10 @@ class FirstTrace:
         """Builds something outside of the trace, if one trace may do."""
         may_lift = False
         with self._step.barrier.guarded():
-            may_lift = (
-                self._step.barrier.is_open
-                and not self._is_building
-                and self._may_lift()
-            )
-            if may_lift:
+            is_open = self._step.barrier.is_open and not self._is_building
+            if is_open and self._may_lift():
                 self._is_changed |= self._noted.has_changed(one)
+                may_lift = True
         if not may_lift:
             return build()
         self._has_built = self._is_building = True
