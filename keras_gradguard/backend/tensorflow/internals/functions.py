@@ -154,7 +154,8 @@ class _CallHooks:
             traced in the graph that is made here.
         """
         entry = threading.get_ident(), see
-        here = outermost(function_graph_here())
+        graph = function_graph_here()
+        here = outermost(graph)
         with self._lock:
             self._watching.append(entry)
             known = _living()
@@ -164,7 +165,7 @@ class _CallHooks:
         try:
             yield lambda: [
                 function
-                for function in (_living() if calls_function(here) else ())
+                for function in (_living() if calls_function(graph) else ())
                 if id(function) not in ids and _is_traced_in(function, here)
             ]
         finally:
