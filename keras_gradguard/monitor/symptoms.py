@@ -92,9 +92,14 @@ class Symptoms:
         return with_trained(step, jumps)
 
     def uncounted(self):
-        """Returns the `Finding`s of a batch of which no label counts."""
+        """Returns the `Finding`s of a batch of which each label is ignored.
+
+        A batch whose sample weights are all 0 is none: others may follow it,
+        such as a stream that warms up.
+        """
         batch = self._hook.batch()
-        return [] if batch is None else uncounted_findings(self._step(batch))
+        found = [] if batch is None else uncounted_findings(self._step(batch))
+        return [f for f in found if "ignore_class" in f.evidence]
 
     def scalings(self):
         """Returns the `Finding`s of a loss scale that is used twice."""

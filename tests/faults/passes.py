@@ -38,7 +38,7 @@ ENTRIES = {
         r".*\.scale_patch\.scale_loss",
         r".*\.SummedHook\._hooked_reduce\.reduce",
         r".*\.SummedHook\._hooked_update\.update",
-        r".*\.FirstTrace\._hooked_build\.build",
+        r".*\.FirstTrace\._hooked\.build",
     ),
     "Keras calls it as the loss; what it returns is the loss": (
         r"loss\.GradGuardLoss\.(__call__|call|_resolved)",
