@@ -119,10 +119,10 @@ def test_cut(mode):
 
 @pytest.mark.parametrize("steps", [1, 5])
 def test_no_further_trace(steps):
-    """A healthy step is traced as often as without the guard.
+    """A healthy step is traced once, and never more than without the guard.
 
-    Variables made in the first trace cost a second one: those of Adam do so
-    as well, with SGD the guard's alone do.
+    Variables made in the first trace cost a second one, so those of Adam are
+    made outside of it, and those of the guard.
     """
 
     class Counted(keras.Model):
@@ -144,4 +144,5 @@ def test_no_further_trace(steps):
         Counted.count = 0
         model.fit(X, Y, batch_size=4, epochs=2, verbose=0, callbacks=callbacks)
         counts.append(Counted.count)
-    assert counts[0] == counts[1]
+    bare, guarded = counts
+    assert 1 == guarded <= bare
