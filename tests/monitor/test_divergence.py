@@ -1,5 +1,7 @@
 """Trainings that diverge are told as that, and what does not is left alone."""
 
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -7,6 +9,15 @@ import tensorflow as tf
 
 from keras_gradguard import GradHealthCallback, watch
 from tests.fitting import MODES, NAMES, marked
+from tests.plain import alone
+
+
+@pytest.fixture(autouse=True)
+def _without_other_tests():
+    """The code of another test may have made such a layer, too."""
+    with alone(sys.modules[__name__]):
+        yield
+
 
 _generator = np.random.default_rng(5)
 X = _generator.normal(size=(160, 4)).astype("float32")
