@@ -55,7 +55,7 @@ class Finding:
             the op, the outermost first, e.g. `("confusion_matrix", "cast")`.
         cause: Fixed word for a cut that is not an op: `"state"`,
             `"outside_tape"`, `"unused_layer"`, ...; see `rules/`.
-        exception: Type name of the exception that told of the cut.
+        exception: Type name of the exception that the cut raised.
         error: Text of that exception.
         notes: Further facts, one sentence each.
         evidence: Figures behind the finding.

@@ -43,7 +43,7 @@ class ReadError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Signed:
-    """What one training has told of one kind.
+    """What one training has written of one kind.
 
     Args:
         started: When it has started, in seconds.

@@ -297,7 +297,7 @@ def test_two_models_in_one_loop(mode):
 
 
 def test_other_models_are_left_alone():
-    """A cut in a model that is not watched is not told of."""
+    """A cut in a model that is not watched is not reported."""
     watched, other = network(), network()
     step, _ = trainer(watched, mse)
     cut, _ = trainer(other, lambda y, p: tf.reduce_mean(tf.round(p)))
@@ -454,7 +454,7 @@ def test_expected():
     ],
 )
 def test_a_fault_of_the_tool_stops_nothing(name, mode, monkeypatch):
-    """It is told of once, as GG900, and the loop goes on."""
+    """It is reported once, as GG900, and the loop goes on."""
 
     def fail(*arguments, **named):
         raise ZeroDivisionError

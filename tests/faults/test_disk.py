@@ -18,6 +18,7 @@ from keras_gradguard import GradHealthCallback
 from keras_gradguard.errors import GuardFaultWarning
 from keras_gradguard.report import event_file, files
 from keras_gradguard.report.incident import read_incident
+from tests.faults.trainings import Late
 from tests.fitting import X, Y, classifier
 
 
@@ -25,20 +26,6 @@ from tests.fitting import X, Y, classifier
 def caught(monkeypatch):
     """Faults are caught here, as they are for a user."""
     monkeypatch.setenv("KERAS_GRADGUARD_STRICT", "0")
-
-
-class Late(keras.layers.Layer):
-    """Gives NaN in its fourth step."""
-
-    def build(self, shape):
-        """Makes the counter."""
-        self.count = self.add_weight(initializer="zeros", trainable=False)
-
-    def call(self, x, training=False):
-        """Takes the logarithm of what is negative."""
-        if training:
-            self.count.assign_add(1.0)
-        return tf.where(self.count > 3.0, tf.math.log(-tf.abs(x)), x)
 
 
 def train(log_dir, at=None, do=None, middle=None):
@@ -204,7 +191,7 @@ def test_full_after_some_records(code, tmp_path, monkeypatch):
 
 
 def test_no_file_can_be_made(tmp_path, monkeypatch):
-    """No inode is left: the first record is told of."""
+    """No inode is left: the first record is reported."""
     _, expected, _ = train(None)
 
     def refuse(path):
@@ -253,7 +240,7 @@ class Short:
 @pytest.mark.parametrize("name", ["arrays.npz", "incident.json"])
 def test_incident_on_a_full_disk(name, tmp_path, monkeypatch):
     """There is none, rather than half of one; the finding is reported."""
-    _, expected, _ = train(None, middle=Late())
+    _, expected, _ = train(None, middle=Late(3))
 
     def open_file(path, mode="r"):
         if path.endswith(name):
@@ -261,7 +248,7 @@ def test_incident_on_a_full_disk(name, tmp_path, monkeypatch):
         return files.tf.io.gfile.GFile(path, mode)
 
     monkeypatch.setattr(files, "open_file", open_file)
-    callback, weights, told = train(tmp_path, middle=Late())
+    callback, weights, told = train(tmp_path, middle=Late(3))
     same(expected, weights)
     (text,) = told
     assert "cannot write the incident" in text
@@ -274,7 +261,7 @@ def test_incident_on_a_full_disk(name, tmp_path, monkeypatch):
 
 def test_incident_is_whole(tmp_path):
     """Nothing but the folder of the incident is left."""
-    train(tmp_path, middle=Late())
+    train(tmp_path, middle=Late(3))
     (folder,) = (tmp_path / "incidents").iterdir()
     assert "step_3" == folder.name
     assert read_incident(str(folder)).weights

@@ -32,7 +32,15 @@ class Hard(keras.layers.Layer):
 
 
 class Late(keras.layers.Layer):
-    """Gives NaN from its third call on."""
+    """Gives NaN once it was called some times in training.
+
+    Args:
+        num_healthy: How many calls are healthy.
+    """
+
+    def __init__(self, num_healthy=2):
+        super().__init__()
+        self.num_healthy = float(num_healthy)
 
     def build(self, shape):
         """Makes the counter."""
@@ -42,7 +50,8 @@ class Late(keras.layers.Layer):
         """Takes the logarithm of what is negative."""
         if training:
             self.count.assign_add(1.0)
-        return tf.where(self.count > 2.0, tf.math.log(-tf.abs(x)), x)
+        is_bad = self.count > self.num_healthy
+        return tf.where(is_bad, tf.math.log(-tf.abs(x)), x)
 
 
 class OwnStep(keras.Model):

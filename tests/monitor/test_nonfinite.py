@@ -491,7 +491,7 @@ def in_vectorized_map(y_true, y_pred):
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_vectorized_map():
-    """It is told of, and the guard does not fail."""
+    """It is reported, and the guard does not fail."""
     callback, error = fit(classifier(in_vectorized_map))
     assert error is None
     assert "nonfinite" == callback.report.diagnoses[0].kind
@@ -519,7 +519,7 @@ def test_custom_gradient():
 
 
 def test_loss_scale_that_finds_its_level_is_no_alarm():
-    """A scaled gradient that overflows is halved, not told of."""
+    """A scaled gradient that overflows is halved, not reported."""
     model = classifier("mse")
     optimizer = keras.optimizers.LossScaleOptimizer(
         keras.optimizers.SGD(0.01), initial_scale=2.0**127
@@ -568,7 +568,7 @@ def test_loss_scale_that_stays_hides_nothing():
 
 
 def test_bad_step_of_the_next_epoch(monkeypatch):
-    """It is told of with its own gradients, not with those before it."""
+    """It is reported with its own gradients, not with those before it."""
     seen, original = [], BadSteps._hit
 
     def hit(self, measured):

@@ -159,6 +159,6 @@ def test_bad_answers(every, words):
     ],
 )
 def test_bad_schedules(every, words):
-    """They are told of before the training."""
+    """They are reported before the training."""
     with pytest.raises(ValueError, match=re.escape(words)):
         GradHealthCallback(every=every)

@@ -555,7 +555,7 @@ def test_on_break_acts_on_zeros(action):
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_expected_zeros_are_silent():
-    """What is meant to get nothing is not told of."""
+    """What is meant to get nothing is not reported."""
     callback = GradHealthCallback(every=1, expect=["net/"])
     model = classifier(sign)
     model.fit(X, Y, verbose=0, epochs=8, batch_size=16, callbacks=[callback])

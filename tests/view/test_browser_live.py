@@ -74,7 +74,7 @@ def test_focus_outlives_reload(tab):
 
 @once
 def test_no_answer(tab):
-    """What cannot be read is told of; what is known stays."""
+    """What cannot be read is reported; what is known stays."""
     tab.open(runs=[BAD_RUN])
     tab.run(
         """

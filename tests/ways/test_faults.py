@@ -27,6 +27,7 @@ from keras_gradguard.errors import (
     GuardFaultWarning,
 )
 from keras_gradguard.records.reading import report_of
+from tests.faults.trainings import Hard
 from tests.fitting import MODES, NAMES, X, Y
 from tests.ways.alike import belongings, same_bits, trained
 
@@ -48,14 +49,6 @@ class Drawing4(keras.layers.Layer):
         """Adds noise."""
         x = x * (1.0 + 0.01 * random.random() + 0.01 * np.random.normal())
         return x + 0.01 * (tf.random.normal([]) + keras.random.normal([]))
-
-
-class Hard(keras.layers.Layer):
-    """Cuts the gradient."""
-
-    def call(self, x):
-        """Makes truth values of numbers."""
-        return tf.cast(x > 0.0, x.dtype)
 
 
 class OwnStep(keras.Model):
@@ -151,7 +144,7 @@ def guarded(train, callback, **arguments):
 
 
 def survived(monkeypatch, name, train, call=1, callback=None, **arguments):
-    """A fault changes no bit, is told of once, and leaves nothing."""
+    """A fault changes no bit, is reported once, and leaves nothing."""
     expected, known = bare(train, **arguments)
     callback = callback or GradHealthCallback(every=1)
     with monkeypatch.context() as context:
@@ -404,7 +397,7 @@ def test_who_draws_for_the_batches(train, expected):
 
 
 def test_the_report_says_how_far_the_guard_came(monkeypatch):
-    """A finding of before is kept; the fault is told of beside it."""
+    """A finding of before is kept; the fault is reported beside it."""
     callback = GradHealthCallback(every=1)
     with monkeypatch.context() as context:
         failing(context, "monitor.symptoms.Symptoms.explain", 3)

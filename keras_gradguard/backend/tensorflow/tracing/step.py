@@ -314,7 +314,7 @@ def _seen(model, run, may_fail=False):
         if is_own_fault(error):
             raise
         # The user's code may raise anything; its trace has failed already,
-        # and that is what is told of it then.
+        # and that is what is reported then.
         return recorder if may_fail else None
     finally:
         recorder.close()
