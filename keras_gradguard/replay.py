@@ -25,8 +25,11 @@ from keras_gradguard.graph.trace import Step
 from keras_gradguard.model.layers import state_of
 from keras_gradguard.records.kinds import severity_of
 from keras_gradguard.records.report import Report
-from keras_gradguard.report import incident as stored
-from keras_gradguard.report.incident import broken_records, replay_note
+from keras_gradguard.report import stored_incident
+from keras_gradguard.report.incident import replay_note
+
+# Its shape.
+_SEED = (2,)
 
 
 def replay_incident(folder, model):
@@ -41,8 +44,8 @@ def replay_incident(folder, model):
         A `Report` with the diagnoses of that step.
 
     Raises:
-        ValueError: If the folder holds no incident, or the model does not
-            match it.
+        ValueError: If the folder holds no incident, the model does not match
+            it, or the step cannot be run with it.
     """
     incident = read_incident(folder)
     if incident.batch is None or not incident.weights:
@@ -63,8 +66,14 @@ def replay_incident(folder, model):
     evidence = step_evidence(made, incident.batch)
     step = Step(made, incident.batch, trained, incident.paths, evidence)
     weights = tuple(zip(variables, incident.weights, strict=False))
+    recorded = evidence.recorded(weights)
+    if recorded.error is not None:
+        raise ValueError(
+            f"the step of {folder!r} cannot be run with `{model}`: "
+            f"{place_and_words(recorded.error)}"
+        )
     found = explain_nonfinite(
-        step, incident.hit, weights, incident.mode == "xla"
+        step, incident.hit, weights, incident.mode == "xla", recorded
     )
     notes = (*incident.notes, replay_note(folder))
     found = [dataclasses.replace(f, notes=(*f.notes, *notes)) for f in found]
@@ -93,8 +102,8 @@ def read_incident(folder):
         ValueError: If the folder holds no incident, or one that is damaged or
             written by a newer version.
     """
-    kept = stored.read_incident(folder)
-    with broken_records(folder):
+    kept = stored_incident.read_incident(folder)
+    with stored_incident.broken_records(folder):
         batch, arrays = kept.batch, kept.arrays
         if batch is not None:
             batch = unpacked(batch, arrays)
@@ -166,13 +175,14 @@ def _users_code(target):
 
 def _matched(model, incident):
     """The variables of the model, in the order of the incident's weights."""
-    variables = state_of(model)[: len(incident.weights)]
-    known = list(incident.names[: len(incident.weights)])
+    variables, known = state_of(model), list(incident.names)
     shapes = [tuple(variable.shape) for variable in variables]
     expected = [shape for _, shape in known]
     # A random seed of Keras itself may come after those of the model.
-    if len(shapes) < len(expected) and expected[len(shapes) :] == [(2,)]:
-        expected = expected[: len(shapes)]
+    number = min(len(shapes), len(expected))
+    if [_SEED] in (shapes[number:], expected[number:]):
+        variables, known = variables[:number], known[:number]
+        shapes, expected = shapes[:number], expected[:number]
     if shapes != expected:
         pairs = zip(shapes, expected, strict=False)
         number = next(

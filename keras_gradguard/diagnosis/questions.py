@@ -187,7 +187,7 @@ _FAILED = "the step could not be replayed op by op: {}"
 _XLA = "only when compiled by XLA: op by op, the gradient is finite"
 
 
-def explain_nonfinite(step, hit, weights=(), is_xla=False):
+def explain_nonfinite(step, hit, weights=(), is_xla=False, recorded=None):
     """Says where a NaN or an Inf of a step begins.
 
     Args:
@@ -196,11 +196,13 @@ def explain_nonfinite(step, hit, weights=(), is_xla=False):
         weights: `(variable, value)` pairs of the weights before the step;
             by default those of now.
         is_xla: Whether XLA had compiled the step.
+        recorded: The `Trace` of the step with them, if it is there already.
 
     Returns:
         A list of `Finding`s, never empty.
     """
-    recorded = step.evidence.recorded(weights)
+    if recorded is None:
+        recorded = step.evidence.recorded(weights)
     if recorded.error is not None:
         error = type(recorded.error).__name__
         return [unexplained(hit, _FAILED.format(error))]

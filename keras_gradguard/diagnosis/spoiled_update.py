@@ -11,13 +11,15 @@ from keras_gradguard.records.finding import Finding
 _MOST_NAMES = 5
 
 
-def explain_spoiled_update(step, spoiled, recorded, rate):
-    """Returns the `Finding` of an update that was taken back.
+def explain_spoiled_update(step, spoiled, large, recorded, rate):
+    """Returns the `Finding` of an update that makes something NaN or Inf.
 
     Args:
         step: The `Step`.
         spoiled: The variables that were not finite behind it: weights, and
             the state of the optimizer.
+        large: Paths of the variables whose gradient has a square that float32
+            cannot hold.
         recorded: The `Trace` of the step, `None` where nobody has run it.
         rate: The learning rate, a float, or `None`.
     """
@@ -39,7 +41,7 @@ def explain_spoiled_update(step, spoiled, recorded, rate):
         kind="nonfinite",
         cause="update",
         # The state of an optimizer spoils the weights in the next update.
-        variables=hit or step.paths,
+        variables=hit or large or step.paths,
         evidence=evidence,
     )
 

@@ -13,7 +13,7 @@ from keras_gradguard.model.layers import runs_eagerly, state_of
 from keras_gradguard.model.optimizers import learning_rates
 from keras_gradguard.records.finding import Place
 from keras_gradguard.records.kinds import severity_of
-from keras_gradguard.records.norms import UNMEASURED
+from keras_gradguard.records.norms import LARGEST_ROOT, UNMEASURED
 from keras_gradguard.report.incident import (
     MOST,
     Incident,
@@ -25,6 +25,8 @@ from keras_gradguard.report.incident import (
 )
 
 _MOST_NAMES = 5
+# Causes: an update, and what it leaves for the steps behind it.
+_UPDATE, _SPOILED = "update", "spoiled_weight"
 
 
 class BadSteps:
@@ -54,13 +56,14 @@ class BadSteps:
     def dismiss(self, kept):
         """Returns whether a step that was only suspected is none.
 
-        An entry of its logs is not finite. If that is no loss that a gradient
-        is taken of, but a metric, nothing is broken.
+        If an entry of its logs is not finite that is no loss that a gradient
+        is taken of, but a metric, nothing is broken. Nor is it if the square
+        of a gradient overflows, and the optimizer computes none.
 
         Args:
             kept: What was kept of the step, see `explain`.
         """
-        if not kept.is_suspected:
+        if not kept.is_suspected or kept.spoiled:
             return False
         if kept.batch is not None and self._num_dismissed < MOST:
             step = self._log.step_on(kept.batch, self._hook.answers)
@@ -70,7 +73,7 @@ class BadSteps:
                 return False
         self._num_dismissed += 1
         if self._num_dismissed >= MOST:
-            self._hook.probe.trust_logs()
+            self._hook.probe.suspect_no_more()
         return True
 
     def explain(self, kept, behind=None):
@@ -91,18 +94,30 @@ class BadSteps:
             return [], "warning"
         step = self._log.step_on(kept.batch, self._hook.answers)
         self._log.patches.weights = kept.weights
-        hit = self._hit(kept.measured)
+        hit = self._paths(kept.measured, _is_bad)
         found = list(map(self._traced_to_update, self._found(step, kept, hit)))
         if behind is not None:
             found = behind(found, step, kept)
         num_hit = len(hit) or max((len(f.variables) for f in found), default=0)
+        if any(f.cause == _UPDATE for f in found):
+            # The state of the optimizer stays as it is from now on.
+            num_hit = len(step.paths)
         severity = severity_of(num_hit, len(step.paths))
         if self._log_dir is not None:
             known = self._incident(kept.step, step, kept.weights, hit)
             found = self._written(known, found, severity)
-        fresh = [f for f in found if _cause(f) not in self._told]
+        fresh = [
+            f
+            for f in found
+            if _cause(f) not in self._told and not self._is_known(f)
+        ]
         self._told |= set(map(_cause, found))
         return fresh, severity
+
+    def _is_known(self, finding):
+        """Whether it follows from an update that was told before."""
+        causes = {cause for cause, *_ in self._told}
+        return finding.cause == _SPOILED and _UPDATE in causes
 
     def _found(self, step, kept, hit):
         if kept.spoiled and not hit:
@@ -112,7 +127,9 @@ class BadSteps:
             optimizer = getattr(self._model, "optimizer", None)
             rates = learning_rates(optimizer, kept.step) if optimizer else ()
             rate = rates[0][1] if len(rates) == 1 else None
-            asked = step, kept.spoiled, recorded, rate
+            large = self._paths(kept.measured, _is_large)
+            large = tuple(path for path in step.paths if path in large)
+            asked = step, kept.spoiled, large, recorded, rate
             return [explain_spoiled_update(*asked)]
         if kept.batch is not None:
             is_xla = self._mode() == "xla"
@@ -144,22 +161,22 @@ class BadSteps:
         # The line that reads the weight is not the one that spoiled it.
         return dataclasses.replace(
             finding,
-            cause="spoiled_weight",
+            cause=_SPOILED,
             place=Place(),
             path=(),
             evidence=evidence,
         )
 
-    def _hit(self, measured):
-        hit = set()
-        for variables, figures in measured:
-            paths = self._log.paths_of(variables)
-            hit |= {
-                path
-                for path, row in zip(paths, figures, strict=True)
-                if row[0] != UNMEASURED and row[-1] > 0
-            }
-        return hit
+    def _paths(self, measured, holds):
+        """The paths of the variables whose statistics are of a kind."""
+        return {
+            path
+            for variables, figures in measured
+            for path, row in zip(
+                self._log.paths_of(variables), figures, strict=True
+            )
+            if row[0] != UNMEASURED and holds(row)
+        }
 
     def _incident(self, number, step, weights, hit):
         variables = state_of(self._model)
@@ -207,6 +224,14 @@ class BadSteps:
                 f"`log_dir`; training continues. {error}"
             )
         return found
+
+
+def _is_bad(row):
+    return row[-1] > 0
+
+
+def _is_large(row):
+    return row[1] > LARGEST_ROOT
 
 
 def _cause(finding):

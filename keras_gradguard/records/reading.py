@@ -1,13 +1,16 @@
 """A report that was written as JSON, read back; no TensorFlow."""
 
-import dataclasses
 import json
 import os
-import reprlib
 import stat
-import types
-import typing
 
+from keras_gradguard.records.decoding import (
+    FORGED,
+    fits,
+    record_of,
+    shown,
+    tuples,
+)
 from keras_gradguard.records.health import (
     LossReach,
     OptimizerHealth,
@@ -24,11 +27,6 @@ from keras_gradguard.records.report import (
 
 # A report of 10,000 variables has 4 MB.
 _MOST_BYTES = 64 * 2**20
-_LARGEST = 2**63
-# `to_json` writes them as words, since JSON has no numbers for them.
-_NOT_FINITE = {"nan", "inf", "-inf"}
-# What values of other types and names raise here.
-_FORGED = (AttributeError, KeyError, TypeError, ValueError)
 
 
 def read_report(path):
@@ -68,7 +66,7 @@ def read_report(path):
         raise ValueError(f"{name!r} is not a JSON file: {error}") from error
     try:
         return report_of(values)
-    except _FORGED as error:
+    except FORGED as error:
         raise ValueError(
             f"{name!r} was not written by `Report.to_json`: {error}"
         ) from error
@@ -88,12 +86,12 @@ def report_of(values):
         raise TypeError("it has no list of `diagnoses`")
     made = {
         "diagnoses": diagnosis_of,
-        "variables": _record_of(VariableHealth, _check_variable),
-        "optimizers": _record_of(OptimizerHealth),
-        "losses": _record_of(LossReach),
-        "undecided": _record_of(Undecided, _check_status),
+        "variables": _maker_of(VariableHealth, _check_variable),
+        "optimizers": _maker_of(OptimizerHealth),
+        "losses": _maker_of(LossReach),
+        "undecided": _maker_of(Undecided, _check_status),
     }
-    return _made(Report, values, made)
+    return record_of(Report, values, made)
 
 
 def _check_schema(values, what):
@@ -101,10 +99,10 @@ def _check_schema(values, what):
         raise TypeError(f"there is no {what} with a `schema` in it")
     schema = values["schema"]
     if not isinstance(schema, int) or schema < 1:
-        raise ValueError(f"it has the schema {_shown(schema)}")
+        raise ValueError(f"it has the schema {shown(schema)}")
     if schema > SCHEMA:
         raise ValueError(
-            f"it has schema {_shown(schema)} of a later version of "
+            f"it has schema {shown(schema)} of a later version of "
             f"keras_gradguard, and this version reads schema {SCHEMA}: upgrade "
             "keras_gradguard, or write the file again"
         )
@@ -120,17 +118,17 @@ def diagnosis_of(values):
         KeyError, TypeError, ValueError: If the dict is not one of a diagnosis.
     """
     _check_schema(values, "diagnosis")
-    found = _made(Diagnosis, values, {"help": _help})
+    found = record_of(Diagnosis, values, {"help": _help})
     _expect("kind", found.kind, KINDS)
     _expect("severity", found.severity, SEVERITIES)
     evidence = found.evidence
-    if not _fits(_tuples(evidence.get("notes", [])), tuple[str, ...]):
+    if not fits(tuples(evidence.get("notes", [])), tuple[str, ...]):
         raise TypeError(
-            f"its `evidence.notes` is {_shown(evidence['notes'])}, not a list "
+            f"its `evidence.notes` is {shown(evidence['notes'])}, not a list "
             "of strings"
         )
-    if not _fits(evidence.get("snippet_start"), int | None):
-        start = _shown(evidence["snippet_start"])
+    if not fits(evidence.get("snippet_start"), int | None):
+        start = shown(evidence["snippet_start"])
         raise TypeError(f"its `evidence.snippet_start` is {start}")
     return found
 
@@ -138,9 +136,9 @@ def diagnosis_of(values):
 def _help(values):
     values = dict(values)
     if values.get("patch") is not None:
-        values["patch"] = _made(Patch, values["patch"])
+        values["patch"] = record_of(Patch, values["patch"])
         _check_changes(values["patch"].changes)
-    return _made(Help, values)
+    return record_of(Help, values)
 
 
 def _check_changes(changes):
@@ -149,10 +147,10 @@ def _check_changes(changes):
         if not (
             isinstance(change, tuple)
             and len(change) == len(kinds)
-            and all(map(_fits, change, kinds))
+            and all(map(fits, change, kinds))
             and change[0] > 0
         ):
-            raise TypeError(f"a change of its patch is {_shown(change)}")
+            raise TypeError(f"a change of its patch is {shown(change)}")
 
 
 def _check_variable(variable):
@@ -165,11 +163,11 @@ def _check_status(record):
     _expect("status", record.status, STATUSES)
 
 
-def _record_of(record, check=None):
+def _maker_of(record, check=None):
     """Returns what makes one record of its values."""
 
     def make(values):
-        found = _made(record, values)
+        found = record_of(record, values)
         if check is not None:
             check(found)
         return found
@@ -177,68 +175,6 @@ def _record_of(record, check=None):
     return make
 
 
-def _made(record, values, inner=types.MappingProxyType({})):
-    """Makes a record of a dict, each field of the type that it has.
-
-    Args:
-        record: A dataclass; its annotations are what is expected.
-        values: The dict; what no field has the name of is left out.
-        inner: Name of a field -> what makes each item of its list.
-    """
-    if not isinstance(values, dict):
-        raise TypeError(f"{_shown(values)} stands where a dict is expected")
-    hints, known = typing.get_type_hints(record), {}
-    for field in dataclasses.fields(record):
-        if field.name not in values:
-            continue
-        value, hint = values[field.name], hints[field.name]
-        if field.name in inner and isinstance(value, list):
-            value = tuple(map(inner[field.name], value))
-        value = _number(_tuples(value)) if hint is not dict else value
-        if not _fits(value, hint):
-            raise TypeError(f"its `{field.name}` is {_shown(value)}")
-        known[field.name] = value
-    return record(**known)
-
-
-def _fits(value, hint):
-    """Whether a value is of an annotated type."""
-    kind, inner = typing.get_origin(hint), typing.get_args(hint)
-    if kind in (types.UnionType, typing.Union):
-        return any(_fits(value, one) for one in inner)
-    if kind is tuple:
-        # `tuple[item, ...]`
-        is_tuple = isinstance(value, tuple)
-        return is_tuple and all(_fits(item, inner[0]) for item in value)
-    if hint is int or hint is float:
-        is_number = isinstance(value, (int, hint))
-        is_small = not isinstance(value, int) or abs(value) < _LARGEST
-        return is_number and is_small and not isinstance(value, bool)
-    return isinstance(value, hint)
-
-
-def _tuples(value):
-    """A list of JSON, which a record holds as a tuple."""
-    if isinstance(value, list):
-        return tuple(_number(_tuples(item)) for item in value)
-    return value
-
-
-def _shown(value):
-    """A value in few letters."""
-    return _short.repr(value)
-
-
-_short = reprlib.Repr()
-_short.maxstring = _short.maxother = 40
-
-
 def _expect(name, value, known):
     if value not in known:
-        raise ValueError(f"its `{name}` is {_shown(value)}")
-
-
-def _number(value):
-    """A number that JSON has no way to write is a word there."""
-    is_word = isinstance(value, str) and value in _NOT_FINITE
-    return float(value) if is_word else value
+        raise ValueError(f"its `{name}` is {shown(value)}")

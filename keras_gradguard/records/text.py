@@ -2,6 +2,7 @@
 
 import collections
 import pathlib
+import shlex
 import textwrap
 
 from keras_gradguard.records.kinds import (
@@ -127,7 +128,27 @@ def help_text(item):
 
 def explain_command(diagnosis):
     """Returns the command that says more."""
-    return f"python -m keras_gradguard explain {diagnosis.code}"
+    return f"python -m keras_gradguard explain {_quoted(diagnosis.code)}"
+
+
+def replay_command(folder):
+    """Returns the command that replays an incident.
+
+    Args:
+        folder: The folder of the incident.
+    """
+    # A name that begins with a dash is no option.
+    folder = f"./{folder}" if folder.startswith("-") else folder
+    return (
+        f"python -m keras_gradguard replay {_quoted(folder)} --model "
+        "FILE.py:FUNCTION"
+    )
+
+
+def _quoted(word):
+    """A word of a command to copy: the shell runs nothing that is in it."""
+    one_line = word.replace("\n", "\\n").replace("\t", "\\t")
+    return shlex.quote(printable(one_line))
 
 
 def figure(value):

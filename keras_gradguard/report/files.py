@@ -8,6 +8,7 @@ and what `fsspec` knows.
 import contextlib
 import os
 import shutil
+import stat
 
 from tensorboard.compat import tf
 from tensorboard.summary.writer.record_writer import RecordWriter
@@ -21,6 +22,33 @@ def open_file(path, mode="r"):
         mode: `"r"`, `"rb"`, `"w"` or `"wb"`.
     """
     return tf.io.gfile.GFile(path, mode)
+
+
+def read_bounded(path, most):
+    """Returns the bytes of a file that may be anything.
+
+    Args:
+        path: The file.
+        most: How many bytes it may have.
+
+    Raises:
+        OSError: If it is larger, or no file: a pipe or a device may have no
+            end.
+    """
+    if is_local(path):
+        found = os.stat(path)
+        if not stat.S_ISREG(found.st_mode):
+            raise OSError(f"{path!r} is not a file")
+        size = found.st_size
+    else:
+        size = tf.io.gfile.stat(path).length
+    if size > most:
+        raise OSError(
+            f"{path!r} has {size:,} bytes, and no such file has more than "
+            f"{most:,}"
+        )
+    with open_file(path, "rb") as file:
+        return file.read()
 
 
 def make_folder(path):

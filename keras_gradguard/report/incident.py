@@ -1,11 +1,10 @@
 """A bad step on disk, so that it can be run again later.
 
-A folder holds `incident.json` and `arrays.npz`: plain values and arrays.
-Reading it runs no code of its own: nothing is unpickled. What the arrays
-stand for, tensors of a batch and values of variables, the backend knows.
+A folder holds `incident.json` and `arrays.npz`: plain values and arrays. What
+the arrays stand for, tensors of a batch and values of variables, the backend
+knows. `stored_incident` reads it.
 """
 
-import contextlib
 import dataclasses
 import io
 import json
@@ -17,17 +16,12 @@ import numpy as np
 
 from keras_gradguard.records.kinds import MOST_BYTES, SCHEMA
 from keras_gradguard.records.report import finite
-from keras_gradguard.records.text import path_from_here
-from keras_gradguard.report.files import (
-    disk_errors,
-    exists,
-    open_file,
-    write_folder,
-)
+from keras_gradguard.records.text import path_from_here, replay_command
+from keras_gradguard.report.files import exists, write_folder
 
 FOLDER = "incidents"
 MOST = 3
-_RECORD, _ARRAYS = "incident.json", "arrays.npz"
+RECORD, ARRAYS = "incident.json", "arrays.npz"
 # Those that are loaded are named with their versions.
 _PACKAGES = ("tensorflow", "keras", "numpy", "jax")
 
@@ -76,22 +70,26 @@ class Incident:
     @property
     def batch_size(self):
         """Number of rows of the batch, `None` if that is not known."""
-        names = [] if self.batch is None else _names(self.batch)
+        names = [] if self.batch is None else array_names(self.batch)
         shapes = [self.arrays[name].shape for name in names]
         return next((shape[0] for shape in shapes if shape), None)
 
 
-def _names(tree):
-    """Yields the names of the arrays that a batch is made of, in order."""
+def array_names(tree):
+    """Yields the names of the arrays that a batch is made of, in order.
+
+    Args:
+        tree: The `batch` of an `Incident`.
+    """
     ((kind, value),) = tree.items()
     if kind == "tensor":
         yield value[0]
     elif kind == "dict":
         for _, item in value:
-            yield from _names(item)
+            yield from array_names(item)
     elif kind != "none":
         for item in value:
-            yield from _names(item)
+            yield from array_names(item)
 
 
 def bounded(incident):
@@ -159,7 +157,7 @@ def write_incident(folder, incident):
     content = io.BytesIO()
     np.savez(content, **incident.arrays)
     text = json.dumps(record, indent=1)
-    files = {_ARRAYS: content.getvalue(), _RECORD: text.encode()}
+    files = {ARRAYS: content.getvalue(), RECORD: text.encode()}
     write_folder(folder, files)
 
 
@@ -186,84 +184,13 @@ def new_folder(log_dir, step):
     return folder
 
 
-def read_incident(folder):
-    """Reads an incident.
-
-    Args:
-        folder: The folder that `write_incident` made.
-
-    Returns:
-        An `Incident`.
-
-    Raises:
-        ValueError: If the folder holds no incident, or a newer or broken
-            one.
-    """
-    try:
-        with disk_errors(f"cannot read {folder!r}"):
-            with open_file(os.path.join(folder, _RECORD)) as file:
-                text = file.read()
-            with open_file(os.path.join(folder, _ARRAYS), "rb") as file:
-                content = io.BytesIO(file.read())
-    except OSError as error:
-        raise ValueError(
-            f"{folder!r} is not an incident folder, such as "
-            f"logs/{FOLDER}/step_12: cannot read {_RECORD} and {_ARRAYS} in it"
-        ) from error
-    with broken_records(folder):
-        record = json.loads(text)
-        with np.load(content, allow_pickle=False) as kept:
-            arrays = {name: kept[name] for name in kept.files}
-        known = record["schema"]
-        if known != SCHEMA:
-            raise ValueError(
-                f"{folder!r} has schema {known}, but this version of "
-                f"keras_gradguard reads schema {SCHEMA}: use the version that "
-                "wrote it"
-            )
-        return Incident(
-            step=record["step"],
-            epoch=record["epoch"],
-            batch=record["batch"],
-            weights=tuple(map(tuple, record["weights"])),
-            names=tuple((p, tuple(s)) for p, s in record["names"]),
-            paths=tuple(record["paths"]),
-            hit=tuple(record["hit"]),
-            diagnoses=tuple(record["diagnoses"]),
-            mode=record["mode"],
-            arrays=arrays,
-            dtype_policy=record.get("dtype_policy"),
-            notes=tuple(record["notes"]),
-        )
-
-
-@contextlib.contextmanager
-def broken_records(folder):
-    """Says of a folder that what is read of it is broken.
-
-    Args:
-        folder: The folder.
-
-    Raises:
-        ValueError: If the block fails for what was read.
-    """
-    try:
-        yield
-    except (KeyError, TypeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{folder!r} is damaged: {error!r}") from error
-
-
 def replay_note(folder):
     """Returns the note that tells how to replay an incident.
 
     Args:
         folder: The folder of the incident.
     """
-    return f"replay it: {_command(folder)}"
-
-
-def _command(folder):
-    return f"python -m keras_gradguard replay {folder} --model FILE.py:FUNCTION"
+    return f"replay it: {replay_command(folder)}"
 
 
 def incident_summary(folder, incident):
@@ -286,7 +213,7 @@ def incident_summary(folder, incident):
         "step": incident.step,
         "epoch": incident.epoch,
         "folder": folder,
-        "command": _command(folder),
+        "command": replay_command(folder),
         "samples": samples.get("samples"),
         "num_samples": samples.get("num_samples"),
         "batch_size": incident.batch_size,

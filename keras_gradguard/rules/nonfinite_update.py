@@ -1,9 +1,7 @@
 """GG233: an update that makes weights NaN or Inf of a finite gradient."""
 
+from keras_gradguard.records.norms import LARGEST_ROOT
 from keras_gradguard.rules._rule import Remedy, Rule
-
-# The largest number whose square float32 can hold.
-_LARGEST_ROOT = 1.8e19
 
 _BAD = """\
 import keras
@@ -33,7 +31,7 @@ ARGUMENTS = {"on_nonfinite": "skip"}
 
 def _is_large(finding):
     size = finding.evidence.get("largest_gradient")
-    return size is not None and size > _LARGEST_ROOT / 1e3
+    return size is not None and size > LARGEST_ROOT / 1e3
 
 
 RULE = Rule(

@@ -15,6 +15,7 @@ from tensorboard.data import provider
 from keras_gradguard.records.kinds import BROKEN, STATUSES, VERDICTS
 from keras_gradguard.records.norms import MISSING, UNMEASURED
 from keras_gradguard.records.reading import diagnosis_of
+from keras_gradguard.records.text import replay_command
 from keras_gradguard.report.layout import (
     MOST_ACCEPTED,
     MOST_FACTS,
@@ -365,7 +366,9 @@ def _diagnosis(values):
 
 
 def _incident(values):
-    return _fields(values, _INCIDENT)
+    known = _fields(values, _INCIDENT)
+    # A command that is stored is not shown: somebody might run it.
+    return {**known, "command": replay_command(known["folder"])}
 
 
 def _losses(values):
@@ -476,7 +479,6 @@ _INCIDENT = {
     "step": _is_whole,
     "epoch": _maybe(_is_whole),
     "folder": _is_text,
-    "command": _is_text,
     "samples": _maybe(_list_of(_is_whole)),
     "num_samples": _maybe(_is_whole),
     "batch_size": _maybe(_is_whole),

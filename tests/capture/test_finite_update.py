@@ -240,3 +240,69 @@ def test_weight_that_training_spoils(eager):
     assert found.line is None
     assert any("momentum" in n for n in found.evidence["optimizer_state"])
     assert "on_nonfinite" in found.help[0].text
+
+
+class OwnStep(keras.Model):
+    """A model with a step of its own."""
+
+    def train_step(self, data):
+        x, y = data
+        with tf.GradientTape() as tape:
+            loss = huge(y, self(x, training=True))
+        weights = self.trainable_variables
+        self.optimizer.apply_gradients(
+            zip(tape.gradient(loss, weights), weights, strict=True)
+        )
+        return {"loss": loss}
+
+
+@pytest.mark.parametrize("mode", [*MODES, "own"])
+@pytest.mark.parametrize("name", ["Adam", "RMSprop", "Adagrad"])
+def test_update_that_overflows_in_the_default_mode(name, mode):
+    """It is told of the step that makes it, once, with its variables."""
+    optimizer = OPTIMIZERS[name](1e-3)
+    if mode == "own":
+        inner = model_of(optimizer)
+        model = OwnStep(inner.inputs, inner.outputs)
+        model.compile(optimizer=OPTIMIZERS[name](1e-3))
+    else:
+        model = model_of(optimizer, mode)
+    callback = fit(model)
+    found = [d for d in callback.report.diagnoses if d.kind == "nonfinite"]
+    assert ["GG233"] == [d.code for d in found]
+    assert ("error", 2) == (found[0].severity, found[0].step)
+    sizes = largest_elements(name)
+    paths = [weight.path for weight in model.trainable_variables]
+    large = {p for p, n in zip(paths, sizes, strict=True) if n > 1.8446743e19}
+    assert 0 < len(large) < len(paths)
+    assert large == set(found[0].variables)
+
+
+def largest_elements(name):
+    """The largest element of each gradient of the third step, by a tape."""
+    model = model_of(OPTIMIZERS[name](1e-3))
+    model.fit(X[:8], TARGETS[:8], batch_size=4, shuffle=False, verbose=0)
+    with tf.GradientTape() as tape:
+        y = tf.constant(TARGETS[8:12], tf.float32)
+        loss = huge(y, model(X[8:12], training=True))
+    weights = model.trainable_variables
+    gradients = tape.gradient(loss, weights)
+    return [float(tf.reduce_max(tf.abs(g))) for g in gradients]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_squares_that_nobody_computes(mode):
+    """Gradients of 1e20 in every step, of an optimizer that squares none."""
+    weights = []
+    for is_guarded in (False, True):
+        model = model_of(keras.optimizers.SGD(1e-30), mode)
+        targets = Y + 100.0
+        if is_guarded:
+            callback = fit(model, targets)
+            codes = {d.code for d in callback.report.diagnoses}
+            assert not codes & {"GG233", "GG222"}
+        else:
+            model.fit(X, targets, batch_size=4, shuffle=False, verbose=0)
+        weights.append(state_of(model))
+    for one, other in zip(*weights, strict=True):
+        np.testing.assert_array_equal(one, other)

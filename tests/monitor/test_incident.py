@@ -186,7 +186,7 @@ def test_nothing_is_unpickled(tmp_path):
     """An array that needs pickle is refused."""
     _, (folder,) = run(tmp_path)
     np.savez(folder / "arrays.npz", w0=np.array([{}], object))
-    with pytest.raises(ValueError, match="allow_pickle|is broken"):
+    with pytest.raises(ValueError, match="is damaged"):
         read_incident(str(folder))
 
 

@@ -185,7 +185,6 @@ FIELDS = {
             for name in ("epoch", "num_samples", "batch_size")
         },
         ("items", 0, "folder"): TEXT,
-        ("items", 0, "command"): TEXT,
         ("items", 0, "samples"): WHOLES,
         ("items", 0, "variables"): TEXTS,
         ("items", 0, "message"): WORD,
@@ -238,6 +237,27 @@ def test_each_field(kind):
             place[where[-1]] = value
             with pytest.raises(ReadError, match="broken record"):
                 assert not decoded(kind, content), (where, value)
+
+
+@pytest.mark.parametrize(
+    ("folder", "word"),
+    [
+        ("logs/step_3", "logs/step_3"),
+        ("a b", "'a b'"),
+        ("$(touch x); `y`", "'$(touch x); `y`'"),
+        ("it's", "'it'\"'\"'s'"),
+        ("--model=x", "./--model=x"),
+        ("a\nreboot\n\x1b[2J", r"'a\nreboot\n\x1b[2J'"),
+    ],
+)
+def test_command_of_an_incident(folder, word):
+    """It is made of the folder and quoted; a stored one is not shown."""
+    content = copy.deepcopy(SOUND[INCIDENTS])
+    content["items"][0] |= {"folder": folder, "command": "rm -r ~"}
+    (known,) = decoded(INCIDENTS, content)
+    assert known["command"] == (
+        f"python -m keras_gradguard replay {word} --model FILE.py:FUNCTION"
+    )
 
 
 @pytest.mark.parametrize("name", [n for n in SOUND[VERDICT] if n != "version"])

@@ -166,7 +166,7 @@ def test_incident(served, trained):
     (incident,) = served.json("details", run=BAD)["incidents"]
     folder = trained[0] / "nan <b>bold</b>/deep/incidents/step_0"
     assert str(folder) == incident["folder"]
-    command = f"replay {folder} --model FILE.py:FUNCTION"
+    command = f"replay '{folder}' --model FILE.py:FUNCTION"
     assert command in incident["command"]
     assert list(range(8)) == incident["samples"]
     assert (0, 8) == (incident["step"], incident["batch_size"])

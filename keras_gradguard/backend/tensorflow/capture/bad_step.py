@@ -13,6 +13,7 @@ from keras_gradguard.backend.tensorflow.internals.graphs import (
 from keras_gradguard.backend.tensorflow.internals.variables import read
 
 NEVER = -1
+_NONE = [NEVER, 0, 0, 0]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,9 +28,10 @@ class KeptStep:
         trace: The `Trace` of its ops with their values, if it was recorded.
         note: Why the line is not known where there is neither.
         is_suspected: Whether it is bad by an entry of its logs alone, which
-            may be a metric that nothing is trained by.
+            may be a metric that nothing is trained by, or by the square of a
+            gradient, which not every optimizer computes.
         spoiled: Variables that its update made NaN or Inf, although the
-            gradient was finite; the update was undone.
+            gradient was finite.
     """
 
     step: int
@@ -48,8 +50,8 @@ class FirstBadStep:
     def __init__(self):
         with guard_variables():
             # Updates before the first bad step, how many bad steps, and
-            # whether the last one is suspected, see `KeptStep`.
-            self._state = tf.Variable([NEVER, 0, 0], False, dtype=tf.int64)
+            # whether the last and the first one are suspected, see `KeptStep`.
+            self._state = tf.Variable(_NONE, False, dtype=tf.int64)
 
     def mark(self, is_bad, now, is_suspected=False):
         """Adds the ops that note one step.
@@ -59,12 +61,16 @@ class FirstBadStep:
             now: Int64 scalar tensor, the updates made before this step.
             is_suspected: See `KeptStep`, a Boolean or such a tensor.
         """
-        first, count, known = tf.unstack(self._state)
+        first, count, last, begun = tf.unstack(self._state)
         is_first = is_bad & tf.equal(first, NEVER)
-        first = tf.where(is_first, now, first)
-        count += tf.cast(is_bad, tf.int64)
-        known = tf.where(is_bad, tf.cast(is_suspected, tf.int64), known)
-        self._state.assign(tf.stack([first, count, known]))
+        is_suspected = tf.cast(is_suspected, tf.int64)
+        known = [
+            tf.where(is_first, now, first),
+            count + tf.cast(is_bad, tf.int64),
+            tf.where(is_bad, is_suspected, last),
+            tf.where(is_first, is_suspected, begun),
+        ]
+        self._state.assign(tf.stack(known))
 
     def is_set(self):
         """Returns a boolean scalar tensor: was there a bad step?"""
@@ -78,9 +84,13 @@ class FirstBadStep:
         """Returns whether the last bad step is suspected, see `KeptStep`."""
         return bool(self._state.numpy()[2])
 
+    def began_suspected(self):
+        """Returns whether the first bad step is suspected, see `KeptStep`."""
+        return bool(self._state.numpy()[3])
+
     def clear(self):
         """Lets the next bad step be seen as the first one."""
-        self._state.assign([NEVER, self.number(), 0])
+        self._state.assign([NEVER, self.number(), 0, 0])
 
     def number(self):
         """Returns how many bad steps there were, an int."""
@@ -88,7 +98,7 @@ class FirstBadStep:
 
     def reset(self):
         """Makes all as it was before the first step."""
-        self._state.assign([NEVER, 0, 0])
+        self._state.assign(_NONE)
 
 
 class BadStep:
@@ -128,6 +138,9 @@ class BadStep:
 
         Args:
             optimizer: The optimizer that is to make an update.
+
+        Returns:
+            A function of whether the step is only suspected, see `KeptStep`.
         """
         # Read out here: a branch that reads it would hold up the counting,
         # which goes on in Keras even as the data fails. And by its second
@@ -137,8 +150,8 @@ class BadStep:
             self._now = here, read(optimizer.iterations)
         now = self._now[1]
 
-        def keep():
-            self._mark(now)
+        def keep(is_suspected):
+            self._mark(now, is_suspected)
             self._snapshot.store(self._batch)
 
         return keep
@@ -206,6 +219,8 @@ class BadStep:
         if self._taken is None:
             measured = [(c.variables, c.take_bad()) for c in captures]
             spoiled = [v for c in captures for v in c.finite.take()]
+            if self.first_bad.began_suspected():
+                spoiled = [v for c in captures for v in c.finite.spoiled()]
             is_suspected = self.first_bad.is_suspected()
             found = *self._snapshot.take(), measured
             self._taken = *found, is_suspected, tuple(spoiled)

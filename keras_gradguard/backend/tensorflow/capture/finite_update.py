@@ -35,8 +35,7 @@ class FiniteUpdate:
         Returns:
             Scalar float32 tensor, 1 if it was undone.
         """
-        every = (*self._variables, *self._optimizer.variables)
-        touched = list({id(v): v for v in every}.values())
+        touched = self._touched()
         before = [read(variable) for variable in touched]
         apply()
         numbers = [n for n, v in enumerate(before) if _has_nan(v.dtype)]
@@ -61,6 +60,19 @@ class FiniteUpdate:
 
         is_spoiled = tf.reduce_any(spoiled) & is_on
         return tf.cond(is_spoiled, undo, lambda: tf.constant(0.0))
+
+    def _touched(self):
+        every = (*self._variables, *self._optimizer.variables)
+        return list({id(v): v for v in every}.values())
+
+    def spoiled(self):
+        """Returns the variables that are NaN or Inf now, a list."""
+        return [
+            variable
+            for variable in self._touched()
+            if _has_nan(tf.as_dtype(variable.dtype))
+            and not bool(_is_finite(read(variable)))
+        ]
 
     def take(self):
         """Returns the variables spoiled since the last call, a list."""

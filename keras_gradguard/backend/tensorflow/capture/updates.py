@@ -28,7 +28,7 @@ from keras_gradguard.backend.tensorflow.internals.graphs import (
 )
 from keras_gradguard.backend.tensorflow.internals.variables import numbers_in
 from keras_gradguard.model.optimizers import is_overwritten, named_optimizers
-from keras_gradguard.records.norms import UNMEASURED
+from keras_gradguard.records.norms import LARGEST_ROOT, UNMEASURED
 
 _GROUPS = ({"Mul"}, {"Add", "AddV2", "AddN"})
 # A longer chain is measured as it is.
@@ -105,7 +105,7 @@ def without_overwritten(values, variables):
 _MOST_RECORDS = 2.0**24 - 1.0
 
 
-def _nothing():
+def _nothing(*_):
     """Adds no ops."""
 
 
@@ -176,6 +176,7 @@ class OptimizerCapture:
         loss=None,
         look=_nothing,
         keep=_nothing,
+        is_suspicious=None,
     ):
         """Adds the ops that measure `gradients` to the step.
 
@@ -185,13 +186,17 @@ class OptimizerCapture:
             is_scaled: Whether the optimizer's loss scale is still in them.
             loss: Scalar tensor; the step is bad too if it is not finite.
             look: Makes further ops for a step that is looked at closely.
-            keep: Makes the ops that keep a bad step.
+            keep: Makes the ops that keep a bad step; called with whether it
+                is only suspected, a Boolean scalar tensor.
+            is_suspicious: Returns a Boolean scalar tensor: whether a step is
+                suspected whose gradient has a square that float32 cannot
+                hold. An optimizer that squares it spoils its own state.
 
         Returns:
             `(squared norm of all gradients, is_bad)`: scalar float32
-            tensors, the first one unscaled, the second one 1 if the loss is
-            not finite, or some element is not that is no overflow of a loss
-            scale that is still finding its level.
+            tensors, the first one unscaled, the second one 1 if the step is
+            suspected, the loss is not finite, or some element is not that is
+            no overflow of a loss scale that is still finding its level.
         """
         gradients = [_tensor(gradient) for gradient in gradients]
         one = tf.constant(1.0)
@@ -226,16 +231,25 @@ class OptimizerCapture:
                 is_bad &= scale <= 1.0
             if loss is not None:
                 is_bad |= ~tf.math.is_finite(loss)
-            rarely(is_bad, lambda: self._keep_bad(found, keep), 0)
-            return tf.cast(is_bad, tf.float32)
+            is_suspected = tf.constant(False)
+            if is_suspicious is not None:
+                most = tf.reduce_max(found[:, 1])
+                # A loss scale that finds its level may make it infinite.
+                is_large = (most > LARGEST_ROOT) & tf.math.is_finite(most)
+                is_suspected = is_large & ~is_bad & is_suspicious()
+            is_kept = is_bad | is_suspected
+            rarely(
+                is_kept, lambda: self._keep_bad(found, keep, is_suspected), 0
+            )
+            return tf.cast(is_kept, tf.float32)
 
         is_due = due | ~tf.math.is_finite(watched)
         return total, rarely(is_due, measure, 0.0)
 
-    def _keep_bad(self, found, keep):
+    def _keep_bad(self, found, keep, is_suspected):
         is_first = tf.equal(self._bad[0, 0], UNMEASURED)
         self._bad.assign(tf.where(is_first, found, self._bad))
-        keep()
+        keep(is_suspected)
         return tf.constant(0)
 
     def measure_update(self, due, is_kept=False):

@@ -401,8 +401,10 @@ class FitHook(TrainingHook):
             self.probe.bad_step()
         )
         batch = self.batch()
-        # What is suspected is run again, so the last batch of a call will do.
-        if self.model.steps_per_execution > 1 and not is_suspected:
+        # What its logs alone make suspected is run again, so the last batch of
+        # a call will do.
+        is_known = tensors is not None or not is_suspected
+        if self.model.steps_per_execution > 1 and is_known:
             batch = None
             if tensors is not None:
                 batch = packed_batch(self.data, tensors)

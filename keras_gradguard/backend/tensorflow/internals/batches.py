@@ -124,15 +124,25 @@ def unpacked(tree, arrays):
     Args:
         tree: What it returned.
         arrays: What it put its arrays in.
+
+    Raises:
+        TypeError, ValueError: If the two do not fit.
     """
+    try:
+        return _unpacked(tree, arrays)
+    except (tf.errors.OpError, AssertionError) as error:
+        raise ValueError(f"its batch is no batch: {error}") from error
+
+
+def _unpacked(tree, arrays):
     ((kind, value),) = tree.items()
     if kind == "none":
         return None
     if kind == "dict":
-        return {key: unpacked(item, arrays) for key, item in value}
+        return {key: _unpacked(item, arrays) for key, item in value}
     if kind == "tensor":
         return tf.convert_to_tensor(loaded(value, arrays))
-    parts = [unpacked(item, arrays) for item in value]
+    parts = [_unpacked(item, arrays) for item in value]
     if kind == "ragged":
         return tf.RaggedTensor.from_nested_row_splits(parts[0], parts[1:])
     if kind == "sparse":
@@ -171,10 +181,14 @@ def loaded(item, arrays):
     Args:
         item: What it returned.
         arrays: What it put the array in.
+
+    Raises:
+        TypeError, ValueError: If the two do not fit.
     """
     name, dtype = item
     value = arrays[name]
     if dtype == "string":
+        _check_lengths(name, value, arrays[f"{name}_bytes"])
         ends = np.cumsum(value.ravel())
         whole = arrays[f"{name}_bytes"].tobytes()
         texts = [
@@ -182,6 +196,16 @@ def loaded(item, arrays):
             for end, length in zip(ends, value.ravel(), strict=True)
         ]
         return np.array(texts, object).reshape(value.shape)
-    if value.dtype != tf.as_dtype(dtype).as_numpy_dtype:
-        return value.view(tf.as_dtype(dtype).as_numpy_dtype)
-    return value
+    kind = np.dtype(tf.as_dtype(dtype).as_numpy_dtype)
+    if value.dtype == kind:
+        return value
+    if value.dtype.kind != "u" or value.dtype.itemsize != kind.itemsize:
+        raise ValueError(f"the array {name!r} is {value.dtype}, not {dtype}")
+    return value.view(kind)
+
+
+def _check_lengths(name, lengths, texts):
+    known = lengths.ravel()
+    is_whole = known.dtype.kind in "iu" and texts.dtype == np.uint8
+    if not is_whole or known.min(initial=0) < 0 or known.sum() != texts.size:
+        raise ValueError(f"the lengths of the texts {name!r} do not fit them")
