@@ -77,7 +77,7 @@ def render_verdict(known):
 
 
 # Emphasis, code and links; an underscore inside a word is none of them.
-_MARKS = re.compile(r"[\\`*]|(?<![^\W_])_|_(?![^\W_])|\](?=[(\[])")
+_MARKS = re.compile(r"[\\`*]|(?<![^\W_])_|_(?![^\W_])|\](?=[(\[:])")
 
 
 def render_markdown(diagnosis):
@@ -109,10 +109,15 @@ def render_markdown(diagnosis):
 
 
 def _prose(text):
-    """Keeps Markdown from reading `__init__` or `[x](y)` in plain words."""
-    parts = re.split(r"(`[^`]*`)", " ".join(text.split()))
+    """Keeps Markdown from reading `__init__`, `[x](y)` or HTML in words."""
+    text = " ".join(text.split())
+    # Where backticks do not pair up, Markdown pairs them another way.
+    has_pairs = text.count("`") % 2 == 0 and "``" not in text
+    parts = re.split(r"(`[^`]+`)", text) if has_pairs else [text]
     for index in range(0, len(parts), 2):
-        parts[index] = _MARKS.sub(r"\\\g<0>", parts[index])
+        words = _MARKS.sub(r"\\\g<0>", parts[index])
+        # TensorBoard shows images of other servers.
+        parts[index] = words.replace("<", "&lt;")
     return "".join(parts)
 
 

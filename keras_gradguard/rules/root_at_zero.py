@@ -36,10 +36,11 @@ RULE = Rule(
     name="root-at-zero",
     kind="nonfinite",
     ops=("Sqrt", "Rsqrt", "EuclideanNorm"),
-    message="`{op}` has an infinite derivative at zero",
+    message="`{op}` of zero or less has no finite derivative",
     why=(
         "The derivative of a square root is infinite at 0, and 0 times "
-        "infinity is NaN. `norm` and `std` take a square root too."
+        "infinity is NaN; the root of less than 0 is NaN itself. `norm` and "
+        "`std` take a square root too."
     ),
     help=(
         Remedy(

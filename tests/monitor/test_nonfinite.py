@@ -569,14 +569,14 @@ def test_loss_scale_that_stays_hides_nothing():
 
 def test_bad_step_of_the_next_epoch(monkeypatch):
     """It is reported with its own gradients, not with those before it."""
-    seen, original = [], BadSteps._hit
+    seen, original = [], BadSteps.explain
 
-    def hit(self, measured):
-        (variables, figures), *_ = measured
+    def explain(self, kept, behind=None):
+        (_, figures), *_ = kept.measured
         seen.append(figures[:, -1].tolist())
-        return original(self, measured)
+        return original(self, kept, behind)
 
-    monkeypatch.setattr(BadSteps, "_hit", hit)
+    monkeypatch.setattr(BadSteps, "explain", explain)
     x, y = np.ones((12, 4), "float32"), np.ones((12, 3), "float32")
 
     class Spoiled(keras.losses.Loss):

@@ -1,10 +1,14 @@
 """What a diagnosis says as a card of TensorBoard, letter for letter."""
 
 import dataclasses
+import re
 
+import hypothesis
 import pytest
+from hypothesis import strategies as st
+from tensorboard import plugin_util
 
-from keras_gradguard.report.cards import render_markdown
+from keras_gradguard.report.cards import render_markdown, render_verdict
 from tests.report.sample import CUT
 
 CUT_MARKDOWN = """\
@@ -66,6 +70,10 @@ def test_render_markdown():
         ("`a|b` | c", "`a|b` | c"),
         ("one ` only", r"one \` only"),
         ("a\n\n# b", "a # b"),
+        ("<img src=//a.b>", "&lt;img src=//a.b>"),
+        ("[x]: //a.b", r"[x\]: //a.b"),
+        ("a `<b>`", "a `<b>`"),
+        ("`` ` <b> `", r"\`\` \` &lt;b> \`"),
     ],
 )
 def test_prose_is_safe_in_markdown(text, shown):
@@ -91,3 +99,30 @@ def test_markdown_blocks_stand_apart():
     assert sum(block.startswith("- `") for block in blocks) == 1
     assert sum(block.startswith("```\n") for block in blocks) == 2
     assert all(block.startswith(("#", "`", "- `", "**")) for block in blocks)
+
+
+LETTERS = [*"`[]()!<>\\:/ \n*_#&;a", "![x](//a.b)", "<img src=x>", "]: //a.b"]
+HOSTILE = st.lists(st.sampled_from(LETTERS), max_size=25).map("".join)
+
+
+@hypothesis.settings(max_examples=400, deadline=None)
+@hypothesis.given(HOSTILE, HOSTILE, HOSTILE)
+def test_no_link_and_no_image_comes_through(one, two, three):
+    """By the renderer of TensorBoard's own page, wherever the words stand."""
+    help_ = dataclasses.replace(CUT.help[0], text=one, before=two, after=three)
+    card = dataclasses.replace(
+        CUT,
+        message=one,
+        why=two,
+        function=three,
+        snippet=(one, two),
+        variables=(one, two, three),
+        path=(one, two),
+        op=three,
+        help=(help_,),
+        evidence={"notes": [one, two, three], "text": three},
+    )
+    fact = {"verdict": "broken", "facts": [one, two, three]}
+    for text in (render_markdown(card), render_verdict(fact)):
+        shown = plugin_util.markdown_to_safe_html(text)
+        assert not re.search(r"<(img|a)[ >/]", shown), (text, shown)

@@ -1,0 +1,163 @@
+"""Many trainings, many findings, long names: nothing piles up."""
+
+import gc
+import os
+import pathlib
+import subprocess
+import sys
+import threading
+import tracemalloc
+import warnings
+
+import keras
+import numpy as np
+import pytest
+
+from keras_gradguard import GradHealthCallback
+from keras_gradguard.report.cards import logged_cards
+from tests.fitting import X, Y, classifier
+
+
+def held():
+    """How many files and threads this process has."""
+    gc.collect()
+    return len(os.listdir("/proc/self/fd")), threading.active_count()
+
+
+def one_fit(model, folder):
+    """Trains one step with the guard."""
+    callback = GradHealthCallback(log_dir=folder)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model.fit(X, Y, batch_size=16, verbose=0, callbacks=[callback])
+    return callback
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_many_fits_of_one_model(tmp_path):
+    """Files and threads stay as many; memory grows by less than 100 kB."""
+    model = classifier("mse")
+    for number in range(10):
+        one_fit(model, tmp_path / str(number))
+    before = held()
+    tracemalloc.start()
+    sizes = []
+    for number in range(200):
+        one_fit(model, tmp_path / str(number % 20))
+        if number in (99, 199):
+            gc.collect()
+            sizes.append(tracemalloc.get_traced_memory()[0])
+    tracemalloc.stop()
+    assert held() <= before
+    assert sizes[1] - sizes[0] < 100_000
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_many_models(tmp_path):
+    """A model and all that was made for it are let go of."""
+    for number in range(3):
+        one_fit(classifier("mse"), tmp_path / str(number))
+    before = held()
+    for number in range(20):
+        one_fit(classifier("mse"), tmp_path / str(number))
+    assert held() <= before
+
+
+def test_long_names(tmp_path):
+    """A name of 10,000 letters is in the log, and a report stays readable."""
+    name = "long" * 2_500
+    kept = keras.Sequential(
+        [keras.Input((4,)), keras.layers.Dense(3, name=name)]
+    )
+    unused = keras.layers.Dense(3, name=f"un{name}")
+    unused.build((None, 4))
+    kept.unused = unused
+    kept.compile("sgd", "mse")
+    callback = one_fit(kept, tmp_path)
+    assert callback.report.diagnoses
+    assert logged_cards(tmp_path)
+    assert len(str(callback.report)) < 200_000
+
+
+class Heads(keras.Model):
+    """A model with layers that no loss reaches."""
+
+    def __init__(self, number):
+        super().__init__()
+        self.head = keras.layers.Dense(3)
+        self.others = [
+            keras.layers.Dense(1, name=f"other_{n}") for n in range(number)
+        ]
+
+    def build(self, shape):
+        for layer in (self.head, *self.others):
+            layer.build(shape)
+
+    def call(self, x):
+        return self.head(x)
+
+
+@pytest.mark.slow
+def test_a_thousand_layers_without_a_gradient(tmp_path):
+    """Each is in the report; the log is as readable as for one."""
+    model = Heads(1000)
+    model.build((None, 4))
+    model.compile("sgd", "mse")
+    callback = one_fit(model, tmp_path)
+    told = {p for d in callback.report.diagnoses for p in d.variables}
+    assert len(told) == 2000
+    assert logged_cards(tmp_path)
+
+
+@pytest.mark.slow
+def test_a_thousand_outputs(tmp_path):
+    """A loss for each of them."""
+    inputs = keras.Input((4,))
+    outputs = [keras.layers.Dense(1)(inputs) for _ in range(1000)]
+    model = keras.Model(inputs, outputs)
+    model.compile("sgd", ["mse"] * 1000)
+    callback = GradHealthCallback(log_dir=tmp_path)
+    targets = [np.ones((16, 1), "float32")] * 1000
+    model.fit(X, targets, batch_size=16, verbose=0, callbacks=[callback])
+    assert callback.report.ok
+    assert len(callback.report.losses) == 1000
+
+
+PROGRAM = """\
+import sys
+
+from keras_gradguard import GradHealthCallback
+from tests.fitting import X, Y, classifier
+
+model = classifier("mse")
+callback = GradHealthCallback(log_dir=sys.argv[1], every=1)
+model.fit(X, Y, batch_size=4, epochs=5, verbose=0, callbacks=[callback])
+assert callback.report.ok, callback.report
+"""
+
+
+def test_two_processes_and_two_threads_on_one_folder(tmp_path):
+    """Each training has an event file of its own, all of them whole."""
+    root = pathlib.Path(__file__).parents[2]
+    path = os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])
+    command = [sys.executable, "-c", PROGRAM, str(tmp_path)]
+    environment = {**os.environ, "PYTHONPATH": path}
+    running = [
+        subprocess.Popen(command, env=environment, stderr=subprocess.PIPE)
+        for _ in range(2)
+    ]
+    models = [classifier("mse"), classifier("mse")]
+    threads = [
+        threading.Thread(target=one_fit, args=(model, tmp_path))
+        for model in models
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for process in running:
+        _, said = process.communicate()
+        assert process.returncode == 0, said.decode()[-2000:]
+    files = list((tmp_path / "gradients").iterdir())
+    assert len(files) == 4
+    assert logged_cards(tmp_path).count("Verdict") == 4
