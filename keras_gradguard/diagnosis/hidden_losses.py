@@ -33,13 +33,14 @@ def reaches_of(step, trace):
     """
     found, everything = [], range(len(step.variables))
     entered = [(call, _flow(trace, call)) for call in trace.targets]
+    whole = _located(step, trace)
     for term in trace.terms:
         values, calls = [], []
         for value in term.values:
             via = [call for call, flow in entered if flow.distance(value) == 0]
             values += [value] if via else []
             calls += via
-        location = _location(step, trace, losses=values)
+        location = whole.of_losses(values)
         found.append(
             LossReach(
                 term.name,
@@ -52,7 +53,7 @@ def reaches_of(step, trace):
             )
         )
     known = [value for term in trace.terms for value in term.values]
-    rest = _location(step, trace, stops=known)
+    rest = _located(step, trace, stops=known)
     is_left = tuple(
         rest.was_asked_for(n) and rest.distance(n) == 0 for n in everything
     )
@@ -63,10 +64,6 @@ def reaches_of(step, trace):
 
 def _flow(trace, call):
     return Flow(trace.graph, call.targets)
-
-
-def _location(step, trace, **arguments):
-    return Location(trace, step.model, step.variables, step.paths, **arguments)
 
 
 _EAGER_NOTE = (
@@ -173,7 +170,7 @@ def _left_out(step, trace):
         return ()
     targets = [t for call in trace.targets for t in call.targets]
     total = Flow(trace.graph, targets)
-    findings = []
+    whole, findings = _located(step, trace), []
     for call in trace.losses:
         if (
             call.value is None
@@ -181,7 +178,7 @@ def _left_out(step, trace):
             or total.reached(total.value(call.value))
         ):
             continue
-        location = _located(step, trace, losses=[call.value])
+        location = whole.of_losses([call.value])
         paths = [
             p for n, p in enumerate(step.paths) if not location.distance(n)
         ]
@@ -227,7 +224,7 @@ def _lost_terms(step, trace, terms, data):
     for name, term in terms:
         # A tape of its own may ask a term for other variables only.
         calls = [call for call, flow in flows if flow.distance(term) == 0]
-        location = _located(step, trace, losses=[term])
+        location = data.of_losses([term])
         distances = {
             n: location.distance(n)
             for n in numbers.values()

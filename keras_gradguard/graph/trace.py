@@ -55,6 +55,7 @@ forced=None, with_path=False)`, `is_hidden(op)`, `is_dependent(native)`,
 """
 
 import dataclasses
+import functools
 
 import numpy as np
 
@@ -183,7 +184,11 @@ class TapeCall:
     def is_about(self, variable):
         """Returns whether it asks for a variable's gradient."""
         own = getattr(variable, "value", variable)
-        return any(one is variable or one is own for one in self.sources)
+        return not self._asked.isdisjoint((id(variable), id(own)))
+
+    @functools.cached_property
+    def _asked(self):
+        return frozenset(map(id, self.sources))
 
 
 @dataclasses.dataclass(frozen=True)
