@@ -51,6 +51,7 @@ def outcomes(guard):
         [
             sys.executable,
             *("-m", "pytest", "-rA", "-q", "--no-header", "--tb=short"),
+            "--continue-on-collection-errors",
             *("-p", "no:cacheprovider", "-p", "no:xdist", "-c", os.devnull),
             *(f"--rootdir={FOLDER}", "-p", "tests.ways.inject_guard"),
             *map(str, files()),
