@@ -306,3 +306,27 @@ def test_squares_that_nobody_computes(mode):
         weights.append(state_of(model))
     for one, other in zip(*weights, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+class Least(keras.optimizers.SGD):
+    """An optimizer whose state begins with Inf, and stays so."""
+
+    def build(self, variables):
+        super().build(variables)
+        self.least = self.add_variable((), initializer="zeros", name="least")
+        self.least.assign(np.inf)
+
+
+def test_infinite_state_of_a_healthy_optimizer():
+    """A metric that is Inf makes the step suspected, and no more than that."""
+
+    class WithMetric(OwnStep):
+        def train_step(self, data):
+            logs = super().train_step(data)
+            return {**logs, "ratio": logs["loss"] / 0.0}
+
+    inner = model_of("sgd")
+    model = WithMetric(inner.inputs, inner.outputs)
+    model.compile(optimizer=Least(1e-3))
+    callback = fit(model, Y)
+    assert callback.report.ok, callback.report

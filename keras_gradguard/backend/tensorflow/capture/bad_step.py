@@ -11,6 +11,7 @@ from keras_gradguard.backend.tensorflow.internals.graphs import (
     rarely,
 )
 from keras_gradguard.backend.tensorflow.internals.variables import read
+from keras_gradguard.records.norms import LARGEST_ROOT
 
 NEVER = -1
 _NONE = [NEVER, 0, 0, 0]
@@ -219,12 +220,16 @@ class BadStep:
         if self._taken is None:
             measured = [(c.variables, c.take_bad()) for c in captures]
             spoiled = [v for c in captures for v in c.finite.take()]
-            if self.first_bad.began_suspected():
+            if self.first_bad.began_suspected() and _has_large(measured):
                 spoiled = [v for c in captures for v in c.finite.spoiled()]
             is_suspected = self.first_bad.is_suspected()
             found = *self._snapshot.take(), measured
             self._taken = *found, is_suspected, tuple(spoiled)
         return self._taken
+
+
+def _has_large(measured):
+    return any((found[:, 1] > LARGEST_ROOT).any() for _, found in measured)
 
 
 class LeftOutUpdates:
