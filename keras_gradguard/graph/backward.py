@@ -47,7 +47,6 @@ class Gradients:
         self._compiled = compiled
         self._is_finite = finite
         self._known = collections.defaultdict(list)
-        self.faults = []
         seeds = call.seeds or [None] * len(call.targets)
         for target, seed in zip(call.targets, seeds, strict=False):
             seed = self._oracle.seed(target) if seed is None else seed
@@ -88,10 +87,8 @@ class Gradients:
         ]
         if not op.is_taped:
             return
-        try:
-            outgoing = self._oracle.pull(op, incoming, self._compiled)
-        except Exception as fault:  # noqa: BLE001
-            self.faults.append((op, fault))
+        outgoing = self._oracle.pull(op, incoming, self._compiled)
+        if outgoing is None:
             return
         for tensor, gradient in zip(op.inputs, outgoing, strict=False):
             if gradient is not None and tensor.carries_gradient:

@@ -192,8 +192,9 @@ class Graph:
             and, for a step that was recorded with its values:
 
             - `pull(op, incoming, compiled)`: the gradient of each input from
-              those of the outputs, `None` where there is none; `compiled` is
-              whether as the compiler of the backend computes it.
+              those of the outputs, `None` where there is none, and in place
+              of all if it cannot be computed; `compiled` is whether as the
+              compiler of the backend computes it.
             - `seed(tensor)`: the gradient of ones that a loss begins with.
             - `total(gradients)`: the sum of several gradients of a tensor.
             - `array(value, dense=False)`: a NumPy array of a gradient or of

@@ -387,9 +387,10 @@ def contributions(total, addends):
         for op, number in one.route:
             gradients = [None] * len(op.outputs)
             gradients[0] = incoming
-            incoming = oracle.pull(op, gradients)[number]
-            if incoming is None:
+            pulled = oracle.pull(op, gradients)
+            if pulled is None or pulled[number] is None:
                 return None
+            incoming = pulled[number]
         if id(one) in wanted:
             part = _product(oracle, one.value.tensor.native, incoming)
             weight = oracle.array(incoming)

@@ -44,6 +44,9 @@ ENTRIES = {
         r"loss\.GradGuardLoss\.(__call__|call|_resolved)",
         r"loss\.not_converted",
     ),
+    "Python calls it once a `fit` is gone": (
+        r"backend\.tensorflow\.hook\.running\._end",
+    ),
     "the user calls it": (
         r"loop\.Watch\.(__enter__|__exit__|step)",
         r"model_check\.diagnose",

@@ -350,10 +350,20 @@ class RecordedOracle:
         return self.array(tensor.native) if tensor.op.number < 0 else None
 
     def pull(self, op, incoming, compiled=False):
-        """Returns the gradient of each input of an op."""
+        """Returns the gradient of each input of an op.
+
+        `None` if it has no gradient function, or that fails here: one of the
+        user's may raise anything.
+        """
         if is_constant(op):
             return [tf.zeros_like(tensor) for tensor in op.native.inputs]
-        return (_pulled_by_xla if compiled else _pulled)(op.native, incoming)
+        pulled = _pulled_by_xla if compiled else _pulled
+        try:
+            return pulled(op.native, incoming)
+        except Exception as error:
+            if is_own_fault(error):
+                raise
+            return None
 
     def seed(self, tensor):
         """Returns the ones that the gradient of a loss begins with."""
