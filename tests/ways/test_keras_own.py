@@ -27,8 +27,12 @@ FOLDERS = (
     "wrappers",
 )
 FITS = re.compile(r"\.fit\(|train_on_batch\(|run_training_check\(")
-# What differs with the guard, and why.
-KNOWN = {}
+# What may differ with the guard, and why.
+KNOWN = {
+    "trainer_test.py::TestTrainer::test_retracing": (
+        "its ReLU is dead for some seeds; the step is then traced once more"
+    )
+}
 
 
 @functools.cache
@@ -66,14 +70,16 @@ def outcomes(guard):
         },
         check=False,
     )
+    # The name of a case may have the address of a function in it.
+    said = re.sub(r"0x[0-9a-f]+", "", done.stdout)
     found = re.findall(
         r"^(PASSED|FAILED|ERROR|SKIPPED) (\S+?_test\.py::\S+)",
-        done.stdout,
+        said,
         re.MULTILINE,
     )
     assert found, done.stdout[-2000:] + done.stderr[-2000:]
     names = {name.split("/")[-1]: outcome for outcome, name in found}
-    return names, done.stdout
+    return names, said
 
 
 @pytest.mark.slow
