@@ -10,6 +10,8 @@ import io
 import json
 import math
 import os
+import struct
+import tokenize
 import zipfile
 
 import numpy as np
@@ -33,7 +35,16 @@ _MODES = ("eager", "graph", "xla")
 _MOST_NESTED = 50
 _MOST_LETTERS = 300
 _NUMBERS = "biufc"
-_BROKEN_ZIP = (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError)
+_BROKEN_ZIP = (
+    zipfile.BadZipFile,
+    EOFError,
+    NotImplementedError,
+    OverflowError,
+    RuntimeError,
+    struct.error,
+)
+# NumPy reads a header as Python does a literal.
+_BROKEN_HEADER = (MemoryError, RecursionError, SyntaxError, tokenize.TokenError)
 
 
 def read_incident(folder):
@@ -206,7 +217,10 @@ def _array(name, content):
     version = np.lib.format.read_magic(file)
     if version not in _HEADERS:
         raise ValueError(f"the array {shown(name)} has the version {version}")
-    shape, is_fortran, dtype = _HEADERS[version](file)
+    try:
+        shape, is_fortran, dtype = _HEADERS[version](file)
+    except _BROKEN_HEADER as error:
+        raise ValueError(f"the array {shown(name)} has no header") from error
     size = math.prod(shape) * dtype.itemsize
     if dtype.kind not in _NUMBERS or not all(map(_is_length, shape)):
         raise ValueError(f"the array {shown(name)} holds {dtype}")

@@ -117,7 +117,17 @@ def without_one(members):
     del members["w0_1.npy" if "w0_1.npy" in members else min(members)]
 
 
+def plain_header(text):
+    """A header of any text."""
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text
+
+
 ARRAYS = {
+    "nested": set_all(plain_header(b"(" * 9000)),
+    "deep": set_all(plain_header(b"[" * 4000 + b"]" * 4000)),
+    "open string": set_all(plain_header(b"{'descr': '''")),
+    "indented": set_all(plain_header(b"  1\n 2\n")),
+    "long": set_all(plain_header(b" " * 60_000)),
     "empty": set_all(b""),
     "garbage": set_all(b"\x93NUMPY\x09\x00" + b"\xff" * 90),
     "no header": set_all(b"PK\x03\x04" * 40),
