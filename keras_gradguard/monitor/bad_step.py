@@ -12,8 +12,8 @@ from keras_gradguard.errors import warn
 from keras_gradguard.model.layers import runs_eagerly, state_of
 from keras_gradguard.model.optimizers import learning_rates
 from keras_gradguard.records.finding import Place
-from keras_gradguard.records.kinds import severity_of
-from keras_gradguard.records.norms import LARGEST_ROOT, UNMEASURED
+from keras_gradguard.records.kinds import LARGEST_ROOT, severity_of
+from keras_gradguard.records.norms import UNMEASURED
 from keras_gradguard.report.incident import (
     MOST,
     Incident,
@@ -73,7 +73,7 @@ class BadSteps:
                 return False
         self._num_dismissed += 1
         if self._num_dismissed >= MOST:
-            self._hook.probe.suspect_no_more()
+            self._hook.probe.trust_logs()
         return True
 
     def explain(self, kept, behind=None):

@@ -1,5 +1,7 @@
 """Schema, kinds, severities, statuses, verdicts."""
 
+import math
+
 STATUSES = (
     *("ok", "missing", "zero", "nonfinite"),
     *("vanishing", "exploding", "unknown"),
@@ -41,3 +43,7 @@ def severity_of(num_hit, num_variables):
         num_variables: How many there are.
     """
     return "error" if num_hit == num_variables else "warning"
+
+
+# The square of a larger number leaves float32: the root of its largest one.
+LARGEST_ROOT = math.sqrt(3.4028234663852886e38)

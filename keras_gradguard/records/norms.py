@@ -5,14 +5,10 @@ gradient, `UNMEASURED` where the step did not measure it; NaN and Inf are
 themselves.
 """
 
-import math
-
 import numpy as np
 
 MISSING = -1.0
 UNMEASURED = -2.0
-# The square of a larger number leaves float32.
-LARGEST_ROOT = math.sqrt(np.finfo(np.float32).max)
 # What is worse than any norm, the worst last, as numbers that compare.
 _RANKS = ((MISSING, 1e300), (np.inf, 2e300), (np.nan, 3e300))
 

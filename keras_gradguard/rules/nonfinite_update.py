@@ -1,6 +1,6 @@
 """GG233: an update that makes weights NaN or Inf of a finite gradient."""
 
-from keras_gradguard.records.norms import LARGEST_ROOT
+from keras_gradguard.records.kinds import LARGEST_ROOT
 from keras_gradguard.rules._rule import Remedy, Rule
 
 _BAD = """\

@@ -36,7 +36,7 @@ RULE = Rule(
     name="root-at-zero",
     kind="nonfinite",
     ops=("Sqrt", "Rsqrt", "EuclideanNorm"),
-    message="`{op}` of zero or less has no finite derivative",
+    message="`{op}` of zero or of a negative number",
     why=(
         "The derivative of a square root is infinite at 0, and 0 times "
         "infinity is NaN; the root of less than 0 is NaN itself. `norm` and "

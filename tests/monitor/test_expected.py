@@ -301,7 +301,7 @@ def test_files_of_other_machines(tmp_path, baseline, stored, now, is_known):
         ('{"schema": 1}', "no list of `diagnoses`"),
         ('{"schema": "one"}', "it has the schema 'one'"),
         ('{"schema": 99, "diagnoses": []}', "later version of keras_gradguard"),
-        ('{"schema": 1, "diagnoses": [{"schema": 1}]}', "kind"),
+        ('{"schema": 1, "diagnoses": [{"schema": 1}]}', "it has no `code`"),
         ('{"schema": 1, "diagnoses": ["GG105"]}', "no diagnosis"),
     ],
 )

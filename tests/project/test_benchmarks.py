@@ -58,7 +58,7 @@ def test_quick_run_measures_everybody_near(quick_run):
     assert 1.0 == figures[0].value
     limits = {f.what: f.bar for f in figures}
     assert "at most 1.05" == limits[GUARDED]
-    assert "at most 1.25" == limits[EVERY_STEP]
+    assert "at most 1.15" == limits[EVERY_STEP]
     assert "guard faster" == limits["tape recipe"]
 
 

@@ -6,7 +6,6 @@ import pathlib
 import subprocess
 import sys
 import threading
-import tracemalloc
 import warnings
 
 import keras
@@ -33,23 +32,48 @@ def one_fit(model, folder):
     return callback
 
 
+MANY_FITS = """\
+import gc
+import pathlib
+import sys
+import tracemalloc
+
+from tests.fitting import classifier
+from tests.ways.test_load import held, one_fit
+
+folder, model = pathlib.Path(sys.argv[1]), classifier("mse")
+for number in range(10):
+    one_fit(model, folder / str(number))
+before, sizes = held(), []
+tracemalloc.start()
+for number in range(100):
+    one_fit(model, folder / str(number % 20))
+    if number in (49, 99):
+        gc.collect()
+        sizes.append(tracemalloc.get_traced_memory()[0])
+tracemalloc.stop()
+assert held() <= before, (held(), before)
+assert sizes[1] - sizes[0] < 50_000, sizes
+"""
+
+
+def running(program, folder):
+    """Starts a program with the checkout on its path."""
+    root = pathlib.Path(__file__).parents[2]
+    path = os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])
+    return subprocess.Popen(
+        [sys.executable, "-c", program, str(folder)],
+        env={**os.environ, "PYTHONPATH": path},
+        stderr=subprocess.PIPE,
+    )
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_many_fits_of_one_model(tmp_path):
     """Files and threads stay as many; 50 fits keep less than 50 kB."""
-    model = classifier("mse")
-    for number in range(10):
-        one_fit(model, tmp_path / str(number))
-    before = held()
-    tracemalloc.start()
-    sizes = []
-    for number in range(100):
-        one_fit(model, tmp_path / str(number % 20))
-        if number in (49, 99):
-            gc.collect()
-            sizes.append(tracemalloc.get_traced_memory()[0])
-    tracemalloc.stop()
-    assert held() <= before
-    assert sizes[1] - sizes[0] < 50_000
+    process = running(MANY_FITS, tmp_path)
+    _, said = process.communicate()
+    assert process.returncode == 0, said.decode()[-2000:]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
@@ -134,14 +158,7 @@ assert callback.report.ok, callback.report
 
 def test_two_processes_and_two_threads_on_one_folder(tmp_path):
     """Each training has an event file of its own, all of them whole."""
-    root = pathlib.Path(__file__).parents[2]
-    path = os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])
-    command = [sys.executable, "-c", PROGRAM, str(tmp_path)]
-    environment = {**os.environ, "PYTHONPATH": path}
-    running = [
-        subprocess.Popen(command, env=environment, stderr=subprocess.PIPE)
-        for _ in range(2)
-    ]
+    processes = [running(PROGRAM, tmp_path) for _ in range(2)]
     models = [classifier("mse"), classifier("mse")]
     threads = [
         threading.Thread(target=one_fit, args=(model, tmp_path))
@@ -151,7 +168,7 @@ def test_two_processes_and_two_threads_on_one_folder(tmp_path):
         thread.start()
     for thread in threads:
         thread.join()
-    for process in running:
+    for process in processes:
         _, said = process.communicate()
         assert process.returncode == 0, said.decode()[-2000:]
     files = list((tmp_path / "gradients").iterdir())

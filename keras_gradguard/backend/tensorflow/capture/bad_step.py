@@ -11,7 +11,7 @@ from keras_gradguard.backend.tensorflow.internals.graphs import (
     rarely,
 )
 from keras_gradguard.backend.tensorflow.internals.variables import read
-from keras_gradguard.records.norms import LARGEST_ROOT
+from keras_gradguard.records.kinds import LARGEST_ROOT
 
 NEVER = -1
 _NONE = [NEVER, 0, 0, 0]

@@ -207,7 +207,7 @@ class Probe:
             self._due = tf.Variable(0.0, trainable=False)
             # What it may be; to make one takes as long as to assign it.
             self._answers = tf.constant(0.0), tf.constant(1.0)
-            # Whether a step may be suspected, see `KeptStep`.
+            # Whether an entry of the logs may say that a step is bad.
             self._is_suspicious = tf.Variable(True, trainable=False)
         self.first_bad = self._bad_step.first_bad
         self.epoch_totals, self._step_totals = EpochTotals(), StepTotals()
@@ -297,9 +297,7 @@ class Probe:
             look=self._keep_batch,
             keep=self._bad_step.keeper(optimizer),
             # What leaves out bad steps undoes such an update.
-            is_suspicious=(
-                None if self.withholds else self._is_suspicious.value
-            ),
+            is_square_kept=not self.withholds,
         )
         self._is_measuring = False
         self._step_totals.add(*found)
@@ -393,8 +391,8 @@ class Probe:
             self._batch_keeper.take(logs)
         return self.epoch_totals.take(logs)
 
-    def suspect_no_more(self):
-        """Lets a step be bad by its loss and its gradients alone."""
+    def trust_logs(self):
+        """Lets no entry of the logs but the loss say that a step is bad."""
         self._is_suspicious.assign(False)
 
     def reset(self):

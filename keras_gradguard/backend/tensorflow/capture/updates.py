@@ -28,7 +28,8 @@ from keras_gradguard.backend.tensorflow.internals.graphs import (
 )
 from keras_gradguard.backend.tensorflow.internals.variables import numbers_in
 from keras_gradguard.model.optimizers import is_overwritten, named_optimizers
-from keras_gradguard.records.norms import LARGEST_ROOT, UNMEASURED
+from keras_gradguard.records.kinds import LARGEST_ROOT
+from keras_gradguard.records.norms import UNMEASURED
 
 _GROUPS = ({"Mul"}, {"Add", "AddV2", "AddN"})
 # A longer chain is measured as it is.
@@ -176,7 +177,7 @@ class OptimizerCapture:
         loss=None,
         look=_nothing,
         keep=_nothing,
-        is_suspicious=None,
+        is_square_kept=False,
     ):
         """Adds the ops that measure `gradients` to the step.
 
@@ -188,9 +189,9 @@ class OptimizerCapture:
             look: Makes further ops for a step that is looked at closely.
             keep: Makes the ops that keep a bad step; called with whether it
                 is only suspected, a Boolean scalar tensor.
-            is_suspicious: Returns a Boolean scalar tensor: whether a step is
-                suspected whose gradient has a square that float32 cannot
-                hold. An optimizer that squares it spoils its own state.
+            is_square_kept: Whether a step is suspected, and kept, whose
+                gradient has a square that float32 cannot hold. An optimizer
+                that squares it spoils its own state.
 
         Returns:
             `(squared norm of all gradients, is_bad)`: scalar float32
@@ -232,11 +233,11 @@ class OptimizerCapture:
             if loss is not None:
                 is_bad |= ~tf.math.is_finite(loss)
             is_suspected = tf.constant(False)
-            if is_suspicious is not None:
+            if is_square_kept:
                 most = tf.reduce_max(found[:, 1])
                 # A loss scale that finds its level may make it infinite.
                 is_large = (most > LARGEST_ROOT) & tf.math.is_finite(most)
-                is_suspected = is_large & ~is_bad & is_suspicious()
+                is_suspected = is_large & ~is_bad
             is_kept = is_bad | is_suspected
             rarely(
                 is_kept, lambda: self._keep_bad(found, keep, is_suspected), 0
