@@ -25,8 +25,8 @@ from keras_gradguard.graph.trace import Step
 from keras_gradguard.model.layers import state_of
 from keras_gradguard.records.kinds import severity_of
 from keras_gradguard.records.report import Report
-from keras_gradguard.report import stored_incident
-from keras_gradguard.report.incident import replay_note
+from keras_gradguard.report import incident as stored
+from keras_gradguard.report.incident import broken_records, replay_note
 
 # Its shape.
 _SEED = (2,)
@@ -102,8 +102,8 @@ def read_incident(folder):
         ValueError: If the folder holds no incident, or one that is damaged or
             written by a newer version.
     """
-    kept = stored_incident.read_incident(folder)
-    with stored_incident.broken_records(folder):
+    kept = stored.read_incident(folder)
+    with broken_records(folder):
         batch, arrays = kept.batch, kept.arrays
         if batch is not None:
             batch = unpacked(batch, arrays)

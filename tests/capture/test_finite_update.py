@@ -265,7 +265,7 @@ class OwnStep(keras.Model):
     ],
 )
 def test_update_that_overflows_in_the_default_mode(name, mode):
-    """It is told of the step that makes it, once, with its variables."""
+    """The step that makes it is reported, once, with its variables."""
     optimizer = OPTIMIZERS[name](1e-3)
     if mode == "own":
         inner = model_of(optimizer)

@@ -17,7 +17,7 @@ from tensorboard.backend.event_processing.event_file_loader import (
 from keras_gradguard import GradHealthCallback
 from keras_gradguard.errors import GuardFaultWarning
 from keras_gradguard.report import event_file, files
-from keras_gradguard.report.stored_incident import read_incident
+from keras_gradguard.report.incident import read_incident
 from tests.faults.trainings import Late
 from tests.fitting import X, Y, classifier
 

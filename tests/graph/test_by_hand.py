@@ -434,6 +434,20 @@ def test_a_step_taken_back():
     assert ["Sum", "Sqrt", "ReadVariableOp"] == [p.op.type for p in seen]
 
 
+def test_gradient_function_that_fails(monkeypatch):
+    """Behind an op whose gradient nobody can compute nothing is known."""
+    pull = Recorded.pull
+
+    def failing(self, op, *given):
+        return None if op.type == "Sqrt" else pull(self, op, *given)
+
+    monkeypatch.setattr(Recorded, "pull", failing)
+    trace, seen = recorded(np.array([1.0, 4.0])), []
+    gradients = Gradients(trace.graph, trace.targets[0], seen.append)
+    assert gradients.array(W) is None
+    assert ["Sum"] == [p.op.type for p in seen]
+
+
 def test_where_inf_begins():
     """The slope of a root at zero."""
     (found,) = nonfinite_findings(recorded(np.array([0.0, 4.0])), [W], ["w"])

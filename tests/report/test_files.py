@@ -30,8 +30,11 @@ writer.close()
 assert len(events) >= 4, events
 assert [e.step for e in events[-3:]] == [0, 1, 2], events
 
-from keras_gradguard.report.incident import Incident, write_incident
-from keras_gradguard.report.stored_incident import read_incident
+from keras_gradguard.report.incident import (
+    Incident,
+    read_incident,
+    write_incident,
+)
 
 kept = Incident(
     step=3,
