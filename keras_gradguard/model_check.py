@@ -190,7 +190,7 @@ def _look_at_head(step, zero, log, num_variables):
     misfits = misfit_findings(step, zero, {f.cause for f in zeros})
     explained = {p for f in misfits if f.kind == "zero" for p in f.variables}
     for finding in misfits:
-        severity = "warning"
+        severity = "note" if finding.certainty == "suspected" else "warning"
         if finding.kind == "zero":
             severity = severity_of(len(finding.variables), num_variables)
         log.add([finding], severity)

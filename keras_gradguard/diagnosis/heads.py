@@ -1,7 +1,9 @@
 """Output layers, losses and labels that do not fit each other.
 
-Each finding is certain: it rests on values that a probability cannot have, on
-sums that only a softmax returns, or on the op that computes an output.
+A finding is proved by values that a probability cannot have, or by sums of 1
+and the op that computes an output. It is suspected where values do not
+contradict, and the activation of the output, or the sums, are those of another
+loss.
 """
 
 import keras
@@ -35,6 +37,11 @@ _SUM = 1e-4
 _FAR_OUTSIDE = 0.05
 _SHARE = 0.5
 _TO_UNIT = {"Sigmoid": BINARY, "Softmax": CATEGORICAL}
+# Activations without an upper bound: a probability never comes of them.
+_UNBOUNDED = frozenset(
+    ("linear", "relu", "leaky_relu", "elu", "selu", "gelu", "silu", "softplus")
+)
+_PROVED, _SUSPECTED = "proved", "suspected"
 
 
 def explain_heads(step):
@@ -59,16 +66,17 @@ def explain_heads(step):
     heads = evidence.heads()
     declarations, findings = Declarations(model), []
     for number, head in enumerate(heads):
-        fault = _fault(head, _Maker(evidence, number, len(heads)))
+        activation = activation_of(model)
+        maker = _Maker(evidence, number, len(heads))
+        fault = _fault(head, maker, activation)
         if fault is None:
             continue
-        cause, figures = fault
+        cause, figures, certainty = fault
         place = layer = None
         if cause == ONE_CLASS:
             layer = getattr(output_layer(model), "path", None)
             place = declarations.place(layer)
         place = place or declarations.loss(head.loss)
-        activation = activation_of(model)
         if activation not in (None, "linear"):
             figures = {**figures, "activation": activation}
         is_only = len([h for h in heads if not h.is_inner]) == 1
@@ -81,6 +89,7 @@ def explain_heads(step):
                 loss=head.name,
                 variables=tuple(step.paths) if is_only else (),
                 evidence=figures,
+                certainty=certainty,
             )
         )
     return findings
@@ -170,8 +179,17 @@ class _Maker:
         return tensor.op.type, before_reshaping(tensor).op.type
 
 
-def _fault(head, maker):
-    """Returns `(cause, figures)` of a head, `None` where nothing is wrong."""
+def _fault(head, maker, activation):
+    """Says what is wrong with a head.
+
+    Args:
+        head: The `HeadCall`.
+        maker: The `_Maker` of its prediction.
+        activation: The name of the last activation, or `None`.
+
+    Returns:
+        `(cause, figures, certainty)`; `None` where nothing is wrong.
+    """
     y_pred, known = head.y_pred, crossentropy_of(head.loss)
     if y_pred is None or not y_pred.size or not np.isfinite(y_pred).all():
         return None
@@ -183,6 +201,7 @@ def _fault(head, maker):
         or _not_probabilities(head, known, takes_logits)
         or _not_scores(head, known, takes_logits, maker)
         or _not_in_range(head, known)
+        or _never_probabilities(head, known, takes_logits, activation)
     )
 
 
@@ -194,7 +213,7 @@ def _one_class(head, known):
     # A sigmoid may well give 1 for all of a batch: its logits are large.
     is_share = head.logits is not None and np.any(head.logits < 1.0)
     if known.kind in (CATEGORICAL, SPARSE) or (is_one and is_share):
-        return ONE_CLASS, {}
+        return ONE_CLASS, {}, _PROVED
     return None
 
 
@@ -202,11 +221,22 @@ def _not_probabilities(head, known, takes_logits):
     y_pred = head.y_pred
     if known.from_logits or takes_logits:
         return None
-    # Keras divides the shares of a categorical loss by their sum.
-    is_divided = known.kind == CATEGORICAL and known.takes_logits
-    highest = np.inf if is_divided else 1.0
+    highest = np.inf if _is_divided(known) else 1.0
     outside = (y_pred < -_OUTSIDE) | (y_pred > highest + _OUTSIDE)
-    return (SCORES, _range_of(y_pred)) if np.any(outside) else None
+    return (SCORES, _range_of(y_pred), _PROVED) if np.any(outside) else None
+
+
+def _is_divided(known):
+    """Whether Keras divides the shares of a loss by their sum."""
+    return known.kind == CATEGORICAL and known.takes_logits
+
+
+def _never_probabilities(head, known, takes_logits, activation):
+    """Scores that lie in [0, 1] in this batch."""
+    is_told = known.from_logits or takes_logits or _is_divided(known)
+    if is_told or activation not in _UNBOUNDED or head.is_inner:
+        return None
+    return SCORES, _range_of(head.y_pred), _SUSPECTED
 
 
 def _not_scores(head, known, takes_logits, maker):
@@ -224,12 +254,14 @@ def _not_scores(head, known, takes_logits, maker):
     nearest, activation = maker.types()
     wanted = BINARY if known.kind == BINARY else CATEGORICAL
     if _TO_UNIT.get(activation) != wanted:
-        return None
+        is_likely = wanted == CATEGORICAL and not head.is_inner
+        found = PROBABILITIES, _range_of(y_pred), _SUSPECTED
+        return found if is_likely else None
     # In a graph Keras takes the logits from behind such an op.
     is_taken = known.takes_logits and not (head.is_eager or head.is_cast)
     if is_taken and _TO_UNIT.get(nearest) == wanted:
         return None
-    return PROBABILITIES, _range_of(y_pred)
+    return PROBABILITIES, _range_of(y_pred), _PROVED
 
 
 def _not_in_range(head, known):
@@ -240,7 +272,7 @@ def _not_in_range(head, known):
     if known.kind == BINARY:
         # A categorical loss of counts is that of a multinomial.
         outside |= y_true > 1.0 + _OUTSIDE
-    return (LABELS, _labels_of(y_true)) if np.any(outside) else None
+    return (LABELS, _labels_of(y_true), _PROVED) if np.any(outside) else None
 
 
 def _unreachable(head, maker):
@@ -255,7 +287,7 @@ def _unreachable(head, maker):
     outside = (y_true < -_FAR_OUTSIDE) | (y_true > 1.0 + _FAR_OUTSIDE)
     if np.mean(outside) <= _SHARE or maker.types()[1] not in _TO_UNIT:
         return None
-    return LABELS, _labels_of(y_true)
+    return LABELS, _labels_of(y_true), _PROVED
 
 
 def _weighted_labels(head):

@@ -83,7 +83,7 @@ def first_unrecorded(trace, path):
 def _line_in(op, caller):
     """The line of the function that asked the tape, else the op's own."""
     for file, line, function in reversed(op.frames):
-        if (file, function) == caller:
+        if (file, function) == (caller.file, caller.function):
             return place_at(file, line, function)
     return op_place(op)
 

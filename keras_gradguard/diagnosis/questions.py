@@ -226,18 +226,18 @@ def explain_nonfinite(step, hit, weights=(), is_xla=False, recorded=None):
     return [dataclasses.replace(f, variables=measured) for f in found]
 
 
-def unexplained(hit, note):
+def unexplained(hit, *notes):
     """Returns the `Finding` of a bad step that could not be looked into.
 
     Args:
-        hit: Paths of the variables whose gradient was not finite.
-        note: Why not.
+        hit: Paths of the variables whose gradient, or loss, was not finite.
+        *notes: Why not, and what else is known.
     """
     return Finding(
         kind="nonfinite",
         cause="unexplained",
         variables=tuple(hit),
-        notes=(note,),
+        notes=notes,
         certainty="suspected",
     )
 

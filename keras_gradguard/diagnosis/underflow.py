@@ -1,14 +1,12 @@
 """Gradients that float16 loses, and loss scales that fall."""
 
-import ast
 import collections
 
 from keras_gradguard.graph.ops import Context, before_reshaping
 from keras_gradguard.model.layers import is_default_step, uses_float16
 from keras_gradguard.model.optimizers import loss_scale_of, optimizers_of
 from keras_gradguard.records.finding import Finding, Place
-from keras_gradguard.source.frames import is_users, op_place, place_at
-from keras_gradguard.source.syntax import tree_of
+from keras_gradguard.source.frames import op_place
 
 # The window, in steps, of `Thresholds.scale_drops`.
 _WINDOW = 500
@@ -124,7 +122,7 @@ class Underflow:
 _SMALLEST_SCALE = 128.0
 
 
-def unscaled_findings(step, trace):
+def unscaled_findings(step, trace, optimizers=None):
     """Finds a step of the user's own that forgets to scale its loss.
 
     Such a step calls `apply` of an optimizer with a loss scale, which divides
@@ -133,26 +131,33 @@ def unscaled_findings(step, trace):
 
     Args:
         step: The `Step`.
-        trace: Its `Trace`, without an error and without the update.
+        trace: Its `Trace`, without an error.
+        optimizers: Those of a custom loop; by default those of the model.
 
     Returns:
         A list of `Finding`s.
     """
-    optimizers = optimizers_of(step.model)
-    if is_default_step(step.model) or len(optimizers) != 1:
-        return []
-    known = loss_scale_of(optimizers[0])
-    if known is None or not trace.targets:
+    if optimizers is None:
+        is_own = not is_default_step(step.model)
+        optimizers = optimizers_of(step.model) if is_own else []
+    known = loss_scale_of(optimizers[0]) if len(optimizers) == 1 else None
+    asked = [call for call in trace.targets if call.targets]
+    seeds = [seed for call in asked for seed in call.seeds]
+    is_seeded = any(seed is not None for seed in seeds)
+    if known is None or not asked or is_seeded:
         return []
     scale, variable = known
-    is_read = variable is not None and trace.graph.standing_for(variable)
-    if scale < _SMALLEST_SCALE or is_read or _may_be_scaled(trace.graph):
+    # What comes behind them is the gradient, and the update that divides.
+    last = max(t.op.number for call in asked for t in call.targets)
+    given = [] if variable is None else trace.graph.standing_for(variable)
+    is_read = any(op.number <= last for t in given for op in t.consumers())
+    if scale < _SMALLEST_SCALE or is_read or _may_be_scaled(trace.graph, last):
         return []
     return [
         Finding(
             kind="underflow",
             cause="loss_not_scaled",
-            place=_place_of_gradient(trace.targets[-1]),
+            place=asked[-1].caller,
             variables=step.paths,
             evidence={"loss_scale": scale},
         )
@@ -232,13 +237,21 @@ def _unscaling(step, variable):
 _DIVISIONS = ("RealDiv", "DivNoNan", "Div")
 
 
-def _may_be_scaled(graph):
-    """Whether an op multiplies by a large constant, or by a variable."""
+def _may_be_scaled(graph, last):
+    """Whether an op multiplies by a large constant, or by a variable.
+
+    Args:
+        graph: The `Graph`.
+        last: The number of the last op that is asked about.
+    """
     for context in Context(graph).everything():
         oracle = context.graph.oracle
+        if _number(context) > last:
+            continue
         for op in context.graph.ops:
             is_division = op.type in _DIVISIONS
-            if op.type != "Mul" and not is_division:
+            is_later = context.parent is None and op.number > last
+            if is_later or (op.type != "Mul" and not is_division):
                 continue
             for tensor in op.inputs[1:] if is_division else op.inputs:
                 if tensor.shape != ():
@@ -256,25 +269,15 @@ def _may_be_scaled(graph):
     return False
 
 
+def _number(context):
+    """The number of the op of the whole graph that runs a context, or -1."""
+    number = -1
+    while context.parent is not None:
+        context, number = context.parent, context.call.number
+    return number
+
+
 def _is_variable(tensor):
     tensor = before_reshaping(tensor)
     is_given = tensor.op.number < 0 or tensor.op.type == "Placeholder"
     return is_given or tensor.op.type in ("ReadVariableOp", "Pow")
-
-
-def _place_of_gradient(call):
-    """The line that asks a tape, if it is the only one of its function."""
-    if not call.caller or not is_users(call.caller[0]):
-        return Place()
-    file, function = call.caller
-    lines = {
-        node.lineno
-        for known in ast.walk(tree_of(file))
-        if getattr(known, "name", None) == function
-        for node in ast.walk(known)
-        if isinstance(node, ast.Call)
-        and getattr(node.func, "attr", None) == "gradient"
-    }
-    if len(lines) != 1:
-        return Place()
-    return place_at(file, lines.pop(), function)

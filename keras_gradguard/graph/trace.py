@@ -60,6 +60,7 @@ import functools
 import numpy as np
 
 from keras_gradguard.graph.ops import Graph
+from keras_gradguard.records.finding import Place
 
 LOSS, ADDED, REGULARIZER = "loss", "add_loss", "regularizer"
 OTHER = "other"
@@ -169,7 +170,7 @@ class TapeCall:
     Args:
         targets: The `Tensor`s that were differentiated.
         sources: The variables asked for.
-        caller: `(file, function)` of the frame that asked.
+        caller: The user's line that asked, a `Place`.
         taped: Numbers of the ops of the step's graph that were recorded for
             it, `None` if all were.
         seeds: The gradients that the targets begin with; empty for ones.
@@ -177,7 +178,7 @@ class TapeCall:
 
     targets: tuple
     sources: tuple = ()
-    caller: tuple = ()
+    caller: Place = Place()
     taped: frozenset | None = None
     seeds: tuple = ()
 

@@ -25,6 +25,7 @@ from keras_gradguard.report.incident import (
 )
 
 _MOST_NAMES = 5
+_LOSS = "the loss is not finite, its gradient is"
 # Causes: an update, and what it leaves for the steps behind it.
 _UPDATE, _SPOILED = "update", "spoiled_weight"
 
@@ -139,6 +140,11 @@ class BadSteps:
             found = nonfinite_findings(
                 kept.trace, step.variables, step.paths, step.model
             )
+        if not hit:
+            # The loss alone is not finite.
+            trained = self._paths(kept.measured, lambda row: True)
+            trained = [path for path in step.paths if path in trained]
+            return found or [unexplained(trained, kept.note, _LOSS)]
         paths = tuple(path for path in step.paths if path in hit)
         found = [dataclasses.replace(f, variables=paths) for f in found]
         return found or [unexplained(hit, kept.note)]

@@ -17,6 +17,7 @@ from keras_gradguard.diagnosis.shares import (
     measured,
     shares_of,
 )
+from keras_gradguard.diagnosis.underflow import unscaled_findings
 from keras_gradguard.diagnosis.untracked import explain_frozen
 from keras_gradguard.diagnosis.zeros import holds_constant
 from keras_gradguard.model.layers import (
@@ -106,7 +107,7 @@ class FirstBatch:
         dead = self._expected.strip(addends.findings)
         self._response.act(self._response.add_broken(dead, "warning"))
         self._response.add(symptoms.uncounted(), "note")
-        for finding in symptoms.scalings():
+        for finding in (*symptoms.scalings(), *self._unscaled(step_of)):
             self._response.act(self._response.add_broken([finding], "error"))
         has_updates = bool(measured)
         frozen = explain_frozen(self._model, has_updates)
@@ -129,10 +130,21 @@ class FirstBatch:
             self._response.act(self._response.add_broken([finding], severity))
         zero = self._zero(measured, explained)
         for finding in symptoms.misfits(zero, known):
+            if finding.certainty == "suspected":
+                self._response.add([finding], "note")
+                continue
             severity = "warning"
             if finding.kind == "zero":
                 severity = severity_of(len(finding.variables), len(everything))
             self._response.act(self._response.add_broken([finding], severity))
+
+    def _unscaled(self, step_of):
+        """A loop that forgets to scale its loss; of a `fit` it is known."""
+        step = step_of(self._model.trainable_variables)
+        seen = step.evidence.seen
+        if seen is None or seen.error is not None:
+            return []
+        return unscaled_findings(step, seen, self._hook.optimizers)
 
     def _zero(self, measured, explained):
         """The paths whose gradient is exactly zero, and not explained."""

@@ -125,6 +125,27 @@ MISFITS = {
         ),
     ),
 }
+HALF = {"bias_initializer": keras.initializers.Constant(0.5)}
+SMALL = {**HALF, "kernel_initializer": keras.initializers.RandomNormal(0, 0.01)}
+
+
+def mean_of_two():
+    """Returns a network whose output is the mean of two softmaxes."""
+    x = keras.Input((4,))
+    heads = [keras.layers.Dense(3, activation="softmax")(x) for _ in "ab"]
+    return keras.Model(x, keras.layers.Average()(heads))
+
+
+# All values lie where they might be healthy.
+LIKELY = {
+    "linear": ("GG213", lambda: (network(1, **SMALL), BCE(), BITS)),
+    "relu": ("GG213", lambda: (network(3, "relu", **SMALL), SCE(), IDS)),
+    "softplus": (
+        "GG213",
+        lambda: (network(1, "softplus", **SMALL), "bce", BITS),
+    ),
+    "mean": ("GG214", lambda: (mean_of_two(), SCE(from_logits=True), IDS)),
+}
 SMOOTH = 0.8 * CODES + 0.2 / 3
 HEALTHY = {
     "bce": lambda: (network(1, "sigmoid"), "binary_crossentropy", BITS),
@@ -186,6 +207,23 @@ HEALTHY = {
         SCE(from_logits=True),
         IDS,
     ),
+    "small_scores": lambda: (
+        network(3, **SMALL),
+        SCE(from_logits=True),
+        IDS,
+    ),
+    "mean_of_shares": lambda: (mean_of_two(), SCE(), IDS),
+    "small_numbers": lambda: (network(1, **SMALL), "mse", BITS),
+    "half_of_tanh": lambda: (
+        Own(1, lambda x: 0.5 + 0.5 * tf.tanh(x)),
+        BCE(),
+        BITS,
+    ),
+    "clipped": lambda: (
+        Own(1, lambda x: tf.clip_by_value(x, 0.01, 0.99)),
+        BCE(),
+        BITS,
+    ),
     "mse_of_shares": lambda: (network(3, "softmax"), "mse", CODES),
     "mse_in_unit": lambda: (network(1, "sigmoid"), "mse", 0.5 * BITS),
     "mse_noisy": lambda: (network(1, "sigmoid"), "mse", 1.02 * BITS - 0.01),
@@ -225,6 +263,24 @@ def test_misfit(case, eager):
     for report in told(model, loss, y, eager):
         assert codes == [found.code for found in report.diagnoses]
         assert {"note"}.isdisjoint({d.severity for d in report.diagnoses})
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("eager", MODES, ids=NAMES)
+@pytest.mark.parametrize("case", LIKELY)
+def test_likely_misfit(case, eager):
+    """The activation tells, where the values do not: a note."""
+    code, make = LIKELY[case]
+    model, loss, y = make()
+    for report in told(model, loss, y, eager):
+        (found,) = report.diagnoses
+        assert (code, "note", "suspected") == (
+            found.code,
+            found.severity,
+            found.certainty,
+        )
+        assert found.evidence["lowest"] >= 0 and found.evidence["highest"] <= 1
+        assert report.ok
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -26,11 +26,20 @@ ENTRIES = {
         r"errors\.(warn|_warn|place_and_words|fault_words|check_barrier)",
         r"errors\.check_barrier\.<lambda>",
     ),
-    "it puts back what was replaced, and calls nothing but methods of dicts": (
+    "it puts back what was there, and calls nothing but methods of lists": (
         r"backend\.tensorflow\.internals\.patch\.Replacement\.__exit__",
         r"backend\.tensorflow\.internals\.patch\.Replacement\._put_back",
+        r"backend\.tensorflow\.internals\.randomness\.Drawing\.__exit__",
+        r"backend\.tensorflow\.hook\.running\.Running\.__exit__",
     ),
     "Keras calls it as a callback": (r"callback\.GradHealthCallback\.on_\w+",),
+    "Keras asks the logs of an epoch for their names": (r".*\.Logs\.keys",),
+    "Python or TensorFlow calls it in the midst of the user's code": (
+        r".*\.observer\.LiveObserver\._see(\.guarded|_compiled)?",
+        r".*\.recorder\.LiveRecorder\._see",
+        r".*\.internals\.functions\._CallHooks\._run",
+        r".*\.internals\.functions\.Functions\._see",
+    ),
     "the step of the model calls it in place of its own function": (
         r"backend\.tensorflow\.hook\.fit\.FitHook\._run",
         r".*\.GuardedStep\._guard\.train_step",
@@ -258,6 +267,10 @@ class Known:
         yield from self._left_behind()
 
     def _left_behind(self):
+        from tensorflow.python import pywrap_tfe
+        from tensorflow.python.eager import context
+        from tensorflow.python.framework import op_callbacks
+
         from keras_gradguard.backend.tensorflow.hook import running
         from keras_gradguard.backend.tensorflow.internals import randomness
         from keras_gradguard.backend.tensorflow.tracing import restore
@@ -269,6 +282,11 @@ class Known:
         if any(hook() is not None for hook in stack):
             yield "a hook is left on the stack"
         stack.clear()
+        if not pywrap_tfe.TFE_Py_TapeSetIsEmpty():
+            yield "a tape records, from now on"
+        if context.context().op_callbacks:
+            yield "ops are seen"
+            op_callbacks.clear_op_callbacks()
         if restore.is_examining():
             yield "still examining"
             restore._thread.examining = False

@@ -287,10 +287,8 @@ def test_outside_the_tape(graph):
     """Connected in the graph, while no tape recorded."""
     doubled = made(graph, "Mul", read(graph, W), frames=frames(8))
     loss = made(graph, "Sum", doubled)
-    trace = Trace(
-        graph,
-        targets=[TapeCall((loss,), (W,), ("x.py", "step"), frozenset((2,)))],
-    )
+    asked = TapeCall((loss,), (W,), Place("x.py", 9, "step"), frozenset((2,)))
+    trace = Trace(graph, targets=[asked])
     step = Step(None, None, (W,), ("w",))
     (found,) = located_findings(step, trace, [0])
     assert ("outside_tape", "Mul") == (found.cause, found.op)

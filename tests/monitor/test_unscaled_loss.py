@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_gradguard import GradHealthCallback
+from keras_gradguard import GradHealthCallback, watch
 
 generator = np.random.default_rng(0)
 X = generator.normal(size=(16, 4)).astype("float32")
@@ -99,10 +99,10 @@ def fit(model, eager, optimizer=None):
     return guard.report
 
 
-def line():
+def line(mark="# BREAK"):
     """The number of the line that asks the tape."""
     with open(__file__) as file:
-        return next(n for n, t in enumerate(file, 1) if "# BREAK" in t)
+        return next(n for n, t in enumerate(file, 1) if f"  {mark}\n" in t)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
@@ -135,3 +135,64 @@ def test_an_optimizer_that_divides_by_nothing(eager):
         keras.optimizers.SGD(0.01), initial_scale=1.0
     )
     assert () == fit(Own(), eager, of_one).diagnoses
+
+
+class Loop:
+    """A loop with the same loss, under `watch`.
+
+    Args:
+        kind: The model, which may scale the loss.
+        eager: Whether its step runs eagerly.
+        optimizer: The optimizer, by default one with a loss scale.
+    """
+
+    def __init__(self, kind, eager, optimizer=None):
+        self.model = kind()
+        self.model.optimizer = self.optimizer = optimizer or (
+            keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.01))
+        )
+        self.step = self.trained if eager else tf.function(self.trained)
+
+    def trained(self, x, y):
+        """One step."""
+        with tf.GradientTape() as tape:
+            y_pred = tf.cast(self.model(x, training=True), tf.float32)
+            loss = tf.reduce_mean(tf.square(y_pred - y))
+            scaled = self.model.scaled(loss)
+        weights = self.model.trainable_variables
+        gradients = tape.gradient(scaled, weights)  # LOOP
+        self.optimizer.apply(gradients, weights)
+
+    def report(self):
+        """Trains; returns the report."""
+        with watch(self.model, every=1) as health:
+            for _ in range(4):
+                self.step(tf.constant(X), tf.constant(Y))
+        assert health.report.not_checked is None
+        return health.report
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("eager", MODES, ids=NAMES)
+def test_a_loop_that_scales_nothing(eager):
+    """All variables are hit, at the line that asks the tape."""
+    (found,) = Loop(Own, eager).report().diagnoses
+    assert ("GG263", "underflow", "error") == (
+        found.code,
+        found.kind,
+        found.severity,
+    )
+    assert (line("# LOOP"), 4) == (found.line, len(found.variables))
+
+
+@pytest.mark.parametrize("eager", MODES, ids=NAMES)
+@pytest.mark.parametrize("kind", [Scaling, ByConstant, ByVariable, ByReading])
+def test_a_loop_that_scales_in_some_way(kind, eager):
+    """The optimizer divides by what the loss was multiplied with."""
+    assert () == Loop(kind, eager).report().diagnoses
+
+
+@pytest.mark.parametrize("eager", MODES, ids=NAMES)
+def test_a_loop_whose_optimizer_divides_by_nothing(eager):
+    """There is nothing to make up for."""
+    assert () == Loop(Own, eager, keras.optimizers.SGD(0.01)).report().diagnoses

@@ -40,6 +40,8 @@ class LoopProbe:
 
     Attributes:
         first_bad: The `FirstBadStep` of the first bad update.
+        losses: The losses that the next update is made of, as far as they
+            are known: tensors of any shape. It is bad if one is not finite.
     """
 
     def __init__(self, every, withhold=None):
@@ -48,7 +50,7 @@ class LoopProbe:
         self._every = every
         with guard_variables():
             self._is_on = tf.Variable(True, trainable=False)
-        self.first_bad = FirstBadStep()
+        self.first_bad, self.losses = FirstBadStep(), []
 
     @property
     def withholds(self):
@@ -81,7 +83,8 @@ class LoopProbe:
             )
         capture = self._captures[key]
         now = tf.cast(optimizer.iterations, tf.int64)
-        is_bad, due = capture.before(gradients, is_scaled)
+        losses, self.losses = self.losses, []
+        is_bad, due = capture.before(gradients, is_scaled, losses)
         held = is_bad
         if self._withhold == "after":
             held = is_bad | (self._is_on.value() & self.first_bad.is_set())

@@ -110,6 +110,14 @@ def _nothing(*_):
     """Adds no ops."""
 
 
+def _finite_zero(losses):
+    """0.0 if each value of some losses is finite, else NaN; `None` for none."""
+    if not losses:
+        return None
+    are_finite = [tf.reduce_all(tf.math.is_finite(loss)) for loss in losses]
+    return tf.where(tf.reduce_all(are_finite), 0.0, float("nan"))
+
+
 def _tensor(gradient):
     """A gradient, which an eager step may have as an array."""
     if gradient is None or isinstance(gradient, tf.IndexedSlices):
@@ -419,12 +427,15 @@ class LoopCapture(OptimizerCapture):
             self._counts = tf.Variable([0, 0], False, dtype=tf.int64)
         self._num_taken = 0
 
-    def before(self, gradients, is_scaled=True):
+    def before(self, gradients, is_scaled=True, losses=()):
         """Measures gradients.
 
         Args:
             gradients: As `optimizer.apply` gets them.
             is_scaled: Whether the optimizer's loss scale is still in them.
+            losses: The losses that they come from, tensors; one that is
+                multiplied by a loss scale may be infinite, and is not looked
+                at.
 
         Returns:
             `(is_bad, due)`: boolean scalar tensors, whether they are bad,
@@ -434,8 +445,10 @@ class LoopCapture(OptimizerCapture):
         due = is_on & tf.equal(self._counts[0] % self._every, 0)
         own = copied_products(gradients, is_on)
 
+        loss = None if self.treatment.is_scaled else _finite_zero(losses)
+
         def measure():
-            return self.store(own, due, is_scaled)[1]
+            return self.store(own, due, is_scaled, loss)[1]
 
         is_bad = rarely(is_on, measure, 0.0)
         return is_bad > 0, due

@@ -379,6 +379,8 @@ class LoopHook(TrainingHook):
             return False
         if self.probe.withholds and not update.optimizer.built:
             update.optimizer.build(update.variables)
+        losses = self._recorder.losses_here(update.own_variables)
+        self.probe.losses = losses
         return True
 
     def show_error(self, method, *given):

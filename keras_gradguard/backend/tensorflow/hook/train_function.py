@@ -216,7 +216,7 @@ class OwnStep:
     def __init__(self, is_due, guarded):
         self._guarded = guarded
         self._is_due = is_due
-        self._functions = Functions()
+        self._functions = Functions(guarded)
         self._num_eager, self._is_watching = 0, True
 
     def run(self, step, data):

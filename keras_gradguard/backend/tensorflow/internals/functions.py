@@ -11,6 +11,7 @@ import inspect
 import itertools
 import operator
 import threading
+import types
 
 import tensorflow as tf
 from tensorflow.python.ops import control_flow_util
@@ -143,17 +144,18 @@ class _CallHooks:
         self._watching, self._hooked = [], {}
 
     @contextlib.contextmanager
-    def watching(self, see):
+    def watching(self, see, guarded):
         """Calls a function before each `tf.function` that this thread calls.
 
         Args:
             see: Gets the `tf.function`, one that is older than the block.
+            guarded: Its `barrier` is the block in which it is called.
 
         Yields:
             A function that returns those that were made in the block and
             traced in the graph that is made here.
         """
-        entry = threading.get_ident(), see
+        entry = threading.get_ident(), see, guarded
         graph = function_graph_here()
         here = outermost(graph)
         with self._lock:
@@ -189,9 +191,10 @@ class _CallHooks:
 
     def _run(self, function, name, *args, **kwargs):
         thread = threading.get_ident()
-        for known, see in tuple(self._watching):
+        for known, see, guarded in tuple(self._watching):
             if known == thread:
-                see(function)
+                with guarded.barrier:
+                    see(function)
         return getattr(_KIND, name)(function, *args, **kwargs)
 
 
@@ -205,15 +208,24 @@ def _is_traced_in(function, graph):
     )
 
 
+# Who looks at a step outside of the training may fail.
+_OPEN = types.SimpleNamespace(barrier=contextlib.nullcontext())
+
+
 class Functions:
     """Gives `tf.function`s traces of their own while a block runs.
 
     A function is known once it was called in a block that watches. It gets
     back what it had as the block ends, and its own traces in the next block.
     They live as long as this object: graphs that call them lead there.
+
+    Args:
+        guarded: Its `barrier` is the block in which the call of a function is
+            taken in: what fails there must not end the step.
     """
 
-    def __init__(self):
+    def __init__(self, guarded=_OPEN):
+        self._guarded = guarded
         self._known, self._old = {}, []
         self._num_blocks = 0
         self._lock = threading.Lock()
@@ -245,7 +257,7 @@ class Functions:
             # the collector does not show those that were there at a `freeze`.
             watching = self._watching_calls()
         elif is_watching:
-            watching = _hooks.watching(self._meet)
+            watching = _hooks.watching(self._meet, self._guarded)
         self._change(1)
         try:
             with watching as made:
@@ -275,7 +287,8 @@ class Functions:
 
     def _see(self, frame, event, _):
         if event == "call" and frame.f_code in ENTRIES:
-            self.meet(frame)
+            with self._guarded.barrier:
+                self.meet(frame)
 
     def meet(self, frame):
         """Takes in the call of a function, which it is about to begin.

@@ -31,6 +31,7 @@ from keras_gradguard.backend.tensorflow.internals.graphs import (
     TAPE_START,
     TAPE_STOP,
     num_ops,
+    stack_here,
 )
 from keras_gradguard.backend.tensorflow.internals.python_hooks import (
     calls_profiled,
@@ -43,7 +44,11 @@ from keras_gradguard.backend.tensorflow.tracing.seen import (
     SeenTape,
 )
 from keras_gradguard.model.optimizers import OPTIMIZER_MADE
-from keras_gradguard.source.frames import is_users, place_at
+from keras_gradguard.source.frames import (
+    is_users,
+    place_at,
+    user_place,
+)
 from keras_gradguard.source.syntax import names_on
 
 
@@ -61,7 +66,6 @@ class Observer:
         self._trace = trace
         self._now = now or _now
         self._tapes = {}
-        self._looking = contextlib.ExitStack()
         self._depth = 0
         self._on_call = {
             _code(keras.layers.Layer.__call__): self._layer,
@@ -76,11 +80,11 @@ class Observer:
             entries = ENTRIES
             self._on_call |= dict.fromkeys(entries, functions.meet)
 
-    def __enter__(self):
-        self._looking.enter_context(calls_traced(self._see))
-
-    def __exit__(self, *_):
-        self._looking.close()
+    @contextlib.contextmanager
+    def looking(self):
+        """Looks at what this thread calls while the block runs."""
+        with calls_traced(self._see):
+            yield
 
     def _see(self, frame, event, _):
         on_call = self._on_call.get(frame.f_code)
@@ -159,16 +163,28 @@ class Observer:
             intervals[-1][2] = self._now()[1]
 
     def _gradient(self, frame):
-        here, caller = frame.f_locals, frame.f_back
+        here = frame.f_locals
+        frames = [(f.filename, f.lineno, f.name) for f in stack_here()]
         self._trace.targets.append(
             SeenTape(
                 tensors_of(here["target"]),
                 keras.tree.flatten(here["sources"]),
                 self._tapes.get(id(here["self"]), []),
-                (caller.f_code.co_filename, caller.f_code.co_name),
+                user_place(frames),
                 tensors_of(here["output_gradients"]),
             )
         )
+
+
+@contextlib.contextmanager
+def _threads_traced(see):
+    """Calls a function for the calls of new threads: replicas run in some."""
+    before = threading.gettrace()
+    threading.settrace(see)
+    try:
+        yield
+    finally:
+        threading.settrace(before)
 
 
 def _now():
@@ -220,22 +236,15 @@ class LiveObserver(Observer):
         self._profiling = contextlib.ExitStack()
         self._causes = {**read_outs(), **_KERAS_READS}
 
-    def __enter__(self):
-        # Replicas run in threads of their own.
-        self._before_threads = threading.gettrace()
-        try:
-            super().__enter__()
-            threading.settrace(self._see)
+    @contextlib.contextmanager
+    def looking(self):
+        """Looks at what is called here, and in threads that begin here."""
+        with super().looking(), _threads_traced(self._see), self._profiling:
             self._profile(True)
-        except BaseException:
-            self.__exit__()
-            raise
-
-    def __exit__(self, *_):
-        self.is_on = False
-        self._profile(False)
-        threading.settrace(self._before_threads)
-        super().__exit__()
+            try:
+                yield
+            finally:
+                self.is_on = False
 
     def _profile(self, is_on):
         if is_on:

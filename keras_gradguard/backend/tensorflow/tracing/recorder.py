@@ -185,7 +185,7 @@ def _run(recording, step):
         with (
             functions_run_eagerly(),
             every_op_seen(recording.add_op),
-            _EagerObserver(recording),
+            _EagerObserver(recording).looking(),
         ):
             step()
     except Exception as error:
@@ -225,6 +225,13 @@ def frames_here():
     while frames and frames[-1][0].startswith(PACKAGE + os.sep):
         frames.pop()
     return tuple(frames)
+
+
+def _is_here(tensor):
+    """Whether the code that runs now may read a tensor."""
+    if tf.executing_eagerly() or hasattr(tensor, "numpy"):
+        return tf.executing_eagerly() and hasattr(tensor, "numpy")
+    return tensor.graph is tf.compat.v1.get_default_graph()
 
 
 # A longer step is not followed op by op: its values take too much memory.
@@ -269,9 +276,10 @@ class LiveRecorder:
         observer = LiveObserver(
             self.recording, self._eager, self._model, self._barrier, *self._seen
         )
+        # If one of them fails, `close` is to leave the other one.
+        self._thread = self._home
         self._stack.enter_context(every_op_seen(self._see))
-        self._stack.enter_context(observer)
-        self._thread = threading.get_ident()
+        self._stack.enter_context(observer.looking())
 
     def close(self):
         """Looks no longer; what has been seen is kept."""
@@ -327,6 +335,29 @@ class LiveRecorder:
         if self.recording.num_ops >= _MOST_OPS:
             return None
         return trace_of_ops(seen, self.recording.graph, self._eager)
+
+    def losses_here(self, variables):
+        """Returns the losses whose gradients an update is made of, tensors.
+
+        Args:
+            variables: Its Keras variables.
+
+        Returns:
+            What the tapes of this step were asked of for some of them, as
+            far as it can be read here: eager tensors in an eager step, those
+            of its own graph in a compiled one.
+        """
+        if self.recording is None:
+            return []
+        wanted = {id(v) for v in variables}
+        wanted |= {id(getattr(v, "value", v)) for v in variables}
+        return [
+            target
+            for call in self.recording.seen.targets
+            if not call.seeds and any(id(s) in wanted for s in call.sources)
+            for target in call.targets
+            if target.dtype.is_floating and _is_here(target)
+        ]
 
     def seen(self, variables):
         """Returns `trace_of`, and that of `nothing_seen` for `None`."""

@@ -270,7 +270,7 @@ def _run(model, batch, variables, has_other):
     """Returns `(name, kind)` of each term and the norms of its gradients."""
     trace, variables = Seen(None), list(variables)
     with tf.GradientTape(persistent=True) as tape:
-        with Observer(trace, lambda: (None, 0)):
+        with Observer(trace, lambda: (None, 0)).looking():
             run_forward(model, batch, trace)
     ((total,),) = (call.targets for call in trace.targets)
     scale = tf.constant(1.0)

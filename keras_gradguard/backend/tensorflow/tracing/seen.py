@@ -2,6 +2,8 @@
 
 import dataclasses
 
+from keras_gradguard.records.finding import Place
+
 
 @dataclasses.dataclass
 class SeenLoss:
@@ -51,14 +53,14 @@ class SeenTape:
         targets: The tensors that were differentiated.
         sources: The variables asked for.
         recorded: `(graph, first, last)` op numbers that the tape has seen.
-        caller: `(file, function)` of the frame that asked.
+        caller: The user's line that asked, a `Place`.
         seeds: The gradients that the targets begin with; empty for ones.
     """
 
     targets: list
     sources: list
     recorded: list
-    caller: tuple
+    caller: Place = Place()
     seeds: list = dataclasses.field(default_factory=list)
 
 

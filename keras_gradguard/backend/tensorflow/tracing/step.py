@@ -107,7 +107,7 @@ def trace_step(model, data, converted=()):
                     applied_nowhere(model),
                     converted_calls(converted),
                     apart,
-                    Observer(trace, functions=trace.functions),
+                    Observer(trace, functions=trace.functions).looking(),
                 ):
                     step(model, batch, trace)
             except Exception as error:
@@ -139,9 +139,9 @@ def trace_loss(loss, y_true, y_pred):
             )
             trace.batch = trace.outputs = tensors_of(y_pred)
             try:
-                with Observer(trace):
+                with Observer(trace).looking():
                     value = loss(y_true, y_pred)
-                trace.targets.append(SeenTape(tensors_of(value), [], [], ()))
+                trace.targets.append(SeenTape(tensors_of(value), [], []))
             except Exception as error:
                 if is_own_fault(error):
                     raise
@@ -173,7 +173,7 @@ def run_forward(model, batch, trace):
         arguments["training"] = True
     loss = model.compute_loss(**arguments)
     sources = list(model.trainable_variables)
-    trace.targets.append(SeenTape([loss], sources, [], ()))
+    trace.targets.append(SeenTape([loss], sources, []))
 
 
 def _own_step(model, batch, trace):
@@ -227,7 +227,7 @@ def losses_of(model, batch):
         state_restored(model, with_optimizers=not is_plain),
         applied_nowhere(model),
         functions_run_eagerly(),
-        Observer(seen, lambda: (None, 0)),
+        Observer(seen, lambda: (None, 0)).looking(),
     ):
         try:
             if is_plain:
