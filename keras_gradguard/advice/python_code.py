@@ -181,8 +181,12 @@ def keep_result(site):
     """The result of a call under the name that went in."""
     for call in site.nodes:
         is_dropped = isinstance(site.parent(call), ast.Expr)
-        if isinstance(call, ast.Call) and is_dropped and call.args:
-            name = call.args[0]
+        if not (isinstance(call, ast.Call) and is_dropped and call.args):
+            continue
+        # That of an update is the new state of what it was called on.
+        owner = getattr(call.func, "value", None)
+        is_local = isinstance(owner, ast.Name) and site.assigned(owner.id)
+        for name in (*([owner] if is_local else []), call.args[0]):
             if isinstance(name, ast.Name):
                 text = f"{name.id} = {site.source(call)}"
                 yield Rewrite(

@@ -1,11 +1,18 @@
 """GG304: a layer whose output nobody uses."""
 
 from keras_gradguard.rules._rule import Remedy, Rule
+from keras_gradguard.rules._when import line
+
+_is_update = line(r"\.write\(|\.unstack\(|scatter|slice_update|index_update")
 
 
 def _is_pooler(finding):
     names = ("pooler", "pooled_dense")
     return any(name in path for path in finding.variables for name in names)
+
+
+def _is_layer(finding):
+    return not (_is_update(finding) or _is_pooler(finding))
 
 
 _BAD = """\
@@ -38,22 +45,25 @@ RULE = Rule(
     name="discarded-output",
     kind="unused",
     matches=lambda finding: finding.cause == "discarded_output",
-    message="the output of a layer is not used",
+    message="the result of a layer or update is not used",
     why=(
-        "A layer returns a new tensor and does not change its input in place. "
-        "If the loss does not depend on that output, the layer is not trained."
+        "A layer, and an update such as `write`, returns a new value and "
+        "changes nothing in place. If the loss does not depend on that value, "
+        "nothing behind it is trained."
     ),
     help=(
         Remedy(
             text="use the output of the layer",
             before="self.aux(h)",
             after="h = self.aux(h)",
-            when=lambda finding: not _is_pooler(finding),
+            when=_is_layer,
         ),
+        Remedy(text="remove the layer", before="self.aux(h)", when=_is_layer),
         Remedy(
-            text="remove the layer",
-            before="self.aux(h)",
-            when=lambda finding: not _is_pooler(finding),
+            text="keep what the update returns",
+            before="states.write(step, state)",
+            after="states = states.write(step, state)",
+            when=_is_update,
         ),
         Remedy(
             text=(

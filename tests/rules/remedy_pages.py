@@ -837,6 +837,31 @@ PAGES = {
         "    return network\n\n\n"
         'def targets(y):\n    return {"head": y, "spare": y}\n'
     ),
+    ("GG304", 2): (
+        "import keras\nimport tensorflow as tf\n\n\n"
+        "class Stepwise(keras.layers.Layer):\n"
+        "    def __init__(self, **arguments):\n"
+        "        super().__init__(**arguments)\n"
+        '        self.cell = keras.layers.Dense(3, name="cell")\n\n'
+        "    def call(self, inputs):\n"
+        "        states = tf.TensorArray(\n"
+        "            tf.float32, size=2, element_shape=(None, 3)\n"
+        "        )\n"
+        "        for step in range(2):\n"
+        "            state = self.cell(inputs * (1.0 + step))\n"
+        "            states.write(step, state)\n"
+        "        shape = (2, tf.shape(inputs)[0], 3)\n"
+        "        return tf.reduce_sum(tf.reshape(states.stack(), shape), axis=0)\n"
+        "\n\n"
+        "def model():\n"
+        "    inputs = keras.Input((4,))\n"
+        '    hidden = keras.layers.Dense(4, name="hidden")(inputs)\n'
+        '    outputs = Stepwise(name="stepwise")(hidden)\n'
+        "    spare = keras.layers.Dense(3, name=\"head\")(inputs)\n"
+        "    network = keras.Model(inputs, outputs + spare)\n"
+        '    network.compile("adam", loss="mse")\n'
+        "    return network\n"
+    ),
     ("GG305", 1): (
         "import keras\nfrom keras import ops\n\n\n"
         "class Scaled(keras.layers.Layer):\n"

@@ -70,6 +70,7 @@ network.compile("sgd", loss="binary_crossentropy")
 x = keras.layers.SimpleRNN(8, recurrent_initializer=Identity(2.0))(x)
 loss = ops.mean(fake) - ops.mean(real)
 return -ops.mean(ops.square(y_true - y_pred))
+states.write(step, state)
 """
 FIELDS = {
     "layer": [None, "hidden", "multi_head_attention/softmax"],

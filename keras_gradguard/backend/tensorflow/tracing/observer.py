@@ -45,11 +45,24 @@ from keras_gradguard.backend.tensorflow.tracing.seen import (
 )
 from keras_gradguard.model.optimizers import OPTIMIZER_MADE
 from keras_gradguard.source.frames import (
+    PACKAGE,
     is_users,
     place_at,
     user_place,
 )
 from keras_gradguard.source.syntax import names_on
+
+
+def frames_here():
+    """Returns the frames of the code that runs now, the outermost first.
+
+    Those of this package at the end, which look at it, are left out.
+    """
+    stack = stack_here()
+    frames = [(f.filename, f.lineno, f.name) for f in stack]
+    while frames and frames[-1][0].startswith(PACKAGE + os.sep):
+        frames.pop()
+    return tuple(frames)
 
 
 class Observer:
@@ -164,13 +177,12 @@ class Observer:
 
     def _gradient(self, frame):
         here = frame.f_locals
-        frames = [(f.filename, f.lineno, f.name) for f in stack_here()]
         self._trace.targets.append(
             SeenTape(
                 tensors_of(here["target"]),
                 keras.tree.flatten(here["sources"]),
                 self._tapes.get(id(here["self"]), []),
-                user_place(frames),
+                user_place(frames_here()),
                 tensors_of(here["output_gradients"]),
             )
         )

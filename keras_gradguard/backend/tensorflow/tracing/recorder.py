@@ -5,7 +5,6 @@ values and the user's line, wherever the code stands.
 """
 
 import contextlib
-import os
 import threading
 
 import tensorflow as tf
@@ -19,10 +18,7 @@ from keras_gradguard.backend.tensorflow.internals.eager import (
     every_op_seen,
     functions_run_eagerly,
 )
-from keras_gradguard.backend.tensorflow.internals.graphs import (
-    stack_here,
-    tape_is_active,
-)
+from keras_gradguard.backend.tensorflow.internals.graphs import tape_is_active
 from keras_gradguard.backend.tensorflow.internals.python_hooks import (
     no_calls_seen,
 )
@@ -42,6 +38,7 @@ from keras_gradguard.backend.tensorflow.tracing.loss_terms import name_losses
 from keras_gradguard.backend.tensorflow.tracing.observer import (
     LiveObserver,
     Observer,
+    frames_here,
 )
 from keras_gradguard.backend.tensorflow.tracing.restore import (
     state_restored,
@@ -51,7 +48,7 @@ from keras_gradguard.backend.tensorflow.tracing.seen import Seen
 from keras_gradguard.graph.trace import nothing_seen
 from keras_gradguard.model.losses import with_logits
 from keras_gradguard.model.optimizers import optimizers_of
-from keras_gradguard.source.frames import PACKAGE, is_own_fault, user_place
+from keras_gradguard.source.frames import is_own_fault, user_place
 
 
 class Recording:
@@ -213,18 +210,6 @@ class _EagerObserver(Observer):
             here["output_tensors"],
             here["backward_function"],
         )
-
-
-def frames_here():
-    """Returns the frames of the code that runs now, the outermost first.
-
-    Those of this package at the end, which look at it, are left out.
-    """
-    stack = stack_here()
-    frames = [(f.filename, f.lineno, f.name) for f in stack]
-    while frames and frames[-1][0].startswith(PACKAGE + os.sep):
-        frames.pop()
-    return tuple(frames)
 
 
 def _is_here(tensor):

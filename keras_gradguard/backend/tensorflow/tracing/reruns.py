@@ -20,8 +20,10 @@ from keras_gradguard.backend.tensorflow.internals.graphs import guard_variables
 from keras_gradguard.backend.tensorflow.internals.patch import replaced
 from keras_gradguard.backend.tensorflow.internals.variables import num_elements
 from keras_gradguard.backend.tensorflow.tracing.loss_terms import loss_terms_of
-from keras_gradguard.backend.tensorflow.tracing.observer import Observer
-from keras_gradguard.backend.tensorflow.tracing.recorder import frames_here
+from keras_gradguard.backend.tensorflow.tracing.observer import (
+    Observer,
+    frames_here,
+)
 from keras_gradguard.backend.tensorflow.tracing.restore import (
     state_restored,
     updates_caught,
