@@ -1,5 +1,7 @@
 """What makes an update NaN or Inf is kept out of the weights and slots."""
 
+import contextlib
+
 import keras
 import numpy as np
 import pytest
@@ -294,6 +296,56 @@ def largest_elements(name):
     weights = model.trainable_variables
     gradients = tape.gradient(loss, weights)
     return [float(tf.reduce_max(tf.abs(g))) for g in gradients]
+
+
+def looped(optimizer, targets, is_compiled, is_guarded=True):
+    """Trains the same model in a loop; returns it and the report."""
+    model = model_of(optimizer)
+    model(X[:1])
+
+    def step(x, y):
+        with tf.GradientTape() as tape:
+            loss = huge(y, model(x, training=True))
+        weights = model.trainable_variables
+        optimizer.apply_gradients(
+            zip(tape.gradient(loss, weights), weights, strict=True)
+        )
+
+    step = tf.function(step) if is_compiled else step
+    health = watch(model, every=1) if is_guarded else contextlib.nullcontext()
+    with health:
+        for n in range(0, 16, 4):
+            step(X[n : n + 4], tf.constant(targets[n : n + 4], tf.float32))
+            if is_guarded:
+                health.step()
+    return model, health.report if is_guarded else None
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("is_compiled", [False, True])
+@pytest.mark.parametrize("name", ["Adam", "RMSprop"])
+def test_update_that_overflows_in_a_loop(name, is_compiled):
+    """The step that makes it is reported, and not the NaN behind it."""
+    _, report = looped(OPTIMIZERS[name](1e-3), TARGETS, is_compiled)
+    found = [d for d in report.diagnoses if d.kind == "nonfinite"]
+    assert ["GG233"] == [d.code for d in found]
+    assert ("error", 2) == (found[0].severity, found[0].step)
+    sizes = largest_elements(name)
+    large = [n for n in sizes if n > 1.8446743e19]
+    assert len(large) == len(found[0].variables)
+
+
+@pytest.mark.parametrize("is_compiled", [False, True])
+def test_squares_that_nobody_computes_in_a_loop(is_compiled):
+    """Gradients of 1e20 in every step, bit for bit as without `watch`."""
+    weights = []
+    for is_guarded in (False, True):
+        optimizer = keras.optimizers.SGD(1e-30)
+        model, report = looped(optimizer, Y + 100.0, is_compiled, is_guarded)
+        weights.append([*model.trainable_variables, *optimizer.variables])
+    assert not {d.code for d in report.diagnoses} & {"GG233", "GG222", "GG230"}
+    for one, other in zip(*weights, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.parametrize("mode", MODES)

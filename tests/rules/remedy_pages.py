@@ -851,13 +851,14 @@ PAGES = {
         "            state = self.cell(inputs * (1.0 + step))\n"
         "            states.write(step, state)\n"
         "        shape = (2, tf.shape(inputs)[0], 3)\n"
-        "        return tf.reduce_sum(tf.reshape(states.stack(), shape), axis=0)\n"
+        "        states = tf.reshape(states.stack(), shape)\n"
+        "        return tf.reduce_sum(states, axis=0)\n"
         "\n\n"
         "def model():\n"
         "    inputs = keras.Input((4,))\n"
         '    hidden = keras.layers.Dense(4, name="hidden")(inputs)\n'
         '    outputs = Stepwise(name="stepwise")(hidden)\n'
-        "    spare = keras.layers.Dense(3, name=\"head\")(inputs)\n"
+        '    spare = keras.layers.Dense(3, name="head")(inputs)\n'
         "    network = keras.Model(inputs, outputs + spare)\n"
         '    network.compile("adam", loss="mse")\n'
         "    return network\n"

@@ -220,7 +220,7 @@ class BadStep:
         if self._taken is None:
             measured = [(c.variables, c.take_bad()) for c in captures]
             spoiled = [v for c in captures for v in c.finite.take()]
-            if self.first_bad.began_suspected() and _has_large(measured):
+            if self.first_bad.began_suspected() and has_large(measured):
                 spoiled = [v for c in captures for v in c.finite.spoiled()]
             is_suspected = self.first_bad.is_suspected()
             found = *self._snapshot.take(), measured
@@ -228,7 +228,12 @@ class BadStep:
         return self._taken
 
 
-def _has_large(measured):
+def has_large(measured):
+    """Returns whether a gradient has a square that float32 cannot hold.
+
+    Args:
+        measured: `(variables, statistics)` of each optimizer.
+    """
     return any((found[:, 1] > LARGEST_ROOT).any() for _, found in measured)
 
 

@@ -84,7 +84,9 @@ class LoopProbe:
         capture = self._captures[key]
         now = tf.cast(optimizer.iterations, tf.int64)
         losses, self.losses = self.losses, []
-        is_bad, due = capture.before(gradients, is_scaled, losses)
+        is_bad, due = capture.before(
+            gradients, is_scaled, losses, is_square_kept=not self.withholds
+        )
         held = is_bad
         if self._withhold == "after":
             held = is_bad | (self._is_on.value() & self.first_bad.is_set())
@@ -151,6 +153,9 @@ class LoopProbe:
         return [
             (capture.variables, capture.take_bad()) for capture in self.captures
         ]
+
+    def trust_logs(self):
+        """Does nothing: a loop has no logs."""
 
     def switch_off(self):
         """Lets compiled steps run on without being measured."""

@@ -427,7 +427,9 @@ class LoopCapture(OptimizerCapture):
             self._counts = tf.Variable([0, 0], False, dtype=tf.int64)
         self._num_taken = 0
 
-    def before(self, gradients, is_scaled=True, losses=()):
+    def before(
+        self, gradients, is_scaled=True, losses=(), is_square_kept=False
+    ):
         """Measures gradients.
 
         Args:
@@ -436,6 +438,7 @@ class LoopCapture(OptimizerCapture):
             losses: The losses that they come from, tensors; one that is
                 multiplied by a loss scale may be infinite, and is not looked
                 at.
+            is_square_kept: See `store`.
 
         Returns:
             `(is_bad, due)`: boolean scalar tensors, whether they are bad,
@@ -448,7 +451,9 @@ class LoopCapture(OptimizerCapture):
         loss = None if self.treatment.is_scaled else _finite_zero(losses)
 
         def measure():
-            return self.store(own, due, is_scaled, loss)[1]
+            return self.store(
+                own, due, is_scaled, loss, is_square_kept=is_square_kept
+            )[1]
 
         is_bad = rarely(is_on, measure, 0.0)
         return is_bad > 0, due

@@ -11,7 +11,10 @@ import threading
 import keras
 import tensorflow as tf
 
-from keras_gradguard.backend.tensorflow.capture.bad_step import KeptStep
+from keras_gradguard.backend.tensorflow.capture.bad_step import (
+    KeptStep,
+    has_large,
+)
 from keras_gradguard.backend.tensorflow.capture.probe import LoopProbe
 from keras_gradguard.backend.tensorflow.hook.optimizer import (
     OptimizerHook,
@@ -247,13 +250,18 @@ class LoopHook(TrainingHook):
         trace = self._recorder.recorded()
         measured = self.probe.take_bad()
         captures = self.probe.captures
-        spoiled = tuple(v for c in captures for v in c.finite.take())
+        spoiled = [v for c in captures for v in c.finite.take()]
+        is_finite = not any((found[:, -1] > 0).any() for _, found in measured)
+        is_suspected = is_finite and not spoiled and has_large(measured)
+        if is_suspected:
+            spoiled = [v for c in captures for v in c.finite.spoiled()]
         return KeptStep(
             self.first_bad(),
             measured,
             trace=trace,
             note=_LATER,
-            spoiled=spoiled,
+            is_suspected=is_suspected,
+            spoiled=tuple(spoiled),
         )
 
     def stop(self):
