@@ -120,6 +120,90 @@ def test_every_optimizer(name):
         assert "GG233" in [d.code for d in callback.report.diagnoses]
 
 
+def spoiled_loss(fault):
+    """A loss with a fault for the third batch, whose targets are large."""
+
+    def loss(y_true, y_pred):
+        value = ops.mean(ops.square(y_true - y_pred)) / 1e2
+        is_third = ops.max(y_true) > 50.0
+        if fault == "gradient":
+            return value * ops.where(is_third, np.nan, 1.0)
+        if fault == "loss":
+            return value + ops.log(ops.where(is_third, -1.0, 1.0))
+        return value * ops.where(is_third, 1e20, 1.0)
+
+    return loss
+
+
+# How many updates are good before the one that each fault spoils.
+FAULTS = {
+    "gradient": 2,
+    "loss": 2,
+    "square": 2,
+    "rate": 2,
+    "infinite_rate": 2,
+    "norm": 2,
+    "decay": 0,
+    "constraint": 0,
+}
+THREE = ("graph", "eager", "xla")
+
+
+def cells():
+    """Each optimizer with each fault; each twelfth one runs by default."""
+    for row, name in enumerate(OPTIMIZERS):
+        for column, fault in enumerate(FAULTS):
+            for number, mode in enumerate(THREE):
+                is_default = (row + column + 4 * number) % 12 == 0
+                marks = [] if is_default else [pytest.mark.slow]
+                yield pytest.param(name, fault, mode, marks=marks)
+
+
+def faulty_model(name, fault, mode):
+    """A small model that has the fault."""
+    known = {"rate": np.nan, "infinite_rate": np.inf}
+    rate = Late(known[fault]) if fault in known else 1e-3
+    given = {"norm": {"global_clipnorm": 1.0}, "decay": {"weight_decay": 3e38}}
+    if fault == "decay":
+        rate = 1e2
+    optimizer = OPTIMIZERS[name](rate, **given.get(fault, {}))
+    constraint = Spoiling() if fault == "constraint" else None
+    loss = spoiled_loss("square" if fault == "norm" else fault)
+    if fault not in ("gradient", "loss", "square", "norm"):
+        loss = "mse"
+    return model_of(optimizer, mode, loss, constraint)
+
+
+@pytest.mark.parametrize(("name", "fault", "mode"), cells())
+def test_every_optimizer_with_every_fault(name, fault, mode):
+    """`stop` leaves all as it was before the update that is not finite."""
+    good = FAULTS[fault]
+    expected = faulty_model(name, fault, mode)
+    if good:
+        count = 4 * good
+        expected.fit(
+            *(X[:count], TARGETS[:count]),
+            **{"batch_size": 4, "shuffle": False, "verbose": 0},
+        )
+    model = faulty_model(name, fault, mode)
+    callback = fit(model, on_nonfinite="stop")
+    assert_finite(model)
+    found = [d for d in callback.report.diagnoses if d.severity == "error"]
+    if not found:
+        # An update of gradients as large as that may well be finite.
+        assert fault in ("square", "norm", "infinite_rate"), callback.report
+        return
+    assert {good} == {d.step for d in found}
+    pairs = zip(expected.variables, model.variables, strict=True)
+    for one, other in pairs:
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
+    if not good:
+        return
+    slots = expected.optimizer.variables, model.optimizer.variables
+    for one, other in zip(*slots, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("bad", [np.nan, np.inf], ids=str)
 def test_learning_rate(mode, bad):
