@@ -7,6 +7,8 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.parse
 import urllib.request
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -48,6 +50,22 @@ class Board:
         except OSError:
             assert self._process.poll() is None, "TensorBoard has ended"
             return None
+
+    def read(self, route, run):
+        """Asks for one of our routes about a run, whatever it answers."""
+        query = urllib.parse.urlencode({"run": run})
+        route = f"data/plugin/keras_gradguard/{route}?{query}"
+        try:
+            with urllib.request.urlopen(self.url + route) as answer:
+                return answer.read()
+        except urllib.error.HTTPError as error:
+            return error.read()
+
+    def most_bytes(self):
+        """Returns how much memory its process has used at most."""
+        path = pathlib.Path(f"/proc/{self._process.pid}/status")
+        (line,) = [x for x in path.read_text().splitlines() if "VmHWM" in x]
+        return int(line.split()[1]) * 1024
 
     def until(self, condition):
         """Waits until its runs are as wanted."""

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import sys
 import types
 
 import numpy as np
@@ -80,6 +81,24 @@ def test_fast_server(folder):
     assert runs.pop(GOOD)["error"] is None
     wrong = {name for name, known in runs.items() if known["error"] is not None}
     assert {n for n, case in CASES.items() if case.is_listed} == wrong
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_memory_of_tensorboard(folder):
+    """All forged runs, read by every route, cost less than 200 MB."""
+    used = []
+    for shown, number in ((folder / "good", 1), (folder, 1 + len(CASES))):
+        board = Board(shown, is_fast=False)
+        try:
+            board.until(lambda runs, number=number: len(runs) == number)
+            for known in board.runs():
+                for route in ("norms", "details"):
+                    assert board.read(route, known["run"])
+            used.append(board.most_bytes())
+        finally:
+            board.close()
+    ordinary, forged = used
+    assert forged - ordinary < 200 * 2**20, used
 
 
 class Raising:
