@@ -31,6 +31,7 @@ ENTRIES = {
         r"backend\.tensorflow\.internals\.patch\.Replacement\._put_back",
         r"backend\.tensorflow\.internals\.randomness\.Drawing\.__exit__",
         r"backend\.tensorflow\.hook\.running\.Running\.__exit__",
+        r"backend\.tensorflow\.hook\.loop\.LoopHook\.leave",
     ),
     "Keras calls it as a callback": (r"callback\.GradHealthCallback\.on_\w+",),
     "Keras asks the logs of an epoch for their names": (r".*\.Logs\.keys",),

@@ -146,7 +146,8 @@ class FirstTrace:
             make = functools.partial(original, *args, **kwargs)
             if one.built:
                 return make()
-            return self._step.barrier.wrapped(self._built, make, one)
+            built = functools.partial(self._built, one=one)
+            return self._step.barrier.wrapped(built, make)
 
         return build
 

@@ -45,7 +45,7 @@ def end_with(fit, hook):
 
     Args:
         fit: What `running_fit` returned.
-        hook: Has `end()`.
+        hook: Has `end()` and `barrier`.
 
     Returns:
         A function that returns whether a `fit` is that one.
@@ -59,7 +59,8 @@ def end_with(fit, hook):
 def _end(reference):
     hook = reference()
     if hook is not None:
-        hook.end()
+        with hook.barrier.guarded():
+            hook.end()
 
 
 def num_replicas(model):
