@@ -141,7 +141,11 @@ def unscaled_findings(step, trace, optimizers=None):
         is_own = not is_default_step(step.model)
         optimizers = optimizers_of(step.model) if is_own else []
     known = loss_scale_of(optimizers[0]) if len(optimizers) == 1 else None
-    asked = [call for call in trace.targets if call.targets]
+    asked = [
+        call
+        for call in trace.targets
+        if call.targets and any(map(call.is_about, step.variables))
+    ]
     seeds = [seed for call in asked for seed in call.seeds]
     is_seeded = any(seed is not None for seed in seeds)
     if known is None or not asked or is_seeded:

@@ -196,3 +196,22 @@ def test_a_loop_that_scales_in_some_way(kind, eager):
 def test_a_loop_whose_optimizer_divides_by_nothing(eager):
     """There is nothing to make up for."""
     assert () == Loop(Own, eager, keras.optimizers.SGD(0.01)).report().diagnoses
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("eager", MODES, ids=NAMES)
+def test_a_loop_of_two_models(eager):
+    """The line is that of the tape of the model that is watched."""
+
+    class Two(Loop):
+        def trained(self, x, y):
+            super().trained(x, y)
+            with tf.GradientTape() as tape:
+                loss = tf.reduce_mean(tf.square(self.other(x) - y))
+            weights = self.other.trainable_variables
+            self.plain.apply(tape.gradient(loss, weights), weights)
+
+    looped = Two(Own, eager)
+    looped.other, looped.plain = keras.layers.Dense(3), keras.optimizers.SGD()
+    (found,) = looped.report().diagnoses
+    assert ("GG263", line("# LOOP")) == (found.code, found.line)
