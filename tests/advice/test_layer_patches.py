@@ -417,7 +417,9 @@ def test_layer_that_two_lines_may_have_made(tmp_path):
     """Nothing is proposed: the patch might be of another layer."""
     line = "network.add(keras.layers.Dense(8, 'relu', bias_initializer=LOW))"
     for lines, number in (([line], 1), ([line, line], 0)):
-        module = module_of(tmp_path, added(*lines))
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        module = module_of(folder, added(*lines))
         step = step_of(module.model())
         layer = step.model.layers[0].path
         finding = finding_of(step, "dead_relu", layer, module=module)

@@ -39,6 +39,7 @@ ENTRIES = {
         r".*\.observer\.LiveObserver\._see(\.guarded|_compiled)?",
         r".*\.recorder\.LiveRecorder\._see",
         r".*\.internals\.functions\._CallHooks\._run",
+        r".*\.internals\.variables\.made_outside\.make",
         r".*\.internals\.functions\.Functions\._see",
     ),
     "the step of the model calls it in place of its own function": (
