@@ -36,7 +36,7 @@ ENTRIES = {
     "Keras calls it as a callback": (r"callback\.GradHealthCallback\.on_\w+",),
     "Keras asks the logs of an epoch for their names": (r".*\.Logs\.keys",),
     "Python or TensorFlow calls it in the midst of the user's code": (
-        r".*\.observer\.LiveObserver\._see(\.guarded|_compiled)?",
+        r".*\.observer\.(Live)?Observer\._see(\.at_return|_compiled)?",
         r".*\.recorder\.LiveRecorder\._see",
         r".*\.internals\.functions\._CallHooks\._run",
         r".*\.internals\.variables\.made_outside\.make",

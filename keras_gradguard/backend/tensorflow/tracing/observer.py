@@ -79,7 +79,7 @@ class Observer:
         self._trace = trace
         self._now = now or _now
         self._tapes = {}
-        self._depth = 0
+        self._depth, self._fault = 0, None
         self._on_call = {
             _code(keras.layers.Layer.__call__): self._layer,
             _code(keras.losses.Loss.__call__): self._loss,
@@ -95,25 +95,49 @@ class Observer:
 
     @contextlib.contextmanager
     def looking(self):
-        """Looks at what this thread calls while the block runs."""
-        with calls_traced(self._see):
-            yield
+        """Looks at what this thread calls while the block runs.
+
+        A fault is raised as the block ends: in the midst of it, it would keep
+        a tape from being left.
+        """
+        try:
+            with calls_traced(self._see):
+                yield
+        finally:
+            if self._fault is not None:
+                raise self._fault
 
     def _see(self, frame, event, _):
-        on_call = self._on_call.get(frame.f_code)
-        if on_call is None or event != "call":
+        # A step makes a million calls: most of them end here.
+        if event != "call" or frame.f_code not in self._on_call:
             return None
-        frame.f_trace_lines = False
-        on_return = on_call(frame)
+        if self._fault is not None:
+            return None
+        on_return = None
+        try:
+            on_return = self._look(frame)
+        except Exception as fault:  # noqa: BLE001
+            self._fault = fault
         if on_return is None:
             return None
 
         def at_return(frame, event, value):
-            if event == "return":
-                on_return(value)
+            if event == "return" and self._fault is None:
+                try:
+                    on_return(value)
+                except Exception as fault:  # noqa: BLE001
+                    self._fault = fault
             return at_return
 
         return at_return
+
+    def _look(self, frame):
+        """Takes in a call; returns what takes in its value, or `None`."""
+        on_call = self._on_call.get(frame.f_code)
+        if on_call is None:
+            return None
+        frame.f_trace_lines = False
+        return on_call(frame)
 
     def _layer(self, frame):
         layer, graph, first = frame.f_locals["self"], *self._now()
@@ -271,7 +295,7 @@ class LiveObserver(Observer):
         graph = tf.compat.v1.get_default_graph()
         return graph, num_ops(graph)
 
-    def _see(self, frame, event, argument):
+    def _see(self, frame, event, _):
         # A thread that was started in the block may call this for ever.
         if not self.is_on:
             return None
@@ -279,24 +303,24 @@ class LiveObserver(Observer):
         key = id(frame.f_code)
         if key in self._ignored or event != "call":
             return None
-        if not self._is_wanted(frame.f_code):
-            self._ignored[key] = frame.f_code
-            return None
         if not self._barrier.is_open:
             return None
-        at_return = None
+        on_return = None
         with self._barrier.guarded():
-            at_return = self._see_call(frame, event, argument)
-        if at_return is None:
+            if self._is_wanted(frame.f_code):
+                on_return = self._see_call(frame)
+            else:
+                self._ignored[key] = frame.f_code
+        if on_return is None:
             return None
 
-        def guarded(frame, event, value):
-            if self._barrier.is_open:
+        def at_return(frame, event, value):
+            if event == "return" and self._barrier.is_open:
                 with self._barrier.guarded():
-                    at_return(frame, event, value)
-            return guarded
+                    on_return(value)
+            return at_return
 
-        return guarded
+        return at_return
 
     def _is_wanted(self, code):
         return (
@@ -306,7 +330,7 @@ class LiveObserver(Observer):
             or code.co_filename.startswith(_NUMPY)
         )
 
-    def _see_call(self, frame, event, argument):
+    def _see_call(self, frame):
         code = frame.f_code
         if code in self._causes:
             name, cause = self._causes[code]
@@ -321,7 +345,7 @@ class LiveObserver(Observer):
             if frame.f_locals.get("name", "").startswith("__array"):
                 self._read(frame, frame.f_locals["self"], "numpy")
             return None
-        return super()._see(frame, event, argument)
+        return self._look(frame)
 
     def _see_compiled(self, frame, event, called):
         """`np.array` and the like take the memory of a tensor as it is."""
