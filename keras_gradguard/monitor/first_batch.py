@@ -107,8 +107,11 @@ class FirstBatch:
         dead = self._expected.strip(addends.findings)
         self._response.act(self._response.add_broken(dead, "warning"))
         self._response.add(symptoms.uncounted(), "note")
-        for finding in (*symptoms.scalings(), *self._unscaled(step_of)):
-            self._response.act(self._response.add_broken([finding], "error"))
+        # A patch is tried on the step that was made last.
+        for scalings in (symptoms.scalings, lambda: self._unscaled(step_of)):
+            for finding in scalings():
+                found = self._response.add_broken([finding], "error")
+                self._response.act(found)
         has_updates = bool(measured)
         frozen = explain_frozen(self._model, has_updates)
         self._response.add(frozen, "warning")

@@ -174,7 +174,7 @@ def faulty_model(name, fault, mode):
     return model_of(optimizer, mode, loss, constraint)
 
 
-@pytest.mark.parametrize(("name", "fault", "mode"), cells())
+@pytest.mark.parametrize(("name", "fault", "mode"), list(cells()))
 def test_every_optimizer_with_every_fault(name, fault, mode):
     """`stop` leaves all as it was before the update that is not finite."""
     good = FAULTS[fault]
