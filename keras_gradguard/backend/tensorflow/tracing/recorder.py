@@ -261,10 +261,13 @@ class LiveRecorder:
         observer = LiveObserver(
             self.recording, self._eager, self._model, self._barrier, *self._seen
         )
-        # If one of them fails, `close` is to leave the other one.
         self._thread = self._home
-        self._stack.enter_context(every_op_seen(self._see))
-        self._stack.enter_context(observer.looking())
+        try:
+            self._stack.enter_context(every_op_seen(self._see))
+            self._stack.enter_context(observer.looking())
+        except BaseException:
+            self.close()
+            raise
 
     def close(self):
         """Looks no longer; what has been seen is kept."""

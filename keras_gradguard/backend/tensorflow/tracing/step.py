@@ -306,7 +306,8 @@ def _are_eager(tensors):
 
 def _seen(model, run, may_fail=False):
     """Returns the `LiveRecorder` of what runs, `None` if it may not fail."""
-    recorder = LiveRecorder(model, _OpenBarrier(), _nothing, _nothing)
+    barrier, has_failed = _LateBarrier(), False
+    recorder = LiveRecorder(model, barrier, _nothing, _nothing)
     recorder.open()
     try:
         run()
@@ -315,17 +316,38 @@ def _seen(model, run, may_fail=False):
             raise
         # The user's code may raise anything; its trace has failed already,
         # and that is what is reported then.
-        return recorder if may_fail else None
+        has_failed = True
     finally:
         recorder.close()
-    return recorder
+    if barrier.fault is not None:
+        raise barrier.fault
+    return None if has_failed and not may_fail else recorder
 
 
-class _OpenBarrier:
-    """Passes each fault on: whoever asks has a barrier of its own."""
+class _LateBarrier:
+    """Keeps the first fault until the look is over, see `Observer.looking`.
 
-    is_open = True
-    guarded = staticmethod(contextlib.nullcontext)
+    Whoever asks has a barrier of its own.
+
+    Attributes:
+        fault: The fault, or `None`.
+    """
+
+    def __init__(self):
+        self.fault = None
+
+    @property
+    def is_open(self):
+        """Whether there was none so far."""
+        return self.fault is None
+
+    @contextlib.contextmanager
+    def guarded(self):
+        """Keeps a fault of the code in the block."""
+        try:
+            yield
+        except Exception as fault:  # noqa: BLE001
+            self.fault = self.fault or fault
 
 
 def _nothing(*_):
