@@ -1,11 +1,17 @@
 """What a custom loop shows: each private name, and a step as a graph."""
 
+import sys
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.python import pywrap_tfe
+from tensorflow.python.eager import context
 
+from keras_gradguard.backend.tensorflow.tracing import observer
 from keras_gradguard.backend.tensorflow.tracing.recorder import LiveRecorder
+from keras_gradguard.backend.tensorflow.tracing.seen import Seen
 from keras_gradguard.errors import FaultBarrier
 from tests.looping import X, network
 
@@ -91,3 +97,34 @@ def test_a_recorded_step_is_a_graph():
     assert "net/hidden" == trace.graph.ops[types.index("MatMul")].layer
     looking.sight.forget()
     assert looking.sight.trace_of(model.trainable_variables) is None
+
+
+def failing(*_):
+    """Stands for a method that has a fault."""
+    raise ZeroDivisionError("fault")
+
+
+def test_look_that_cannot_begin_leaves_nothing(monkeypatch):
+    """The callback that was set before the fault is gone as well."""
+    monkeypatch.setattr(observer.LiveObserver, "_profile", failing)
+    recorder = LiveRecorder(None, FaultBarrier(), failing, failing)
+    with pytest.raises(ZeroDivisionError):
+        recorder.open()
+    assert not recorder.is_open
+    assert [] == list(context.context().op_callbacks)
+    assert sys.gettrace() is None and sys.getprofile() is None
+
+
+@pytest.mark.parametrize("name", ["_tape_start", "_tape_stop", "_gradient"])
+def test_fault_of_a_look_keeps_no_tape(name, monkeypatch):
+    """It is raised once the look is over, and each tape has been left."""
+    monkeypatch.setattr(observer.Observer, name, failing)
+    value = tf.constant(2.0)
+    looked = observer.Observer(Seen(None), lambda: (None, 0))
+    with pytest.raises(ZeroDivisionError), looked.looking():
+        with tf.GradientTape() as tape:
+            tape.watch(value)
+            square = value * value
+        gradient = tape.gradient(square, value)
+    assert 4.0 == float(gradient)
+    assert pywrap_tfe.TFE_Py_TapeSetIsEmpty()
