@@ -209,6 +209,7 @@ TRACED = [
 ]
 # Of a default step that is traced.
 BUILT = [
+    "btf.hook.first_trace.FirstTrace._built",
     "btf.hook.first_trace.FirstTrace._may_lift",
     "btf.hook.first_trace.FirstTrace.build",
     "btf.hook.first_trace._PythonState.has_changed",
