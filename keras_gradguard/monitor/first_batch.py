@@ -107,11 +107,10 @@ class FirstBatch:
         dead = self._expected.strip(addends.findings)
         self._response.act(self._response.add_broken(dead, "warning"))
         self._response.add(symptoms.uncounted(), "note")
-        # A patch is tried on the step that was made last.
-        for scalings in (symptoms.scalings, lambda: self._unscaled(step_of)):
-            for finding in scalings():
-                found = self._response.add_broken([finding], "error")
-                self._response.act(found)
+        # A patch is tried on the step that was made last: no other comes
+        # between a finding and its words.
+        self._add_errors(symptoms.scalings())
+        self._add_errors(self._unscaled(step_of))
         has_updates = bool(measured)
         frozen = explain_frozen(self._model, has_updates)
         self._response.add(frozen, "warning")
@@ -140,6 +139,10 @@ class FirstBatch:
             if finding.kind == "zero":
                 severity = severity_of(len(finding.variables), len(everything))
             self._response.act(self._response.add_broken([finding], severity))
+
+    def _add_errors(self, findings):
+        for finding in findings:
+            self._response.act(self._response.add_broken([finding], "error"))
 
     def _unscaled(self, step_of):
         """A loop that forgets to scale its loss; of a `fit` it is known."""

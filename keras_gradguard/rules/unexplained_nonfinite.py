@@ -1,7 +1,12 @@
 """GG230: a NaN or Inf that no other rule explains."""
 
 from keras_gradguard.rules._rule import Remedy, Rule
-from keras_gradguard.rules._when import no, op
+from keras_gradguard.rules._when import both, no, op
+
+
+def _has_op(finding):
+    return finding.op is not None
+
 
 _BAD = """\
 import tensorflow as tf
@@ -17,10 +22,10 @@ RULE = Rule(
     name="unexplained-nonfinite",
     kind="nonfinite",
     matches=lambda finding: True,
-    message="NaN or Inf begins here; reason unknown",
+    message="NaN or Inf, reason unknown",
     why=(
-        "No rule of the catalogue covers this case. The line, the op and the "
-        "rows come from the values of the step."
+        "No rule of the catalogue covers this case. A line, an op and rows, if "
+        "any are shown, come from the values of the step."
     ),
     help=(
         Remedy(
@@ -44,7 +49,7 @@ RULE = Rule(
         ),
         Remedy(
             text="inspect the inputs of the op, and report the case",
-            when=no(op("Ndtri", "Angle")),
+            when=both(_has_op, no(op("Ndtri", "Angle"))),
         ),
     ),
     bad=_BAD,

@@ -20,7 +20,7 @@ def log_of_negative(y, y_pred):
 def later(y, y_pred):
     """It is NaN from the third call, by a term that has no gradient."""
     COUNT.assign_add(1.0)
-    term = tf.math.log(2.5 - COUNT)
+    term = tf.math.log(2.5 - COUNT)  # cut
     return tf.reduce_mean(tf.square(y - y_pred)) + term
 
 
@@ -153,3 +153,26 @@ def test_loss_of_another_graph():
             optimizer.apply(gradients(X, Y), model.trainable_variables)
     assert () == health.report.diagnoses
     assert 3 == int(optimizer.iterations)
+
+
+def test_the_way_to_the_line():
+    """What the finding of a compiled loop says to do shows the line."""
+    model, optimizer = network(), keras.optimizers.SGD(0.1)
+
+    def late(y, y_pred):
+        return later(y, y_pred) + 0.0 * tf.reduce_sum(model.weights[0])
+
+    step, _ = trainer(model, late, "graph", optimizer)
+    health, _ = loop(model, step, turns=5, on_nonfinite="stop")
+    (found,) = health.report.diagnoses
+    (note,) = [n for n in found.evidence["notes"] if "`watch` looks" in n]
+    assert "`tf.config.run_functions_eagerly(True)`" in note
+    assert found.line is None
+    COUNT.assign(2.0)
+    tf.config.run_functions_eagerly(True)
+    try:
+        health, _ = loop(model, step, turns=1)
+    finally:
+        tf.config.run_functions_eagerly(False)
+    (found,) = health.report.diagnoses
+    assert ("GG223", marked(later)[1]) == (found.code, found.line)

@@ -40,8 +40,6 @@ class LoopProbe:
 
     Attributes:
         first_bad: The `FirstBadStep` of the first bad update.
-        losses: The losses that the next update is made of, as far as they
-            are known: tensors of any shape. It is bad if one is not finite.
     """
 
     def __init__(self, every, withhold=None):
@@ -50,7 +48,7 @@ class LoopProbe:
         self._every = every
         with guard_variables():
             self._is_on = tf.Variable(True, trainable=False)
-        self.first_bad, self.losses = FirstBadStep(), []
+        self.first_bad, self._loss = FirstBadStep(), None
 
     @property
     def withholds(self):
@@ -66,6 +64,14 @@ class LoopProbe:
     def captures(self):
         """The `LoopCapture` of each optimizer and its variables."""
         return list(self._captures.values())
+
+    def mark_loss(self, loss):
+        """Marks the next update as bad if its loss is NaN or Inf.
+
+        Args:
+            loss: What its tape was asked of, a tensor of any shape.
+        """
+        self._loss = _marked(self._loss, loss)
 
     def before_apply(self, optimizer, variables, gradients, is_scaled=True):
         """Measures gradients; returns what the other two methods take.
@@ -83,9 +89,9 @@ class LoopProbe:
             )
         capture = self._captures[key]
         now = tf.cast(optimizer.iterations, tf.int64)
-        losses, self.losses = self.losses, []
+        loss, self._loss = self._loss, None
         is_bad, due = capture.before(
-            gradients, is_scaled, losses, is_square_kept=not self.withholds
+            gradients, is_scaled, loss, is_square_kept=not self.withholds
         )
         held = is_bad
         if self._withhold == "after":
@@ -176,6 +182,17 @@ def _is_float(value):
 def _is_finite(value):
     is_finite = tf.math.is_finite(value)
     return is_finite if value.shape.rank == 0 else tf.reduce_all(is_finite)
+
+
+def _marked(known, loss):
+    """Returns one loss for several: NaN if any element of one is not finite.
+
+    Args:
+        known: That of those before, a scalar tensor, or `None`.
+        loss: A further one, a tensor of any shape.
+    """
+    known = tf.cast(0.0 if known is None else known, tf.float32)
+    return tf.where(_is_finite(loss), known, float("nan"))
 
 
 class Probe:
@@ -273,13 +290,11 @@ class Probe:
         if loss.shape.rank == 0 and self._loss is None and not self._is_own:
             self._loss = loss
             return
-        is_finite = tf.reduce_all(tf.math.is_finite(loss))
         if self._is_own:
-            self._step_totals.add(is_bad=1.0 - tf.cast(is_finite, tf.float32))
+            is_finite = tf.cast(_is_finite(loss), tf.float32)
+            self._step_totals.add(is_bad=1.0 - is_finite)
         else:
-            known = 0.0 if self._loss is None else self._loss
-            known = tf.cast(known, tf.float32)
-            self._loss = tf.where(is_finite, known, float("nan"))
+            self._loss = _marked(self._loss, loss)
 
     def before_apply(self, optimizer, variables, gradients, is_scaled=True):
         """Measures gradients; returns what the other two methods take.

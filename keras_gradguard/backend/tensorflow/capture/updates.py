@@ -110,14 +110,6 @@ def _nothing(*_):
     """Adds no ops."""
 
 
-def _finite_zero(losses):
-    """0.0 if each value of some losses is finite, else NaN; `None` for none."""
-    if not losses:
-        return None
-    are_finite = [tf.reduce_all(tf.math.is_finite(loss)) for loss in losses]
-    return tf.where(tf.reduce_all(are_finite), 0.0, float("nan"))
-
-
 def _tensor(gradient):
     """A gradient, which an eager step may have as an array."""
     if gradient is None or isinstance(gradient, tf.IndexedSlices):
@@ -428,16 +420,15 @@ class LoopCapture(OptimizerCapture):
         self._num_taken = 0
 
     def before(
-        self, gradients, is_scaled=True, losses=(), is_square_kept=False
+        self, gradients, is_scaled=True, loss=None, is_square_kept=False
     ):
         """Measures gradients.
 
         Args:
             gradients: As `optimizer.apply` gets them.
             is_scaled: Whether the optimizer's loss scale is still in them.
-            losses: The losses that they come from, tensors; one that is
-                multiplied by a loss scale may be infinite, and is not looked
-                at.
+            loss: See `store`; one that is multiplied by a loss scale may be
+                infinite, and is not looked at.
             is_square_kept: See `store`.
 
         Returns:
@@ -448,7 +439,7 @@ class LoopCapture(OptimizerCapture):
         due = is_on & tf.equal(self._counts[0] % self._every, 0)
         own = copied_products(gradients, is_on)
 
-        loss = None if self.treatment.is_scaled else _finite_zero(losses)
+        loss = None if self.treatment.is_scaled else loss
 
         def measure():
             return self.store(

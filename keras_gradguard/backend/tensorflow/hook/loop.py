@@ -110,7 +110,11 @@ def live_optimizers(model):
     return list(found.values())
 
 
-_LATER = "a step of a custom loop cannot be replayed, so the line is unknown"
+_LINE = (
+    "`watch` looks for the line only in its first step, and only if that runs "
+    "eagerly: keep the weights with `on_nonfinite='stop'`, call "
+    "`tf.config.run_functions_eagerly(True)`, and begin with this batch"
+)
 
 
 class LoopHook(TrainingHook):
@@ -259,7 +263,7 @@ class LoopHook(TrainingHook):
             self.first_bad(),
             measured,
             trace=trace,
-            note=_LATER,
+            note=_LINE,
             is_suspected=is_suspected,
             spoiled=tuple(spoiled),
         )
@@ -382,13 +386,16 @@ class LoopHook(TrainingHook):
         return all([w.check_gradients(*given) for w in self.monitors])
 
     def is_measured(self, update):
-        """Returns whether an update is measured; builds its optimizer."""
+        """Returns whether an update is measured.
+
+        Builds its optimizer, and marks the losses that it is made of.
+        """
         if update.unknown or update.is_refused or not self.is_probed():
             return False
         if self.probe.withholds and not update.optimizer.built:
             update.optimizer.build(update.variables)
-        losses = self._recorder.losses_here(update.own_variables)
-        self.probe.losses = losses
+        for loss in self._recorder.losses_here(update.own_variables):
+            self.probe.mark_loss(loss)
         return True
 
     def show_error(self, method, *given):
