@@ -220,7 +220,11 @@ class Watch:
             except BaseException:
                 # Nobody leaves a block that was not entered.
                 monitor, self._monitor = self._monitor, None
-                self._finish(monitor, True)
+                hook, self._hook = self._hook, None
+                try:
+                    self._barrier.call(self._finish, monitor, hook, True)
+                finally:
+                    self._barrier.call(hook.leave)
                 raise
         elif self._log is not None:
             with barrier.guarded():
@@ -274,33 +278,31 @@ class Watch:
         except LoopStopped:
             is_stopped = True
         finally:
-            self._finish(monitor, error is not None)
+            hook, self._hook = self._hook, None
+            try:
+                is_quiet = error is not None
+                self._barrier.call(self._finish, monitor, hook, is_quiet)
+            finally:
+                self._barrier.call(hook.leave)
         self.stopped = is_stopped
+        if error is None and not hook.num_updates and self._barrier.is_open:
+            why = _TRACED if hook.has_optimizer else _NO_OPTIMIZER
+            text = _NOTHING.format(name=self._model.name, why=why)
+            warnings.warn(text, UserWarning, stacklevel=2)
         if error is None or is_stopped:
-            self._print_closing_line()
+            self._barrier.call(self._print_closing_line)
         return is_stopped and isinstance(error, (LoopStopped, type(None)))
 
     def _print_closing_line(self):
-        with self._barrier.guarded():
-            log, where = self._log, "the `report` of this `watch`"
-            if self._log_dir:
-                where += f" or TensorBoard at {str(self._log_dir)!r}"
-            line = closing_line(log.report, log.norms, log.num_records, where)
-            print_line(line)
+        log, where = self._log, "the `report` of this `watch`"
+        if self._log_dir:
+            where += f" or TensorBoard at {str(self._log_dir)!r}"
+        line = closing_line(log.report, log.norms, log.num_records, where)
+        print_line(line)
 
-    def _finish(self, monitor, is_quiet):
-        hook, self._hook = self._hook, None
+    def _finish(self, monitor, hook, is_quiet):
         # Ctrl-C in one of them must not keep the others from it.
         with contextlib.ExitStack() as last:
-            for part, *given in (
-                (hook.leave,),
-                (monitor.finish, not is_quiet),
-                (monitor.write,),
-                (hook.end_recording,),
-            ):
-                last.callback(self._barrier.call, part, *given)
-        if hook.num_updates or is_quiet or not self._barrier.is_open:
-            return
-        why = _TRACED if hook.has_optimizer else _NO_OPTIMIZER
-        text = _NOTHING.format(name=self._model.name, why=why)
-        warnings.warn(text, UserWarning, stacklevel=3)
+            last.callback(self._barrier.call, monitor.finish, not is_quiet)
+            last.callback(self._barrier.call, monitor.write)
+            last.callback(self._barrier.call, hook.end_recording)

@@ -1,6 +1,10 @@
 """What the numbers of the steps show, and why."""
 
 import dataclasses
+import math
+import zlib
+
+import keras
 
 from keras_gradguard.diagnosis.divergence import (
     WeightNorms,
@@ -38,6 +42,8 @@ _MOST_REPLAYS = 5
 _FEWEST = 2
 # Weights that have grown by less are not what makes a gradient grow.
 _GROWN = 2.0
+# Weights of no more elements are measured as a whole.
+_MEASURED_WHOLE = 4096
 # Causes of a bad step whose gradient is not what is wrong.
 _SPOILED = {"weight", "spoiled_weight", "update"}
 
@@ -65,7 +71,7 @@ class Symptoms:
         self._patience = thresholds.patience
         self._num_records, self._num_replays = 0, 0
         self._asked, self._told, self._lost = set(), set(), set()
-        self._dropped_before = set()
+        self._dropped_before, self._values = set(), {}
         # A loop may begin a step after it has changed them.
         self._frozen = set()
         if hook.callbacks:
@@ -405,10 +411,22 @@ class Symptoms:
             still,
             self._trends.largest(),
         )
-        self._told |= {*still, *self._rates.hit}
         still = [path for path in still if path not in self._rates.hit]
+        still = list(filter(self._is_unchanged, still))
+        self._told |= {*still, *self._rates.hit}
         step = self._step(None)
         return found + still_findings(step, still, self._declared())
+
+    def _is_unchanged(self, path):
+        """Whether no element has moved: of a large weight few are measured."""
+        variable = self._named()[path]
+        if math.prod(variable.shape) <= _MEASURED_WHOLE:
+            return True
+        value = keras.ops.convert_to_numpy(variable)
+        new = self._log.num_updates(), zlib.crc32(value.tobytes())
+        number, known = self._values.setdefault(path, new)
+        self._values[path] = new
+        return new[0] > number and new[1] == known
 
     def _declared(self):
         """Returns what gives the `Place` that declares a variable's layer."""

@@ -24,6 +24,20 @@ def embedding():
     return compile_with(model, "mse"), integers(50, 16, 6), normal(16, 1)
 
 
+def padded_words():
+    """More padding than words before them: most rows get zeros."""
+    model = keras.Sequential(
+        [
+            keras.Input((100,), dtype="int32"),
+            layers.Embedding(50, 8, mask_zero=True),
+            layers.GlobalAveragePooling1D(),
+            layers.Dense(1),
+        ]
+    )
+    words = np.pad(1 + integers(49, 16, 6), [(0, 0), (94, 0)])
+    return compile_with(model, "mse", optimizer="sgd"), words, normal(16, 1)
+
+
 def masked_lstm():
     """Rows of zeros are skipped."""
     model = keras.Sequential(
@@ -110,6 +124,7 @@ def temporal_classification():
 
 CASES = (
     embedding,
+    padded_words,
     masked_lstm,
     gathered_rows,
     self_attention,

@@ -434,6 +434,64 @@ def test_accumulated_gradients_are_applied():
     assert () == callback.report.diagnoses
 
 
+def test_accumulated_rows_are_applied():
+    """The rows of an embedding do too, where no record is of that step."""
+    keras.utils.set_random_seed(3)
+    model = keras.Sequential(
+        [
+            keras.Input((6,), dtype="int32"),
+            keras.layers.Embedding(50, 8),
+            keras.layers.GlobalAveragePooling1D(),
+            keras.layers.Dense(1),
+        ]
+    )
+    optimizer = keras.optimizers.Adam(gradient_accumulation_steps=4)
+    model.compile(optimizer, "mse")
+    words = np.random.default_rng(3).integers(50, size=(16, 6))
+    callback = GradHealthCallback(every=4)
+    model.fit(
+        *(words, np.ones((16, 1))),
+        verbose=0,
+        epochs=24,
+        batch_size=4,
+        callbacks=[callback],
+    )
+    assert () == callback.report.diagnoses
+
+
+@pytest.mark.parametrize(
+    "rate, dtype, codes",
+    [
+        (0.1, "float32", set()),
+        (1e-12, "float32", {"GG311"}),
+        (1e-4, "bfloat16", {"GG315"}),
+    ],
+)
+def test_few_of_many_elements_move(rate, dtype, codes):
+    """What is sampled of a large weight proves nothing by itself."""
+    keras.utils.set_random_seed(3)
+    states = 20_000
+    model = keras.Sequential(
+        [
+            keras.Input((1,), dtype="int32"),
+            keras.layers.CategoryEncoding(states, output_mode="one_hot"),
+            keras.layers.Dense(
+                1, kernel_initializer="ones", use_bias=False, dtype=dtype
+            ),
+        ]
+    )
+    model.compile(keras.optimizers.SGD(rate), "mse")
+    callback = GradHealthCallback(every=1)
+    x = 1 + 7 * np.arange(12)[:, None]
+    model.fit(
+        *(x, np.zeros((12, 1))),
+        verbose=0,
+        batch_size=1,
+        callbacks=[callback],
+    )
+    assert codes == {found.code for found in callback.report.diagnoses}
+
+
 @pytest.mark.parametrize("eager", MODES, ids=NAMES)
 def test_numbers_of_each_variable(eager):
     """An independent tape and NumPy say the same."""

@@ -55,16 +55,17 @@ class Movement:
         self._before.assign(unknown)
         self._last.assign(unknown)
         self._found.assign(tf.fill(self._found.shape, UNMEASURED))
-        for rows, old in self._buffers.values():
-            rows.assign(tf.fill(rows.shape, _NO_ROW))
-            old.assign(tf.zeros(old.shape, old.dtype))
+        for rows, old, last_rows, last in self._buffers.values():
+            for kept, values in ((rows, old), (last_rows, last)):
+                kept.assign(tf.fill(kept.shape, _NO_ROW))
+                values.assign(tf.zeros(values.shape, values.dtype))
 
     def before(self, gradients):
         """Keeps the weights before an update that is to be recorded.
 
         Args:
-            gradients: The gradients; of `tf.IndexedSlices` the first rows
-                are looked at.
+            gradients: The gradients; of `tf.IndexedSlices` the largest rows
+                are looked at: those of padding get zeros.
         """
         self._before.assign(self._sample())
         self._sparse = [
@@ -73,12 +74,9 @@ class Movement:
             if isinstance(gradient, tf.IndexedSlices)
         ]
         for number in self._sparse:
-            rows = tf.reshape(gradients[number].indices, [-1])[:_MOST_ROWS]
-            rows = tf.cast(rows, tf.int32)
-            missing = [[0, _MOST_ROWS - tf.size(rows)]]
-            rows = tf.pad(rows, missing, constant_values=_NO_ROW)
-            rows = tf.ensure_shape(rows, [_MOST_ROWS])
-            kept, old = self._buffers_of(number)
+            rank = len(self._variables[number].shape)
+            rows = _largest_rows(gradients[number], rank)
+            kept, old, *_ = self._buffers_of(number)
             kept.assign(rows)
             old.assign(self._rows(number, rows))
 
@@ -95,13 +93,18 @@ class Movement:
         found = tf.stack([ratio, tf.minimum(moved, 1.0)], axis=1)
         found = tf.cast(found, tf.float32)
         for number in self._sparse:
-            rows, old = self._buffers_of(number)
-            change = tf.norm(self._rows(number, rows) - old)
+            rows, old, last_rows, last = self._buffers_of(number)
+            new = self._rows(number, rows)
+            change = tf.norm(new - old)
             own = tf.math.divide_no_nan(change, tf.norm(old))
-            is_moved = tf.cast(change > 0, tf.float32)
+            # An optimizer that accumulates gradients moves them later.
+            since = tf.norm(self._rows(number, last_rows) - last)
+            is_moved = tf.cast((change > 0) | (since > 0), tf.float32)
             found = tf.tensor_scatter_nd_update(
                 found, [[number]], [tf.stack([own, is_moved])]
             )
+            last_rows.assign(rows)
+            last.assign(new)
         self._found.assign(found)
         self._last.assign(after)
 
@@ -159,11 +162,27 @@ class Movement:
         if number not in self._buffers:
             shape = [_MOST_ROWS, *self._variables[number].shape[1:]]
             with guard_variables():
-                self._buffers[number] = (
-                    tf.Variable(tf.fill([_MOST_ROWS], _NO_ROW), False),
-                    tf.Variable(tf.zeros(shape), trainable=False),
+                self._buffers[number] = tuple(
+                    tf.Variable(value, trainable=False)
+                    for _ in ("of this record", "of the last one")
+                    for value in (
+                        tf.fill([_MOST_ROWS], _NO_ROW),
+                        tf.zeros(shape),
+                    )
                 )
         return self._buffers[number]
+
+
+def _largest_rows(gradient, rank):
+    """The rows in which a `tf.IndexedSlices` is largest, then `_NO_ROW`s."""
+    axes = list(range(1, rank))
+    sizes = tf.reduce_max(tf.abs(gradient.values), axis=axes)
+    # There may be fewer.
+    more = [[0, _MOST_ROWS]]
+    sizes = tf.pad(sizes, more, constant_values=-1.0)
+    rows = tf.cast(tf.reshape(gradient.indices, [-1]), tf.int32)
+    rows = tf.pad(rows, more, constant_values=_NO_ROW)
+    return tf.gather(rows, tf.math.top_k(sizes, _MOST_ROWS).indices)
 
 
 def _stride(size):
