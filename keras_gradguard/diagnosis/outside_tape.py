@@ -1,5 +1,6 @@
 """Variables that the graph connects and the tape did not see."""
 
+import collections
 import dataclasses
 
 from keras_gradguard.graph.ops import RESOURCE
@@ -108,14 +109,15 @@ def read_findings(location, numbers):
         `(findings, rest)`: the `Finding`s, one for each line, and the
         indices that none of them explains.
     """
-    reads = {}
+    reads = collections.defaultdict(list)
     for read in location.trace.read if numbers else ():
         if feeds_result(read.place):
-            reads.setdefault((read.place.file, read.place.line), read)
-    ordered = sorted(reads.values(), key=lambda r: _RANKS.get(r.cause, 0))
+            # A line may read the batch at first, and then a prediction.
+            reads[read.place.file, read.place.line].append(read)
+    ordered = sorted(reads.values(), key=lambda r: _RANKS.get(r[0].cause, 0))
     hit, rest = {}, list(numbers)
-    for position, read in enumerate(ordered):
-        before = location.of_losses([read.tensor])
+    for position, at_line in enumerate(ordered):
+        before = location.of_losses([read.tensor for read in at_line])
         found = [n for n in rest if before.distance(n) < float("inf")]
         rest = [n for n in rest if n not in found]
         if found:
@@ -125,8 +127,8 @@ def read_findings(location, numbers):
     findings = [
         Finding(
             kind="untraceable",
-            cause=cause_of(ordered[position]),
-            place=ordered[position].place,
+            cause=cause_of(ordered[position][0]),
+            place=ordered[position][0].place,
             variables=tuple(location.paths[n] for n in found),
             notes=() if is_proved else (_SUSPECT_NOTE,),
             certainty="proved" if is_proved else "suspected",

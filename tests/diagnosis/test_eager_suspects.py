@@ -85,6 +85,17 @@ def asks_keras_for_numpy(y_true, y_pred):
     return keras.ops.mean(keras.ops.square(y_true - plain))
 
 
+def in_columns(values):
+    """Hands NumPy whatever it is given."""
+    return np.array(values).T  # cut
+
+
+def reads_labels_first(y_true, y_pred):
+    """One line reads the labels, and then the prediction."""
+    gap = in_columns(2.0 * y_true) - in_columns(y_pred)
+    return tf.reduce_mean(tf.square(tf.convert_to_tensor(gap)))
+
+
 @pytest.mark.parametrize(
     ("loss", "code", "certainty"),
     [
@@ -129,6 +140,14 @@ class Detached(keras.Model):
     def call(self, inputs):
         """Goes through NumPy."""
         return self.second(self.first(inputs).numpy())  # cut
+
+
+def test_one_line_reads_several_tensors():
+    """The labels that it reads first hide no prediction."""
+    callback, _ = fit(classifier(reads_labels_first, eager=True))
+    (found,) = callback.report.diagnoses
+    assert marked(in_columns)[1] == found.line
+    assert found.code == "GG101"
 
 
 def test_only_the_missing_variables_are_named():
