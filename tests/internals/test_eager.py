@@ -36,6 +36,36 @@ def test_every_op_is_seen_with_its_values():
     assert count == len(seen)
 
 
+@pytest.mark.parametrize(
+    "op",
+    [
+        lambda x, v, w: tf.multiply(v, x),
+        lambda x, v, w: tf.multiply(x, v),
+        lambda x, v, w: tf.add_n([x, v]),
+        lambda x, v, w: tf.multiply(w, v),
+        lambda x, v, w: keras.Variable(v.value()) * x,
+    ],
+    ids=["left", "right", "list", "two", "keras"],
+)
+def test_what_an_op_reads_itself_is_seen(op):
+    """C++ still hands the callback what it has read of a variable."""
+    x, v, w = tf.constant([4.0]), tf.Variable([2.0]), tf.Variable([3.0])
+    seen = []
+    with every_op_seen(lambda *op: seen.append(op)):
+        op(x, v, w)
+    made = {id(t) for name, *_, outputs in seen for t in outputs}
+    last = seen[-1]
+    assert all(id(t) in made or t is x for t in last[1])
+    reads = [found for found in seen if found[0] == "ReadVariableOp"]
+    assert {v.ref(): 2.0, w.ref(): 3.0}.items() >= {
+        (one.ref(), float(value[0]))
+        for _, (handle,), _, (value,) in reads
+        for one in (v, w)
+        if one.handle is handle
+    }
+    assert reads
+
+
 def test_gradient_function_of_one_op():
     """`_gradient_function` still takes an op apart from any tape."""
     x = tf.constant([4.0])

@@ -509,6 +509,34 @@ def with_own_slope(y_true, y_pred):
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
+class Waves(keras.layers.Layer):
+    """Frequencies that an operator is given as they are."""
+
+    def build(self, shape):
+        self.frequency = self.add_weight(shape=(shape[-1],), name="frequency")
+
+    def call(self, distance):
+        """Divides by zero where there is no distance."""
+        waves = tf.sin(self.frequency * distance) / distance  # cut
+        return tf.where(distance > 0.0, waves, 0.0)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("eager", MODES, ids=NAMES)
+def test_weight_that_an_operator_reads(eager):
+    """TensorFlow reads the variable itself; only its gradient is NaN."""
+    model = keras.Sequential(
+        [keras.Input((4,)), Waves(), keras.layers.Dense(1)]
+    )
+    model.compile("sgd", "mse", run_eagerly=eager)
+    callback = GradHealthCallback()
+    x = np.tile([0.0, 1.0, 2.0, 3.0], (8, 1)).astype("float32")
+    model.fit(x, np.ones((8, 1)), verbose=0, callbacks=[callback])
+    (found,) = callback.report.diagnoses
+    assert (found.code, found.line) == ("GG227", marked(Waves.call)[1])
+    assert [path.split("/")[-1] for path in found.variables] == ["frequency"]
+
+
 def test_custom_gradient():
     """The call is named, and that its own gradient function is to blame."""
     callback, _ = fit(classifier(with_own_slope))

@@ -5,6 +5,7 @@
 
 import contextlib
 import inspect
+import sys
 
 import tensorflow as tf
 from tensorflow.python.eager import backprop, context, record
@@ -23,6 +24,8 @@ CUSTOM_GRADIENT = custom_gradient._eager_mode_decorator.__code__
 # `tf.numpy_function`: eagerly no op, but a plain call with arrays.
 NUMPY_FUNCTION = inspect.unwrap(script_ops.py_func_common).__code__
 
+_VARIABLE = resource_variable_ops.BaseResourceVariable
+
 # Looks up what a tensor does not have; NumPy asks for its own protocol.
 LOOK_UPS = frozenset((tf.Tensor.__getattr__.__code__,))
 
@@ -38,6 +41,9 @@ def every_op_seen(see):
 
     def callback(op_type, inputs, attrs, outputs, op_name=None, graph=None):
         if graph is None:
+            for variable, value in _read_by_op(sys._getframe(2), inputs):
+                dtype = ("dtype", variable.dtype.as_datatype_enum)
+                see("ReadVariableOp", [variable.handle], dtype, [value])
             # Ops that Python runs, not C++, come with a name in bytes.
             name = op_type if isinstance(op_type, str) else op_type.decode()
             see(name, inputs, attrs, outputs)
@@ -47,6 +53,32 @@ def every_op_seen(see):
         yield
     finally:
         op_callbacks.remove_op_callback(callback)
+
+
+def _read_by_op(frame, inputs):
+    """What an op that is given a variable reads, of which C++ does not tell.
+
+    Args:
+        frame: The frame of the function of the op.
+        inputs: What the op gets, eager tensors.
+
+    Returns:
+        A list of `(variable, value)`, in the order of the inputs.
+    """
+    given = []
+    for argument in frame.f_locals.values():
+        is_list = isinstance(argument, (list, tuple))
+        given += argument if is_list else [argument]
+    variables = [v for v in given if isinstance(v, _VARIABLE)]
+    if not variables:
+        return []
+    known, found = set(map(id, given)), []
+    for value in inputs:
+        first = variables[0] if variables else None
+        is_read = first is not None and id(value) not in known
+        if is_read and (first.dtype, first.shape) == (value.dtype, value.shape):
+            found.append((variables.pop(0), value))
+    return found
 
 
 @contextlib.contextmanager
