@@ -73,7 +73,7 @@ def explain_heads(step):
             continue
         cause, figures, certainty = fault
         place = layer = None
-        if cause == ONE_CLASS:
+        if cause == ONE_CLASS or figures.get("activation") == "relu":
             layer = getattr(output_layer(model), "path", None)
             place = declarations.place(layer)
         place = place or declarations.loss(head.loss)
@@ -276,18 +276,21 @@ def _not_in_range(head, known):
 
 
 def _unreachable(head, maker):
-    """Labels that a sigmoid or a softmax can never give."""
+    """Labels that a sigmoid, a softmax or a ReLU can never give."""
     y_true = _weighted_labels(head)
     if not is_regression(head.loss) or y_true is None:
         return None
-    if head.y_true.shape != head.y_pred.shape:
+    if head.y_true.shape != head.y_pred.shape or np.any(head.y_pred < 0.0):
         return None
-    if np.any(head.y_pred < 0.0) or np.any(head.y_pred > 1.0 + _SUM):
+    is_below, is_above = y_true < -_FAR_OUTSIDE, y_true > 1.0 + _FAR_OUTSIDE
+    if np.mean(is_below | is_above) <= _SHARE:
         return None
-    outside = (y_true < -_FAR_OUTSIDE) | (y_true > 1.0 + _FAR_OUTSIDE)
-    if np.mean(outside) <= _SHARE or maker.types()[1] not in _TO_UNIT:
-        return None
-    return LABELS, _labels_of(y_true), _PROVED
+    made_by = maker.types()[1]
+    if made_by in _TO_UNIT and not np.any(head.y_pred > 1.0 + _SUM):
+        return LABELS, _labels_of(y_true), _PROVED
+    if made_by == "Relu" and np.mean(is_below) > _SHARE:
+        return LABELS, {**_labels_of(y_true), "activation": "relu"}, _PROVED
+    return None
 
 
 def _weighted_labels(head):

@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import os
 
 import numpy as np
 
@@ -16,7 +17,8 @@ from keras_gradguard.graph.ops import (
     is_zero,
 )
 from keras_gradguard.model.losses import is_in_compiled_loss
-from keras_gradguard.records.finding import Finding
+from keras_gradguard.records.finding import Finding, Place
+from keras_gradguard.source.frames import op_place
 
 PRODUCTS = frozenset(
     (
@@ -46,6 +48,23 @@ _SOFTMAX_LOSSES = (
 # Keras clips probabilities at 1e-7, so a perfect fit costs about as much.
 _NOTHING_LOST = 1e-6
 _CLIPS = ("ClipByValue", "Minimum", "Maximum", "Relu6")
+
+# Of zeros they make zeros: of their first input, of any of two.
+_KEEP_ZEROS = frozenset(
+    (
+        *("Abs", "DivNoNan", "Floor", "GatherV2", "Max", "Mean", "Min", "Mul"),
+        *("MulNoNan", "Neg", "Prod", "RealDiv", "Relu", "Sign", "Slice"),
+        *("Sqrt", "Square", "StridedSlice", "Sum"),
+    )
+)
+_ANY_ZERO = frozenset(("Mul", "MulNoNan"))
+_SAME_VALUES = frozenset(
+    (
+        *("BroadcastTo", "Cast", "ExpandDims", "Identity", "Reshape"),
+        *("Squeeze", "StopGradient", "Tile", "Transpose"),
+    )
+)
+_FLAT_ENDS = ("dead_relu", "saturated_clip", "saturated_activation")
 
 # Causes of a zero that no other data would change: one batch proves them.
 ALWAYS_ZERO = ("sign", "one_unit_softmax", "loss_weight", "constant_loss")
@@ -197,7 +216,7 @@ def is_satisfied(stop, cause, places, noise=0.0):
         is_low, is_high = after > before, after < before
     else:
         return False
-    wish = stop.incoming[0]
+    wish = stop.incoming[0] if stop.incoming else None
     if wish is None or wish.shape != after.shape:
         return False
     if np.any(after) and places.largest_loss(op) > _NOTHING_LOST:
@@ -220,15 +239,7 @@ def zero_input_origin(stop, handles, places):
         A `Stop` of the op that makes zeros out of what is not zero and hangs
         on one of the variables; else one of the first layer that gets zeros.
     """
-    known = set(handles)
-
-    def hangs_on_them(tensor):
-        return any(
-            source in known
-            for op in tensor.op.graph.ancestors([tensor])
-            for source in op.inputs
-        )
-
+    hangs_on_them = _hanging_on(handles)
     first, op = stop, stop.op
     while op is not None:
         zeros = [t for t in op.inputs if _is_all_zero(t)]
@@ -249,6 +260,56 @@ def zero_input_origin(stop, handles, places):
                 return begin
         break
     return first
+
+
+def _zero_factor_origin(stop, handles, places):
+    """The `Stop` at which a flat end makes the factors zero, or the given."""
+    factors = [t for t in stop.op.inputs if t is not stop.tensor]
+    if stop.op.type == "Prod":
+        factors = [stop.tensor]
+    origin = _maker_of_zeros(next(filter(_is_all_zero, factors), None))
+    held = filter(_hanging_on(handles), () if origin is None else origin.inputs)
+    for tensor in held:
+        begin = _at(stop, origin, tensor)
+        if zero_cause(begin, places) in _FLAT_ENDS:
+            return begin
+    return stop
+
+
+def _maker_of_zeros(tensor):
+    """The op that makes a tensor of zeros out of what is not zero.
+
+    Returns:
+        An `Op`, or `None` where zeros come in from outside.
+    """
+    while tensor is not None and tensor.op.number >= 0:
+        op = tensor.op
+        source = op.inputs[0] if op.inputs else None
+        # What is no float has no numbers here.
+        is_known = source is not None and source.array() is not None
+        if op.type in _SAME_VALUES and not is_known:
+            tensor = source
+            continue
+        parts = op.inputs if op.type in _ANY_ZERO else op.inputs[:1]
+        zero = next(filter(_is_all_zero, parts), None)
+        if zero is None or op.type not in _KEEP_ZEROS | _SAME_VALUES:
+            return op
+        tensor = zero
+    return None
+
+
+def _hanging_on(handles):
+    """Returns a test: is a tensor computed from one of some others."""
+    known = set(handles)
+
+    def is_hanging(tensor):
+        return any(
+            source in known
+            for op in tensor.op.graph.ancestors([tensor])
+            for source in op.inputs
+        )
+
+    return is_hanging
 
 
 def _is_all_zero(tensor):
@@ -331,6 +392,8 @@ def zero_findings(recorded, variables, paths, model, noise=0.0):
         if is_rounding and (stop.cancels or cause != "constant_loss"):
             continue
         place, notes = places.place(op)
+        if cause == "zero_factor":
+            place, notes = _place_of_zeros(stop, places, place, notes)
         if place.line is None and cause == "saturated_clip":
             # Keras' own clip, inside of a loss that the user gave.
             place = places.loss_place(op)
@@ -352,15 +415,36 @@ def zero_findings(recorded, variables, paths, model, noise=0.0):
     return sorted(findings, key=lambda f: -len(f.variables))
 
 
+_ZEROS = "`{}` returns only zeros here; {} multiplies by them"
+
+
+def _place_of_zeros(stop, places, place, notes):
+    """The line that makes a factor zero, if another one multiplies by it."""
+    factors = [t for t in stop.op.inputs if t is not stop.tensor]
+    origin = _maker_of_zeros(next(filter(_is_all_zero, factors), None))
+    found = Place() if origin is None else op_place(origin)
+    is_here = (place.file, place.line) == (found.file, found.line)
+    if None in (place.line, found.line) or is_here:
+        return place, notes
+    line = f"line {place.line}"
+    if place.file != found.file:
+        line += f" of {os.path.basename(place.file)}"
+    return found, (*notes, _ZEROS.format(origin.type, line))
+
+
 def _trace_back(stops, hit, variables, places):
     """Puts where zeros begin in the place of what gets them."""
     for op, (stop, call) in list(stops.items()):
-        if zero_cause(stop, places) != "zero_input":
+        cause = zero_cause(stop, places)
+        if cause not in ("zero_input", "zero_factor", "unexplained_zero"):
             continue
         graph = op.graph
         known = [graph.standing_for(variables[number]) for number in hit[op]]
         handles = [tensor for tensors in known for tensor in tensors]
-        origin = zero_input_origin(stop, handles, places)
+        if cause == "zero_input":
+            origin = zero_input_origin(stop, handles, places)
+        else:
+            origin = _zero_factor_origin(stop, handles, places)
         if origin.op is not op:
             del stops[op]
             stops.setdefault(origin.op, (origin, call))

@@ -226,8 +226,10 @@ def may_misfit(model, lowest, highest):
     is_unit = activation in ("sigmoid", "softmax")
     if not any(known):
         is_distance = any(map(is_regression, losses))
+        is_below = lowest < 0.0 and activation == "relu"
         is_beyond = lowest < 0.0 or highest > 1.0
-        return is_distance and is_beyond and (is_unit or activation is None)
+        is_beyond &= is_unit or activation is None
+        return is_distance and (is_below or is_beyond)
     if len(losses) != 1 or activation is None or not known[0].takes_logits:
         return True
     if known[0].kind != BINARY and units == 1:

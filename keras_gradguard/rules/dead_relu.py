@@ -1,7 +1,7 @@
 """GG201: a ReLU whose inputs are all negative."""
 
 from keras_gradguard.rules._rule import Remedy, Rule
-from keras_gradguard.rules._when import both, call, is_started, no
+from keras_gradguard.rules._when import both, call, is_started, no, op
 
 _BAD = """\
 import keras
@@ -61,6 +61,13 @@ RULE = Rule(
             text="use an activation with a gradient for negative inputs",
             before='activation="relu"',
             after='activation="leaky_relu"',
+            when=no(op("Maximum")),
+        ),
+        Remedy(
+            text="use a function with a gradient for negative inputs",
+            before="ops.maximum(gap, 0.0)",
+            after="ops.softplus(gap)",
+            when=op("Maximum"),
         ),
     ),
     bad=_BAD,

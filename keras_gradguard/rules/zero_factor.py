@@ -10,8 +10,9 @@ PADDING = -1.0
 
 
 def loss(y_true, y_pred):
-    mask = tf.cast(tf.equal(y_true, PADDING), y_pred.dtype)
-    error = mask * tf.square(y_true - y_pred)  # [zero-factor]
+    padded = tf.equal(y_true, PADDING)  # [zero-factor]
+    mask = tf.cast(padded, y_pred.dtype)
+    error = mask * tf.square(y_true - y_pred)
     return tf.reduce_mean(error)
 
 

@@ -116,6 +116,10 @@ MISFITS = {
         ["GG216"],
         lambda: (network(1, "sigmoid"), "mse", 50 + 10 * BITS),
     ),
+    "negative_for_relu": (
+        ["GG216"],
+        lambda: (network(1, "relu", bias_initializer="ones"), "mse", -BITS - 1),
+    ),
     "one_of_two": (
         ["GG213"],
         lambda: (
@@ -227,6 +231,11 @@ HEALTHY = {
     "mse_of_shares": lambda: (network(3, "softmax"), "mse", CODES),
     "mse_in_unit": lambda: (network(1, "sigmoid"), "mse", 0.5 * BITS),
     "mse_noisy": lambda: (network(1, "sigmoid"), "mse", 1.02 * BITS - 0.01),
+    "mse_relu": lambda: (
+        network(1, "relu", bias_initializer="ones"),
+        "mse",
+        BITS - 0.7 * (np.arange(N)[:, None] % 3 == 0),
+    ),
     "mse_far": lambda: (network(1), "mse", 50 + 10 * BITS),
     "hinge": lambda: (network(1, "tanh"), "hinge", 2 * BITS - 1),
     "dice": lambda: (network(3, "softmax"), losses.Dice(), CODES),

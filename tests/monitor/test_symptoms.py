@@ -72,7 +72,31 @@ def never_chosen(y_true, y_pred):
     return tf.reduce_mean(tf.where(y_pred > 99.0, y_pred, 1.0))  # cut
 
 
+def masked_elsewhere(y_true, y_pred):
+    """The mask becomes zero before the line that multiplies by it."""
+    mask = y_true // 255.0  # cut
+    error = tf.square(y_true - y_pred)
+    return tf.reduce_sum(mask * error) / (tf.reduce_sum(mask) + 1e-7)
+
+
+def masked_by_integers(y_true, y_pred):
+    """The cast to integers makes the mask zero."""
+    share = tf.sigmoid(y_pred)
+    mask = tf.cast(share, tf.int32)  # cut
+    weight = tf.cast(mask, tf.float32)
+    return tf.reduce_sum(weight * tf.square(y_true - y_pred)) + 1.0
+
+
+def area(y_true, y_pred):
+    """Each side of the overlap is cut off at zero."""
+    sides = tf.maximum(y_pred - y_true - 99.0, 0.0)  # cut
+    return 1.0 - tf.reduce_mean(tf.reduce_prod(sides, axis=-1))
+
+
 ZERO = {
+    masked_elsewhere: "GG206",
+    masked_by_integers: "GG206",
+    area: "GG201",
     sign: "GG202",
     clipped: "GG203",
     dead: "GG201",

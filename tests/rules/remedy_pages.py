@@ -467,6 +467,10 @@ PAGES = {
         "    bias_initializer=keras.initializers.Constant(-10.0)\n"
         ")(x)\nx = keras.layers.Dense(3, name='head')(x)"
     ),
+    ("GG201", 4): _loss(
+        "gap = y_pred - y_true - 9.0\nreturn ops.mean(ops.maximum(gap, 0.0))",
+        "EPOCHS = 8\n",
+    ),
     ("GG203", 0): _network(
         "x = keras.layers.Dense(8, name='hidden')(x)\n"
         "x = keras.layers.Dense(\n"
@@ -566,6 +570,11 @@ PAGES = {
         "x = keras.layers.Dense(1, 'sigmoid', name='head')(x)",
         "def targets(y):\n    return y[:, :1]\n",
         "'sgd', loss=\"categorical_crossentropy\"",
+    ),
+    ("GG216", 1): _network(
+        "x = keras.layers.Dense(3, activation=\"relu\", name='head')(x)",
+        "def targets(y):\n    return -1.0 - abs(y)\n",
+        "'sgd', loss='mse'",
     ),
     ("GG221", 0): _network(
         "x = keras.layers.Dense(3, name='head')(x)",
