@@ -238,20 +238,21 @@ class HealthRows:
         """
         if self._known_paths.get(name) is not paths:
             self._fill()
-            self._make_room(name, paths)
+            self._make_room(name, variables, paths)
         self._last[name] = _LastRecord(
             variables, paths, statistics, updates, step
         )
 
-    def _make_room(self, name, paths):
+    def _make_room(self, name, variables, paths):
         """Makes room for the rows of one optimizer."""
-        self._known_paths[name] = paths
-        for path in paths:
+        for variable, path in zip(variables, paths, strict=True):
             rows = self._rows.setdefault(path, {})
             if name not in rows:
-                rows.pop(None, None)
-                rows[name] = None
+                # As long as nothing is measured.
+                row = rows.pop(None, None) or variable_health(variable, path)
+                rows[name] = row
                 self._places = None
+        self._known_paths[name] = paths
 
     def rows(self):
         """Returns a `VariableHealth` of each variable or update of it."""

@@ -13,7 +13,7 @@ from keras_gradguard.diagnosis.divergence import (
     is_of_size,
     values_in,
 )
-from keras_gradguard.diagnosis.heads import uncounted_findings
+from keras_gradguard.diagnosis.heads import LABELS, uncounted_findings
 from keras_gradguard.diagnosis.not_applied import (
     LearningRates,
     dropped_findings,
@@ -231,7 +231,9 @@ class Symptoms:
         step = self._step(batch)
         found = misfit_findings(step, zero, known)
         for finding in found:
-            if finding.kind == "zero":
+            # A ReLU that can give no label ends with a gradient of zero.
+            is_relu = finding.evidence.get("activation") == "relu"
+            if finding.kind == "zero" or (finding.cause == LABELS and is_relu):
                 self.note_explained(set(finding.variables))
         return found
 

@@ -368,12 +368,10 @@ def _arrays(content, names):
             size = sum(member.file_size for member in members.values())
             if size > _MOST_OF_ARRAYS:
                 raise ValueError(f"its arrays claim {size:,} bytes")
-            return {
-                name: _array(name, kept.read(member))
-                for name, member in members.items()
-            }
+            found = {name: kept.read(m) for name, m in members.items()}
     except _BROKEN_ZIP as error:
         raise ValueError(f"{_ARRAYS} is broken: {error}") from error
+    return {name: _array(name, found.pop(name)) for name in members}
 
 
 _HEADERS = {

@@ -314,6 +314,17 @@ def test_labels_without_weight(eager):
         assert ["GG216"] == [found.code for found in report.diagnoses]
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_relu_that_dies_of_its_labels():
+    """What follows from a misfit is no second finding."""
+    model = network(1, "relu", bias_initializer="ones")
+    model.compile("sgd", loss="mse")
+    callback = GradHealthCallback(every=1)
+    model.fit(X, -BITS - 1, epochs=200, verbose=0, callbacks=[callback])
+    assert not np.any(model(X))
+    assert ["GG216"] == [found.code for found in callback.report.diagnoses]
+
+
 class OneShare(keras.layers.Layer):
     """Weighs its input by a softmax over one value of each row."""
 

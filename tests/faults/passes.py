@@ -212,7 +212,10 @@ class Known:
 
     def harm(self, injector):
         """Trains with a fault; returns what it did that it may not."""
-        found, told = run(self.training, injector, True)
+        try:
+            found, told = run(self.training, injector, True)
+        except Exception as error:
+            return [f"what is asked afterwards raises {error!r}"[:600]]
         harm = list(self._differences(found))
         raised = injector.num_raised
         if raised and len(told) != 1:

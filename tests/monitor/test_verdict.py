@@ -18,13 +18,14 @@ from keras_gradguard import (
     watch,
 )
 from keras_gradguard.__main__ import main
+from keras_gradguard.measure import rows
 from keras_gradguard.monitor.verdict import RowVerdicts
 from keras_gradguard.records.health import VariableHealth
 from keras_gradguard.records.kinds import SEVERITIES, STATUSES
 from keras_gradguard.records.reading import report_of
 from keras_gradguard.records.report import Diagnosis, Report, Undecided
 from keras_gradguard.records.text import closing_line
-from tests.fitting import MODES, NAMES, X, Y
+from tests.fitting import MODES, NAMES, X, Y, classifier
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::keras_gradguard.GradientBreakWarning",
@@ -435,3 +436,24 @@ def test_a_finding_without_a_line():
     (warned,) = [w for w in caught if w.category is GradientBreakWarning]
     assert __file__ == warned.filename
     assert warned.lineno > 0
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("name", ["_LastRecord", "variable_health"])
+def test_report_after_a_fault_in_its_rows(name, monkeypatch):
+    """Each variable keeps a row, also where nothing could be measured."""
+    monkeypatch.setenv("KERAS_GRADGUARD_STRICT", "0")
+    calls, whole = [], getattr(rows, name)
+
+    def fails_at_the_end(*arguments):
+        calls.append(arguments)
+        if len(calls) > (0 if name == "_LastRecord" else 4):
+            raise ZeroDivisionError
+        return whole(*arguments)
+
+    monkeypatch.setattr(rows, name, fails_at_the_end)
+    callback = GradHealthCallback(every=1)
+    classifier("mse").fit(X, Y, verbose=0, callbacks=[callback])
+    monkeypatch.undo()
+    assert "GG900" in callback.report.not_checked
+    assert ["unknown"] * 4 == [row.status for row in callback.report.variables]
