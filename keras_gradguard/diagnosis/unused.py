@@ -187,6 +187,9 @@ def _cause(location, number):
         return "unused_layer", layer, None, declared or Place()
     if later:
         return "discarded_output", layer, None, declared or Place()
+    place = declarations.computed_once(variable)
+    if place is not None:
+        return "computed_once", None, None, place
     place = declarations.assigned(variable)
     return "unused_weight", layer, None, place or Place()
 

@@ -1,6 +1,12 @@
 """GG305: a weight that its own layer never reads."""
 
 from keras_gradguard.rules._rule import Remedy, Rule
+from keras_gradguard.rules._when import no
+
+
+def _is_computed(finding):
+    return finding.cause == "computed_once"
+
 
 _BAD = """\
 import keras
@@ -28,7 +34,7 @@ RULE = Rule(
     code="GG305",
     name="unused-weight",
     kind="unused",
-    matches=lambda finding: finding.cause == "unused_weight",
+    matches=lambda finding: finding.cause in ("unused_weight", "computed_once"),
     message="the layer never reads one of its weights in `call`",
     why=(
         "A variable is trained only if the training step reads it. Reading it "
@@ -39,6 +45,7 @@ RULE = Rule(
             text="use the weight in call",
             before="return inputs * self.scale",
             after="return inputs * self.scale + self.shift",
+            when=no(_is_computed),
         ),
         Remedy(
             text="read it in call, not in build",
@@ -59,6 +66,7 @@ RULE = Rule(
                 "def call(self, inputs):\n"
                 "    return inputs * ops.softmax(self.scores)"
             ),
+            when=_is_computed,
         ),
     ),
     bad=_BAD,

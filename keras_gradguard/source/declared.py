@@ -301,17 +301,45 @@ class Declarations:
             `(file, ast.Assign)`, or `None`.
         """
         for owner, names in self._holders.get(id(value), {}).values():
-            file = class_file(type(owner))
-            if file is None or not is_users(file):
-                continue
-            for node in ast.walk(self._sources.tree(file)):
-                if not isinstance(node, ast.ClassDef):
-                    continue
-                if node.name == type(owner).__name__:
-                    made = _assignments(node, names)
-                    if len(made) == 1:
-                        return file, made[0]
+            for file, node in self._classes(owner):
+                made = _assignments(node, names)
+                if len(made) == 1:
+                    return file, made[0]
         return None
+
+    def computed_once(self, variable):
+        """Finds the `self.name = ...` that makes a tensor of a weight.
+
+        Args:
+            variable: A weight that the step does not read.
+
+        Returns:
+            A `Place`; `None` if its layer holds no such tensor, or if
+            several lines make one.
+        """
+        found = set()
+        for owner, names in self._holders.get(id(variable), {}).values():
+            held = [
+                name
+                for name, value in vars(owner).items()
+                if keras.ops.is_tensor(value)
+            ]
+            for file, node in self._classes(owner):
+                for made in _assignments(node, held):
+                    parts = ast.walk(made.value)
+                    if {getattr(p, "attr", None) for p in parts} & set(names):
+                        found.add((file, made.lineno))
+        return self._place(*found.pop()) if len(found) == 1 else None
+
+    def _classes(self, owner):
+        """`(file, ast.ClassDef)` of the class of a layer of the user's."""
+        file = class_file(type(owner))
+        if file is None or not is_users(file):
+            return
+        for node in ast.walk(self._sources.tree(file)):
+            is_class = isinstance(node, ast.ClassDef)
+            if is_class and node.name == type(owner).__name__:
+                yield file, node
 
     @functools.cached_property
     def _holders(self):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from keras_gradguard import GradHealthCallback
-from tests.fitting import MODES, NAMES, X, Y
+from tests.fitting import MODES, NAMES, X, Y, marked
 
 
 def backbone():
@@ -59,3 +59,37 @@ def test_model_that_is_called_as_a_whole(eager):
     report = report_of(Classifier(True), eager)
     assert report.verdict == "healthy"
     assert np.all([row.norm > 0 for row in report.variables])
+
+
+class Noisy(keras.layers.Layer):
+    """Makes its kernel once, of two weights."""
+
+    def build(self, shape):
+        shape = (shape[-1], 3)
+        self.mean = self.add_weight(shape=shape, name="mean")
+        self.spread = self.add_weight(shape=shape, name="spread")
+        self.draw(keras.random.normal(shape))
+
+    def draw(self, noise):
+        """Mixes them."""
+        self.kernel = self.mean + self.spread * noise  # cut
+
+    def call(self, inputs):
+        """Multiplies by what is there."""
+        return keras.ops.matmul(inputs, self.kernel)
+
+
+@pytest.mark.parametrize("eager", MODES, ids=NAMES)
+def test_tensor_that_was_computed_in_build(eager):
+    """One card for all layers, at the line that computes the tensor."""
+    inputs = keras.Input((4,))
+    hidden = keras.layers.Dense(4)(inputs)
+    outputs = [Noisy(name=name)(hidden) for name in ("left", "right")]
+    model = keras.Model(inputs, keras.layers.Add()(outputs))
+    with pytest.warns(UserWarning, match="GG305"):
+        report = report_of(model, eager)
+    (told,) = report.diagnoses
+    assert (told.code, told.line) == ("GG305", marked(Noisy.draw)[1])
+    assert {"left/mean", "left/spread", "right/mean", "right/spread"} == set(
+        told.variables
+    )

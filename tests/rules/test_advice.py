@@ -73,6 +73,7 @@ return -ops.mean(ops.square(y_true - y_pred))
 states.write(step, state)
 """
 FIELDS = {
+    "cause": [None, "computed_once"],
     "layer": [None, "hidden", "multi_head_attention/softmax"],
     "loss": [*(None, "mse", "binary_crossentropy", "categorical_crossentropy")],
     "variables": [

@@ -29,6 +29,7 @@ CAUSES = {
     "custom_gradient": "GG122",
     "unused_layer": "GG301",
     "unused_weight": "GG305",
+    "computed_once": "GG305",
     "output_without_loss": "GG302",
     "loss_ignores_prediction": "GG303",
     "discarded_output": "GG304",
