@@ -5,8 +5,12 @@ import dataclasses
 import math
 
 import keras
+import numpy as np
 
+from keras_gradguard.diagnosis.cuts import Location
+from keras_gradguard.diagnosis.untracked import is_taped
 from keras_gradguard.graph.backward import Gradients
+from keras_gradguard.graph.edges import written_tensors
 from keras_gradguard.graph.ops import is_finite, is_zero
 from keras_gradguard.model.layers import is_default_step
 from keras_gradguard.model.optimizers import (
@@ -28,6 +32,8 @@ _MOST_LAYERS = 3
 # a smaller rate.
 _TOO_SMALL, _INVALID = "tiny_learning_rate", "invalid_learning_rate"
 _TINY = 2.0**-24
+# Of the largest element of a gradient.
+_ROUNDING = 1e-4
 # To ask a schedule takes a millisecond, to read a rate a third of one: so at
 # the records 1, 2, 4, 8 and so on, and at each multiple of these numbers.
 _ASKED_EVERY, _READ_EVERY = 64, 8
@@ -218,7 +224,8 @@ def dropped_findings(step, applied, frozen=(), callbacks=()):
         callbacks: The callbacks of that `fit`.
 
     Returns:
-        A list of `Finding`s, empty where a custom step leaves them out.
+        A list of `Finding`s; one of what a custom step leaves out is
+        suspected.
     """
     known = set(map(id, applied))
     dropped = {
@@ -238,18 +245,24 @@ def dropped_findings(step, applied, frozen=(), callbacks=()):
         meant |= set(map(id, variables))
         if variables and not any(id(v) in own for v in variables):
             foreign = place
+    written = written_tensors(recorded.graph)
     groups = collections.defaultdict(list)
-    for path in alive:
+    for path, gradient in alive.items():
+        is_in_fit = id(dropped[path]) in frozen
+        handles = recorded.graph.standing_for(dropped[path])
         if id(dropped[path]) in meant:
-            is_in_fit = id(dropped[path]) in frozen
-            groups["trainable_changed", is_in_fit].append(path)
+            groups["trainable_changed", is_in_fit, None].append(path)
         elif foreign is not None:
-            groups["other_variables", False].append(path)
+            groups["other_variables", False, foreign].append(path)
+        elif written.isdisjoint(handles):
+            place = _place_of_other(recorded, gradient)
+            if place is not None:
+                groups["given_to_others", False, place].append(path)
     declared = Declarations(step.model)
-    findings = []
-    for (cause, is_in_fit), members in groups.items():
+    findings = _left_out(step, recorded, dropped, meant)
+    for (cause, is_in_fit, place), members in groups.items():
         layers = {path.rpartition("/")[0] for path in members}
-        layer, place = None, foreign if cause == "other_variables" else None
+        layer = None
         if cause == "trainable_changed" and len(layers) == 1:
             (layer,) = layers
             place = declared.place(layer, variable=dropped[members[0]])
@@ -272,8 +285,8 @@ def dropped_findings(step, applied, frozen=(), callbacks=()):
 
 
 def _with_gradient(recorded, variables):
-    """The paths whose gradient is there, finite and not zero."""
-    found = []
+    """Path -> gradient, where that is there, finite and not zero."""
+    found = {}
     for call in recorded.targets:
         gradients = Gradients(recorded.graph, call, lambda pullback: None)
         for path, variable in variables.items():
@@ -281,9 +294,63 @@ def _with_gradient(recorded, variables):
                 continue
             gradient = gradients.array(variable)
             is_there = gradient is not None and not is_zero(gradient)
-            if is_there and is_finite(gradient) and path not in found:
-                found.append(path)
+            if is_there and is_finite(gradient):
+                found.setdefault(path, gradient)
     return found
+
+
+def _place_of_other(recorded, gradient):
+    """Where the gradient of one variable is applied to another one."""
+    for (_, applied), place in zip(
+        recorded.applied, recorded.callers, strict=True
+    ):
+        for other in map(recorded.graph.oracle.array, applied):
+            if other is None or other.shape != gradient.shape:
+                continue
+            # The sums of the tape may be those of another order.
+            limit = _ROUNDING * np.abs(gradient).max()
+            if np.allclose(other, gradient, atol=limit):
+                return place
+    return None
+
+
+def _left_out(step, recorded, dropped, meant):
+    """Finds what a loss depends on, and no tape of the step asks for.
+
+    It may be meant: another phase of the training, a part that is to stay as
+    it is.
+    """
+    if is_default_step(step.model):
+        return []
+    written = written_tensors(recorded.graph)
+    known = {
+        path: variable
+        for path, variable in dropped.items()
+        if id(variable) not in meant
+        and written.isdisjoint(recorded.graph.standing_for(variable))
+    }
+    location = Location(
+        recorded, step.model, tuple(known.values()), tuple(known)
+    )
+    groups = collections.defaultdict(list)
+    for number, path in enumerate(known):
+        if location.was_asked_for(number):
+            continue
+        for call in recorded.targets:
+            inside = location.of_losses(call.targets)
+            if inside.distance(number) == 0 and is_taped(inside, number):
+                groups[call.caller].append(path)
+                break
+    return [
+        Finding(
+            kind="not_applied",
+            cause="left_out",
+            place=place,
+            variables=tuple(members),
+            certainty="suspected",
+        )
+        for place, members in groups.items()
+    ]
 
 
 def unknown_findings(step, unknown):

@@ -142,12 +142,18 @@ def _trained_by_loss(step, trace, held):
         for number, one in enumerate(held)
         if not location.was_asked_for(number)
         and location.distance(number) == 0
-        and _is_taped(location, number)
+        and is_taped(location, number)
         and (one.owner is None or inside.distance(number) == 0)
     ]
 
 
-def _is_taped(location, number):
+def is_taped(location, number):
+    """Returns whether the tape has recorded the way to a variable.
+
+    Args:
+        location: A `Location`.
+        number: Index of the variable, at distance 0.
+    """
     flow = location.flow_of(number)
     tensor = min(location.tensors[number], key=flow.distance)
     return first_unrecorded(location.trace, flow.path(tensor)) is None

@@ -371,6 +371,9 @@ class Monitor:
             if finding.cause == "falling_scale":
                 # Between the steps that it skips a model still learns.
                 severity = "warning"
+            if finding.cause == "left_out":
+                self._response.add([finding], "note")
+                continue
             self._response.act(self._response.add_broken([finding], severity))
         self._log.patches.forget()
 

@@ -2,6 +2,13 @@
 
 from keras_gradguard.rules._rule import Remedy, Rule
 
+_GIVEN, _LEFT_OUT = "given_to_others", "left_out"
+
+
+def _is_of_other(finding):
+    return finding.cause not in (_GIVEN, _LEFT_OUT)
+
+
 _BAD = """\
 import keras
 import tensorflow as tf
@@ -39,12 +46,14 @@ RULE = Rule(
     code="GG313",
     name="optimizer-of-other-variables",
     kind="not_applied",
-    matches=lambda finding: finding.cause == "other_variables",
-    message="the optimizer updates another model",
+    matches=lambda finding: (
+        finding.cause in ("other_variables", _GIVEN, _LEFT_OUT)
+    ),
+    message="no optimizer updates these weights",
     why=(
-        "Without a list of variables, `optimizer.apply` updates the variables "
-        "that the optimizer was built with. A copy of a model has its own "
-        "variables."
+        "`optimizer.apply` updates the variables of its list, and without a "
+        "list those that the optimizer was built with. A variable in no list "
+        "keeps its first value."
     ),
     help=(
         Remedy(
@@ -54,9 +63,31 @@ RULE = Rule(
                 'second.compile(keras.optimizers.SGD(0.01), loss="mse")\n'
                 "second.optimizer.build(second.trainable_variables)"
             ),
+            when=_is_of_other,
         ),
         Remedy(
             text="pass the variables to apply, so that Keras checks them",
+            when=_is_of_other,
+        ),
+        Remedy(
+            text="apply each gradient to the variable that it belongs to",
+            before=(
+                "gradients = tape.gradient(loss, "
+                "self.online.trainable_variables)\n"
+                "self.optimizer.apply(gradients, self.target.variables)"
+            ),
+            after=(
+                "weights = self.online.trainable_variables\n"
+                "gradients = tape.gradient(loss, weights)\n"
+                "self.optimizer.apply(gradients, weights)"
+            ),
+            when=lambda finding: finding.cause == _GIVEN,
+        ),
+        Remedy(
+            text="ask for these too, or set trainable=False on their layers",
+            before="weights = self.online.trainable_variables",
+            after="weights = self.trainable_variables",
+            when=lambda finding: finding.cause == _LEFT_OUT,
         ),
     ),
     bad=_BAD,

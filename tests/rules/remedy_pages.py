@@ -153,6 +153,37 @@ def _step(*lines):
     )
 
 
+def _two_networks(weights, update):
+    """A step of its own for a model of two networks, one of them a copy."""
+    return (
+        "import keras\nimport tensorflow as tf\n\n\n"
+        "class Pair(keras.Model):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.stem = keras.layers.Dense(8, name='stem')\n"
+        "        self.online = keras.layers.Dense(3, name='online')\n"
+        "        self.target = keras.layers.Dense(3, name='target')\n"
+        "        self.target.trainable = False\n\n"
+        "    def call(self, x):\n"
+        "        x = self.stem(x)\n"
+        "        return self.online(x) + 0.1 * self.target(x)\n\n"
+        "    def train_step(self, data):\n"
+        "        x, y = data\n"
+        "        with tf.GradientTape() as tape:\n"
+        "            loss = tf.reduce_mean((self(x) - y) ** 2)\n"
+        f"{weights}"
+        "        self.metrics[0].update_state(loss)\n"
+        '        return {"loss": self.metrics[0].result()}\n\n\n'
+        "def model():\n"
+        "    pair = Pair()\n"
+        "    pair.build((None, 4))\n"
+        f"    {update}\n"
+        '    pair.compile("sgd", loss="mse")\n'
+        "    return pair\n\n\n"
+        "EPOCHS = 8\n"
+    )
+
+
 _FIT = "\n\ndef run(model, x, y):\n    {}\n"
 
 # Code and numbers of the remedies, counted in the rule's `help`, to program.
@@ -468,7 +499,8 @@ PAGES = {
         ")(x)\nx = keras.layers.Dense(3, name='head')(x)"
     ),
     ("GG201", 4): _loss(
-        "gap = y_pred - y_true - 9.0\nreturn ops.mean(ops.maximum(gap, 0.0))",
+        "gap = y_pred - y_true - 9.0\n"
+        "return 1.0 - ops.mean(ops.maximum(gap, 0.0))",
         "EPOCHS = 8\n",
     ),
     ("GG203", 0): _network(
@@ -888,6 +920,18 @@ PAGES = {
         "    network = keras.Model(inputs, outputs)\n"
         '    network.compile("adam", loss="mse")\n'
         "    return network\n"
+    ),
+    ("GG313", 2): _two_networks(
+        "        gradients = tape.gradient(loss, "
+        "self.online.trainable_variables)\n"
+        "        self.optimizer.apply(gradients, self.target.variables)\n",
+        "pair.stem.trainable = False",
+    ),
+    ("GG313", 3): _two_networks(
+        "        weights = self.online.trainable_variables\n"
+        "        gradients = tape.gradient(loss, weights)\n"
+        "        self.optimizer.apply(gradients, weights)\n",
+        "pair.target.trainable = False",
     ),
     ("GG311", 3): _network(
         "x = keras.layers.Dense(3, name='head')(x)",

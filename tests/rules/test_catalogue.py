@@ -72,6 +72,8 @@ CAUSES = {
     "invalid_learning_rate": "GG317",
     "constraint": "GG312",
     "other_variables": "GG313",
+    "given_to_others": "GG313",
+    "left_out": "GG313",
     "trainable_changed": "GG314",
     "frozen": "GG316",
     "no_derivative": "GG126",
