@@ -83,11 +83,12 @@ class Monitor:
         # Updates before the step of the record of a `fit`.
         self._due_step = None
         self.barrier = hook.barrier
-        # Last, so that nobody watches who is made by half.
-        hook.attach(self)
-        log.not_checked = hook.not_checked
         log.verdicts = RowVerdicts(expected, symptoms, every)
         log.progress = hook
+        not_checked = hook.not_checked
+        # Last, so that nobody watches who is made by half.
+        hook.attach(self)
+        log.not_checked = not_checked
 
     @property
     def withhold(self):

@@ -72,6 +72,9 @@ ENTRIES = {
         r"model\.losses\.(inner_loss|resolved_loss)",
         r".*\.internals\.batches\.(is_dataset|first_batch|is_composite)",
     ),
+    "the sentence that tells of a fault goes through it": (
+        r"records\.text\.printable",
+    ),
     "TensorBoard calls it, and logs what it raises": (
         r"view\.loader\..*",
         r"view\.plugin\.GradGuardPlugin\.(__init__|get_plugin_apps)",
