@@ -98,6 +98,11 @@ class GradGuardLoss(keras.losses.Loss):
         self._warned = set()
         self._barrier = FaultBarrier(self._note_fault)
 
+    @property
+    def guarded_loss(self):
+        """The loss as it was given: a `Loss`, a function or a name."""
+        return self._given
+
     def call(self, y_true, y_pred):
         """Returns the inner loss's values before the reduction."""
         return self._resolved(y_true, y_pred).call(y_true, y_pred)

@@ -243,9 +243,13 @@ def may_misfit(model, lowest, highest):
 
 
 def given_losses(model):
-    """The `Loss`es that `compile` got; of an automatic one that it may be."""
+    """The `Loss`es that `compile` got; of an automatic one that it may be.
+
+    What a `GradGuardLoss` wraps stands for it.
+    """
     found = []
     for given in keras.tree.flatten(getattr(model, "loss", None)):
+        given = getattr(given, "guarded_loss", given)
         if given is None:
             continue
         try:

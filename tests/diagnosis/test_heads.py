@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_gradguard import GradHealthCallback, diagnose
+from keras_gradguard import GradGuardLoss, GradHealthCallback, diagnose
 from tests.fitting import MODES, NAMES, X, marked
 
 losses = keras.losses
@@ -272,6 +272,29 @@ def test_misfit(case, eager):
     for report in told(model, loss, y, eager):
         assert codes == [found.code for found in report.diagnoses]
         assert {"note"}.isdisjoint({d.severity for d in report.diagnoses})
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("eager", MODES, ids=NAMES)
+@pytest.mark.parametrize(
+    "case",
+    [
+        "scores_by_name",
+        "shares_reshaped",
+        "share_of_one",
+        "signs",
+        "far_numbers",
+        "negative_for_relu",
+        "relu",
+    ],
+)
+def test_misfit_in_a_guarded_loss(case, eager):
+    """The wrapper hides no loss of Keras'."""
+    codes, make = (MISFITS | LIKELY)[case]
+    model, loss, y = make()
+    for report in told(model, GradGuardLoss(loss), y, eager):
+        found = [found.code for found in report.diagnoses]
+        assert found == ([codes] if isinstance(codes, str) else codes)
 
 
 @pytest.mark.filterwarnings("ignore")
