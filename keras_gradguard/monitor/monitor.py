@@ -166,7 +166,9 @@ class Monitor:
 
     def _check_skipped(self, num_steps, num_skipped):
         """A training that leaves out most of its steps is broken."""
-        if num_skipped and num_skipped > _MOST_SKIPPED * num_steps:
+        # Ctrl-C may come between a step that is skipped and its count.
+        is_any = num_steps and num_skipped
+        if is_any and num_skipped > _MOST_SKIPPED * num_steps:
             share = num_skipped / num_steps
             note = (
                 f"on_nonfinite='skip' skipped {num_skipped} of {num_steps} "

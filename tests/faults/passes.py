@@ -235,8 +235,11 @@ class Known:
         if not injector.num_raised:
             # A search for patches may end earlier than it did.
             return []
-        harm = list(told)
-        if error_of(found.error) != "KeyboardInterrupt":
+        # Python prints what is raised as an object is let go, and goes on.
+        lost = f"unraisable {KeyboardInterrupt('injected')!r}"
+        harm = [t for t in told if t != lost]
+        is_ended = error_of(found.error) == "KeyboardInterrupt"
+        if not is_ended and lost not in told:
             harm.append(f"ended by {found.error!r}")
         harm += self._left_behind()
         # One may be taken in and not written yet.

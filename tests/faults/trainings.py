@@ -342,14 +342,17 @@ class Loop:
         model = network(**self.model)
         optimizer = keras.optimizers.Adam(0.01)
 
-        def step(x, y):
-            with tf.GradientTape() as tape:
-                error = tf.square(y - model(x, training=True))
-                loss = tf.reduce_mean(error)
-            variables = model.trainable_variables
-            optimizer.apply(tape.gradient(loss, variables), variables)
+        def step_of(optimizer):
+            def step(x, y):
+                with tf.GradientTape() as tape:
+                    error = tf.square(y - model(x, training=True))
+                    loss = tf.reduce_mean(error)
+                variables = model.trainable_variables
+                optimizer.apply(tape.gradient(loss, variables), variables)
 
-        step = tf.function(step) if self.is_graph else step
+            return tf.function(step) if self.is_graph else step
+
+        step = step_of(optimizer)
         x, y = tf.constant(X), tf.constant(Y)
         health, error = None, None
         with contextlib.ExitStack() as stack:
@@ -372,7 +375,10 @@ class Loop:
             if self.is_logged and health is not None:
                 known = steps_in(named["log_dir"])
                 self.lost = report_steps(health) - len(known)
-        self.again = lambda: step(x, y)
+        # A first trace that is broken off leaves an optimizer without values,
+        # and a function that may make none, bare too.
+        again = step_of(keras.optimizers.Adam(0.01)) if self.is_graph else step
+        self.again = lambda: again(x, y)
         self.left = [
             name for name in ("apply", "scale_loss") if name in vars(optimizer)
         ]

@@ -97,8 +97,8 @@ class Observer:
     def looking(self):
         """Looks at what this thread calls while the block runs.
 
-        A fault is raised as the block ends: in the midst of it, it would keep
-        a tape from being left.
+        A fault, or Ctrl-C while this looks, is raised as the block ends: in
+        the midst of it, it would keep a tape from being left.
         """
         try:
             with calls_traced(self._see):
@@ -116,7 +116,7 @@ class Observer:
         on_return = None
         try:
             on_return = self._look(frame)
-        except Exception as fault:  # noqa: BLE001
+        except BaseException as fault:  # noqa: BLE001
             self._fault = fault
         if on_return is None:
             return None
@@ -125,7 +125,7 @@ class Observer:
             if event == "return" and self._fault is None:
                 try:
                     on_return(value)
-                except Exception as fault:  # noqa: BLE001
+                except BaseException as fault:  # noqa: BLE001
                     self._fault = fault
             return at_return
 
@@ -303,21 +303,27 @@ class LiveObserver(Observer):
         key = id(frame.f_code)
         if key in self._ignored or event != "call":
             return None
-        if not self._barrier.is_open:
+        if not self._barrier.is_open or self._fault is not None:
             return None
         on_return = None
-        with self._barrier.guarded():
-            if self._is_wanted(frame.f_code):
-                on_return = self._see_call(frame)
-            else:
-                self._ignored[key] = frame.f_code
+        try:
+            with self._barrier.guarded():
+                if self._is_wanted(frame.f_code):
+                    on_return = self._see_call(frame)
+                else:
+                    self._ignored[key] = frame.f_code
+        except KeyboardInterrupt as interrupt:
+            self._fault = interrupt
         if on_return is None:
             return None
 
         def at_return(frame, event, value):
             if event == "return" and self._barrier.is_open:
-                with self._barrier.guarded():
-                    on_return(value)
+                try:
+                    with self._barrier.guarded():
+                        on_return(value)
+                except KeyboardInterrupt as interrupt:
+                    self._fault = interrupt
             return at_return
 
         return at_return
