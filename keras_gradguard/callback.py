@@ -238,7 +238,8 @@ class GradHealthCallback(keras.callbacks.Callback):
         try:
             with self._barrier.guarded():
                 try:
-                    self._is_due = self._schedule.is_due(self._num_steps)
+                    is_due = self._schedule.is_due(self._num_steps)
+                    self._is_due = is_due or self._monitor.wants_next
                 except ValueError as error:
                     # The function given as `every` has failed.
                     refused = error

@@ -39,9 +39,11 @@ _NOTHING = (
     "measured or checked. {why}"
 )
 _TRACED = (
-    "A @tf.function that was called before the block keeps its earlier trace. "
-    "Enter `watch` before the first call of the training step, or recreate the "
-    "step inside the block: `step = tf.function(step.python_function)`"
+    "Either the loop never calls an optimizer that it found, or that optimizer "
+    "updates other variables. Or a @tf.function that was called before the "
+    "block keeps its earlier trace: enter `watch` before the first call of the "
+    "training step, or recreate the step inside the block: "
+    "`step = tf.function(step.python_function)`"
 )
 _NO_OPTIMIZER = (
     "No Keras optimizer was found; pass yours: watch(model, optimizer=...)."

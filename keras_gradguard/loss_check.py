@@ -30,6 +30,7 @@ if backend.unsupported() is None:
     from keras_gradguard.diagnosis.shares import explain_addends_of_loss
     from keras_gradguard.diagnosis.wording import diagnoses_of
     from keras_gradguard.diagnosis.wrong_gradient import wrong_findings
+    from keras_gradguard.diagnosis.zeros import zero_findings
     from keras_gradguard.model.losses import resolved_loss
     from keras_gradguard.source.frames import library_calls, user_place
 
@@ -77,7 +78,12 @@ def check_loss(loss, y_true, y_pred):
         evidence = backend.loss_evidence(loss, y_true, y_pred)
         patches = Patches(lambda finding: LossTrial(evidence, finding))
         patches.barrier = patch_barrier()
-        found, error = _findings(evidence, y_pred)
+
+        def is_flat(others):
+            other = backend.loss_evidence(loss, y_true, others)
+            return _is_flat(other)
+
+        found, error = _findings(evidence, y_pred, is_flat)
         for severity, findings in found:
             diagnoses += diagnoses_of(findings, 0, severity, patches=patches)
     if error is not None:
@@ -86,8 +92,14 @@ def check_loss(loss, y_true, y_pred):
     return Report(diagnoses=tuple(diagnoses), not_checked=not_checked)
 
 
-def _findings(evidence, y_pred):
-    """Returns `(severity, findings)` pairs, and what the loss itself raises."""
+def _findings(evidence, y_pred, is_flat):
+    """Returns `(severity, findings)` pairs, and what the loss itself raises.
+
+    Args:
+        evidence: What looks at the loss.
+        y_pred: The predictions, tensors.
+        is_flat: Returns whether the gradient of others is zero throughout.
+    """
     with evidence.state_kept():
         recorded = evidence.recorded()
     error = recorded.error
@@ -102,8 +114,7 @@ def _findings(evidence, y_pred):
         cut = explain_loss(evidence)
     if all(gradient is None for gradient in gradients):
         return [("error", cut)], None
-    array = recorded.graph.oracle.array
-    if not any(np.any(array(g)) for g in gradients if g is not None):
+    if _has_only_zeros(recorded):
         flat = [f for f in explain_loss(evidence) if f.kind == "zero"]
         if flat:
             return [("error", flat)], None
@@ -119,6 +130,9 @@ def _findings(evidence, y_pred):
     if nonfinite:
         found = [_named(f) for f in nonfinite]
         return [("warning", cut), ("error", found)], None
+    zeros = [] if cut else _zeros(*asked)
+    if zeros and not all(map(is_flat, _nearby(y_pred))):
+        zeros = []
     wrong, jumps = _measured(evidence)
     beside = [f for f in wrong if f.place.line is None]
     refused = _refused(evidence, beside) if beside else []
@@ -128,11 +142,43 @@ def _findings(evidence, y_pred):
     told = addends.lines | {(f.place.file, f.place.line) for f in cut}
     jumps = [j for j in jumps if (j.place.file, j.place.line) not in told]
     return [
-        ("warning", cut + refused + [*addends.findings]),
+        ("warning", cut + zeros + refused + [*addends.findings]),
         ("error", [f for f in wrong if f.cause not in _ON_PURPOSE]),
         ("warning", jumps),
         ("note", [f for f in wrong if f.cause in _ON_PURPOSE]),
     ], None
+
+
+def _has_only_zeros(recorded):
+    """Whether each gradient that there is is zero throughout."""
+    _, gradients = recorded.applied[0]
+    array = recorded.graph.oracle.array
+    return not any(np.any(array(g)) for g in gradients if g is not None)
+
+
+def _is_flat(evidence):
+    with evidence.state_kept():
+        recorded = evidence.recorded()
+    return recorded.error is None and _has_only_zeros(recorded)
+
+
+def _nearby(y_pred):
+    """Yields predictions below and above: at one point a gradient may be zero.
+
+    A prediction that is right is such a point, and so is a cosine of zeros.
+    """
+    for factor, shift in ((0.99, 0.0), (1.01, 0.01)):
+        yield keras.tree.map_structure(
+            lambda t, a=factor, b=shift: a * t + b, y_pred
+        )
+
+
+def _zeros(recorded, predictions, names):
+    """What stops the gradient of all predictions of the batch."""
+    if not _has_only_zeros(recorded):
+        return []
+    found = zero_findings(recorded, predictions, names, None)
+    return [dataclasses.replace(f, variables=()) for f in found]
 
 
 def _placed(finding, recorded):

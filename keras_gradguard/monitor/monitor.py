@@ -101,6 +101,11 @@ class Monitor:
         return self._log.events.has_histograms
 
     @property
+    def wants_next(self):
+        """Whether the next step is to be recorded, due or not."""
+        return self.is_on and self._symptoms.wants_next
+
+    @property
     def is_on(self):
         """Whether the guard still watches."""
         return self._hook is not None and self.barrier.is_open

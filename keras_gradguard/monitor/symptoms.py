@@ -42,6 +42,9 @@ _MOST_REPLAYS = 5
 _FEWEST = 2
 # Weights that have grown by less are not what makes a gradient grow.
 _GROWN = 2.0
+# Records of consecutive steps that a zero has to last, as many as a patience
+# of records of each step has between them.
+_FEWEST_NEXT = 4
 # Weights of no more elements are measured as a whole.
 _MEASURED_WHOLE = 4096
 # Causes of a bad step whose gradient is not what is wrong.
@@ -56,6 +59,9 @@ class Symptoms:
         log: The `TrainingLog`.
         thresholds: The `Thresholds`.
         expected: The `Expected` variables without a gradient.
+
+    Attributes:
+        wants_next: Whether the next step is to be recorded, due or not.
     """
 
     def __init__(self, hook, log, thresholds, expected):
@@ -70,6 +76,8 @@ class Symptoms:
         self._weights = WeightNorms(hook.model)
         self._patience = thresholds.patience
         self._num_records, self._num_replays = 0, 0
+        self._last_step, self._num_next = None, 0
+        self.wants_next = False
         self._asked, self._told, self._lost = set(), set(), set()
         self._dropped_before, self._values = set(), {}
         # A loop may begin a step after it has changed them.
@@ -124,6 +132,11 @@ class Symptoms:
         self._num_records += 1
         if self._num_records == 1:
             self._weights.note()
+        before, self._last_step = self._last_step, self._log.step
+        is_next = None not in (before, self._last_step) and (
+            self._last_step - before <= max(1, self._model.steps_per_execution)
+        )
+        self._num_next = self._num_next + 1 if is_next else 0
         moved_by_gradient = self._overwritten.without(figures, self._named)
         self._trends.add(moved_by_gradient, self._log.step)
         found = self._rates.invalid(self._hook.probe.captures, self._named)
@@ -332,10 +345,17 @@ class Symptoms:
         if noise is not None and not zero:
             zero, noise = list(self._step(None).paths), 10.0 * noise
         is_new = bool(set(zero) - self._asked)
+        self.wants_next = False
         if not is_new or self._num_replays >= _MOST_REPLAYS:
             return []
         batch = self._hook.batch()
         if batch is None:
+            return []
+        # Batches that alternate may look alike at every record.
+        self.wants_next = self._num_next < _FEWEST_NEXT and bool(
+            self._hook.callbacks
+        )
+        if self.wants_next:
             return []
         self._num_replays += 1
         self._asked |= set(zero)

@@ -40,7 +40,7 @@ class RowVerdicts:
         if num_steps is None:
             return None
         if not num_steps:
-            return "No step has run."
+            return "No step has updated the model."
         if not rows:
             return "The model has no trainable variable."
         if all(row.status == "unknown" for row in rows):

@@ -191,7 +191,11 @@ def _notes(diagnosis):
     ]
     if raised:
         notes.append(": ".join(map(str, raised)))
-    if diagnosis.certainty == "suspected":
+    # What names no cause has none that could be the most likely one.
+    is_cause = diagnosis.line is not None or not diagnosis.name.startswith(
+        "unexplained"
+    )
+    if diagnosis.certainty == "suspected" and is_cause:
         notes.append(SUSPECTED)
     return notes
 

@@ -24,8 +24,8 @@ RULE = Rule(
     matches=lambda finding: True,
     message="NaN or Inf, reason unknown",
     why=(
-        "No rule of the catalogue covers this case. A line, an op and rows, if "
-        "any are shown, come from the values of the step."
+        "No rule covers the op, or the step could not be looked into. A line, "
+        "an op and rows, if any are shown, come from the values of the step."
     ),
     help=(
         Remedy(

@@ -326,6 +326,52 @@ def test_other_kinds(wrap, loss, kind, severity):
     assert found.code == json.loads(report.to_json())["diagnoses"][0]["code"]
 
 
+def clipped_scores(y_true, y_pred):
+    """Scores that all lie below what is a probability."""
+    share = tf.clip_by_value(y_pred, 1e-7, 1.0 - 1e-7)  # cut
+    return -tf.reduce_mean(y_true * tf.math.log(share))
+
+
+def masked_by_nothing(y_true, y_pred):
+    """A mask that no label passes."""
+    mask = tf.cast(y_true > 5.0, tf.float32)  # cut
+    return 1.0 + tf.reduce_mean(mask * tf.square(y_true - y_pred))
+
+
+def over_one_unit(y_true, y_pred):
+    """Shares of each score by itself."""
+    share = tf.nn.softmax(y_pred[..., None])  # cut
+    return tf.reduce_mean(tf.square(y_true - share[..., 0]))
+
+
+@pytest.mark.parametrize(
+    ("loss", "code"),
+    [
+        (clipped_scores, "GG203"),
+        (masked_by_nothing, "GG206"),
+        (over_one_unit, "GG205"),
+    ],
+)
+def test_gradient_that_is_zero_throughout(loss, code):
+    """It is there, and moves no prediction of the batch."""
+    y_pred = -2.0 - np.abs(PREDICTION)
+    with tf.GradientTape() as tape:
+        given = tf.constant(y_pred)
+        tape.watch(given)
+        value = loss(Y, given)
+    assert not np.any(tape.gradient(value, given))
+    report = check_loss(loss, Y, y_pred)
+    assert not report.ok
+    (found,) = [d for d in report.diagnoses if d.severity != "note"]
+    assert (code, marked(loss)[1]) == (found.code, found.line)
+
+
+def test_hinge_that_is_satisfied():
+    """The gradient is zero, as it should be."""
+    labels = 2.0 * Y - 1.0
+    assert check_loss("hinge", labels, 3.0 * labels).ok
+
+
 def test_half_cut():
     """One of two outputs gets no gradient."""
     skip_on_keras_3_5("takes no dict in a loss that is a function")

@@ -516,6 +516,38 @@ def test_few_of_many_elements_move(rate, dtype, codes):
     assert codes == {found.code for found in callback.report.diagnoses}
 
 
+def of_objects(y_true, y_pred):
+    """The third column counts only where there is an object."""
+    error = tf.square(y_true - y_pred)
+    return tf.reduce_sum(error[:, :2], -1) + y_true[:, 0] * error[:, 2]
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("period", [2, 5, None])
+def test_zero_at_each_record_alone(period):
+    """Batches that alternate are seen in between before a zero is told."""
+    keras.utils.set_random_seed(3)
+    inputs = keras.Input((4,))
+    heads = [keras.layers.Dense(n, name=f"head{n}")(inputs) for n in (2, 1)]
+    model = keras.Model(inputs, keras.layers.Concatenate()(heads))
+    model.compile("sgd", of_objects)
+    x, y = np.ones((280, 4)), np.ones((280, 3))
+    number = np.arange(280) // 4
+    y[:, 0] = 0.0 if period is None else number % period == 1
+    callback = GradHealthCallback(every=10)
+    model.fit(
+        *(x, y),
+        batch_size=4,
+        shuffle=False,
+        verbose=0,
+        callbacks=[callback],
+    )
+    found = [d for d in callback.report.diagnoses if d.severity != "note"]
+    assert bool(found) == (period is None)
+    hit = {path for d in found for path in d.variables}
+    assert hit == (set() if period else {"head1/kernel", "head1/bias"})
+
+
 @pytest.mark.parametrize("eager", MODES, ids=NAMES)
 def test_numbers_of_each_variable(eager):
     """An independent tape and NumPy say the same."""

@@ -17,7 +17,9 @@ REPORTS = {
     "broken": Report((CUT, BARE), undecided=(OPEN,), num_steps=3),
     "healthy": Report(num_steps=1200, num_skipped=1000),
     "undecided": Report(undecided=(OPEN,), num_steps=3, num_skipped=0),
-    "not checked": Report(not_checked="No step has run.", num_steps=0),
+    "not checked": Report(
+        not_checked="No step has updated the model.", num_steps=0
+    ),
 }
 
 
@@ -51,7 +53,7 @@ def test_facts():
     ]
     steps = "1,200 steps, 1,000 of them skipped"
     assert verdict_facts(REPORTS["healthy"]) == [steps]
-    assert ["No step has run.", "0 steps"] == verdict_facts(
+    assert ["No step has updated the model.", "0 steps"] == verdict_facts(
         REPORTS["not checked"]
     )
 

@@ -313,7 +313,7 @@ class LiveObserver(Observer):
                 else:
                     self._ignored[key] = frame.f_code
         except KeyboardInterrupt as interrupt:
-            self._fault = interrupt
+            self._keep(interrupt)
         if on_return is None:
             return None
 
@@ -323,10 +323,16 @@ class LiveObserver(Observer):
                     with self._barrier.guarded():
                         on_return(value)
                 except KeyboardInterrupt as interrupt:
-                    self._fault = interrupt
+                    self._keep(interrupt)
             return at_return
 
         return at_return
+
+    def _keep(self, interrupt):
+        """Keeps Ctrl-C until the look ends; a look that is over tells it."""
+        if not self.is_on:
+            raise interrupt
+        self._fault = interrupt
 
     def _is_wanted(self, code):
         return (
