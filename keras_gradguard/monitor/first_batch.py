@@ -125,6 +125,7 @@ class FirstBatch:
         if self._may_round(step_of, measured):
             zero = self._open(measured, explained)
         everything = self._model.trainable_variables
+        symptoms.keep_zeros(zero)
         always = symptoms.always_zero(zero)
         known = {finding.cause for finding in always}
         for finding in always:

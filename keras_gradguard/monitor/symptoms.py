@@ -27,7 +27,7 @@ from keras_gradguard.diagnosis.questions import (
     with_trained,
 )
 from keras_gradguard.diagnosis.underflow import Underflow, scaling_findings
-from keras_gradguard.diagnosis.zeros import ALWAYS_ZERO
+from keras_gradguard.diagnosis.zeros import ALWAYS_ZERO, zero_findings
 from keras_gradguard.measure.figures import OverwrittenFigures
 from keras_gradguard.measure.trends import Trends
 from keras_gradguard.model.layers import runs_eagerly
@@ -77,7 +77,7 @@ class Symptoms:
         self._patience = thresholds.patience
         self._num_records, self._num_replays = 0, 0
         self._last_step, self._num_next = None, 0
-        self.wants_next = False
+        self.wants_next, self._first_zeros = False, []
         self._asked, self._told, self._lost = set(), set(), set()
         self._dropped_before, self._values = set(), {}
         # A loop may begin a step after it has changed them.
@@ -149,6 +149,23 @@ class Symptoms:
             found += self._dropped()
         return self._expected.strip(found)
 
+    def keep_zeros(self, zero):
+        """Explains zeros of the first step of a loop, in case they last.
+
+        Its batches are not known: nothing is replayed later.
+
+        Args:
+            zero: See `always_zero`.
+        """
+        trace = self._hook.recorded() if zero else None
+        if trace is not None and trace.error is None:
+            named = self._named()
+            known = [path for path in zero if path in named]
+            variables = [named[path] for path in known]
+            self._first_zeros = zero_findings(
+                trace, variables, known, self._model
+            )
+
     def always_zero(self, zero):
         """Explains zeros of the first batch that no other data would change.
 
@@ -160,7 +177,9 @@ class Symptoms:
         """
         batch = self._hook.batch() if zero else None
         if batch is None:
-            return []
+            found = [f for f in self._first_zeros if f.cause in ALWAYS_ZERO]
+            self.note_explained({p for f in found for p in f.variables})
+            return found
         step = self._step(batch)
         found = explain_derivatives(step, zero) or [
             finding
@@ -350,7 +369,7 @@ class Symptoms:
             return []
         batch = self._hook.batch()
         if batch is None:
-            return []
+            return self._zero_from_first(zero)
         # Batches that alternate may look alike at every record.
         self.wants_next = self._num_next < _FEWEST_NEXT and bool(
             self._hook.callbacks
@@ -361,6 +380,17 @@ class Symptoms:
         self._asked |= set(zero)
         found = explain_zeros(self._step(batch), zero, noise or 0.0)
         self._told |= {path for f in found for path in f.variables}
+        return list(map(self._with_history, found))
+
+    def _zero_from_first(self, zero):
+        """What the first step of a loop has shown of zeros that last."""
+        found = [
+            finding
+            for finding in self._first_zeros
+            if set(finding.variables) <= set(zero) - self._asked
+            and self._from_start(finding.variables)
+        ]
+        self.note_explained({p for f in found for p in f.variables})
         return list(map(self._with_history, found))
 
     def _with_history(self, finding):

@@ -277,6 +277,10 @@ class LoopHook(TrainingHook):
         """Nothing: each look at a loop is asked anew."""
         return {}
 
+    def recorded(self):
+        """See `TrainingHook`."""
+        return self._recorder.recorded()
+
     def batch(self):
         """Returns `None`: the batch of a loop is not known."""
 

@@ -61,6 +61,10 @@ class TrainingHook:
         """The callbacks of the `fit` that runs, a list; empty in a loop."""
         return []
 
+    def recorded(self):
+        """The eager step of a loop that is looked at, a `Trace` or `None`."""
+        return None
+
     def attach(self, monitor):
         """Adds a monitor."""
         self.monitors.append(monitor)
