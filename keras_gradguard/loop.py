@@ -269,11 +269,14 @@ class Watch:
         monitor, self._monitor = self._monitor, None
         if monitor is None:
             return False
-        is_stopped = isinstance(error, LoopStopped)
+        is_stopped, is_explained = isinstance(error, LoopStopped), False
         try:
             with self._barrier.guarded():
                 if error is None:
                     self._hook.read()
+                    is_explained = bool(
+                        self._hook.num_updates or monitor.explain_no_update()
+                    )
                 elif isinstance(error, Exception) and not is_stopped:
                     monitor.explain_step_error(error)
                     monitor.explain_failure(error)
@@ -287,7 +290,7 @@ class Watch:
             finally:
                 self._barrier.call(hook.leave)
         self.stopped = is_stopped
-        if error is None and not hook.num_updates and self._barrier.is_open:
+        if error is None and not is_explained and self._barrier.is_open:
             why = _TRACED if hook.has_optimizer else _NO_OPTIMIZER
             text = _NOTHING.format(name=self._model.name, why=why)
             warnings.warn(text, UserWarning, stacklevel=2)

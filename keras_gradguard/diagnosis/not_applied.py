@@ -353,6 +353,46 @@ def _left_out(step, recorded, dropped, meant):
     ]
 
 
+_NO_CALL = (
+    "no optimizer was called with these variables: "
+    "`optimizer.apply(gradients, variables)` does that"
+)
+
+
+def never_applied(step):
+    """Says which gradients a loop asks for and never applies.
+
+    Args:
+        step: The `Step`, of a loop that has made no update.
+
+    Returns:
+        A list of `Finding`s, one for each line that asks.
+    """
+    trace = step.evidence.traced()
+    if trace.error is not None:
+        return []
+    written = written_tensors(trace.graph)
+    location = Location(trace, step.model, step.variables, step.paths)
+    groups = collections.defaultdict(list)
+    for number, variable in enumerate(step.variables):
+        calls = [c for c in trace.targets if c.is_about(variable)]
+        handles = trace.graph.standing_for(variable)
+        # A loop may well move its weights by itself.
+        is_kept = written.isdisjoint(handles)
+        if calls and is_kept and location.distance(number) == 0:
+            groups[calls[-1].caller].append(step.paths[number])
+    return [
+        Finding(
+            kind="not_applied",
+            cause="never_applied",
+            place=place,
+            variables=tuple(members),
+            notes=(_NO_CALL,),
+        )
+        for place, members in groups.items()
+    ]
+
+
 def unknown_findings(step, unknown):
     """Explains an optimizer's refusal of variables that it does not know.
 

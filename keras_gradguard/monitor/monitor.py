@@ -5,8 +5,11 @@ import contextlib
 import dataclasses
 
 from keras_gradguard.diagnosis.failures import explain_error
-from keras_gradguard.diagnosis.not_applied import unknown_findings
-from keras_gradguard.diagnosis.questions import explain_zero
+from keras_gradguard.diagnosis.not_applied import (
+    never_applied,
+    unknown_findings,
+)
+from keras_gradguard.diagnosis.questions import explain_dropped, explain_zero
 from keras_gradguard.errors import FINDINGS, GradientBreakError
 from keras_gradguard.graph.trace import Step
 from keras_gradguard.monitor.first_batch import FirstBatch
@@ -359,6 +362,22 @@ class Monitor:
             if self.has_histograms:
                 self._log.record_histograms(measured, probe.histograms())
             yield step, measured, figures
+
+    def explain_no_update(self):
+        """Says why a loop that is over has made no update of the model.
+
+        A loop may leave the optimizer out where no gradient is there.
+
+        Returns:
+            Whether something was found.
+        """
+        found = []
+        with self.barrier.guarded():
+            step = self._step(self._model.trainable_variables)
+            if step.evidence.seen is not None:
+                found = explain_dropped(step) or never_applied(step)
+                self._response.add(found, "warning")
+        return bool(found)
 
     def explain_first_step(self):
         """Looks at the first step of a loop, which is over."""

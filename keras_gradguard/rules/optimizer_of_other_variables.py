@@ -3,10 +3,11 @@
 from keras_gradguard.rules._rule import Remedy, Rule
 
 _GIVEN, _LEFT_OUT = "given_to_others", "left_out"
+_NEVER = "never_applied"
 
 
 def _is_of_other(finding):
-    return finding.cause not in (_GIVEN, _LEFT_OUT)
+    return finding.cause not in (_GIVEN, _LEFT_OUT, _NEVER)
 
 
 _BAD = """\
@@ -47,7 +48,7 @@ RULE = Rule(
     name="optimizer-of-other-variables",
     kind="not_applied",
     matches=lambda finding: (
-        finding.cause in ("other_variables", _GIVEN, _LEFT_OUT)
+        finding.cause in ("other_variables", _GIVEN, _LEFT_OUT, _NEVER)
     ),
     message="no optimizer updates these weights",
     why=(

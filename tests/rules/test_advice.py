@@ -73,7 +73,10 @@ return -ops.mean(ops.square(y_true - y_pred))
 states.write(step, state)
 """
 FIELDS = {
-    "cause": [None, "computed_once", "given_to_others", "left_out"],
+    "cause": [
+        *(None, "computed_once"),
+        *("given_to_others", "left_out", "never_applied"),
+    ],
     "layer": [None, "hidden", "multi_head_attention/softmax"],
     "loss": [*(None, "mse", "binary_crossentropy", "categorical_crossentropy")],
     "variables": [

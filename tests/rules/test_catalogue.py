@@ -74,6 +74,7 @@ CAUSES = {
     "other_variables": "GG313",
     "given_to_others": "GG313",
     "left_out": "GG313",
+    "never_applied": "GG313",
     "trainable_changed": "GG314",
     "frozen": "GG316",
     "no_derivative": "GG126",
