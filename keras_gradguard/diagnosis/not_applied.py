@@ -359,11 +359,12 @@ _NO_CALL = (
 )
 
 
-def never_applied(step):
+def never_applied(step, eager=None):
     """Says which gradients a loop asks for and never applies.
 
     Args:
         step: The `Step`, of a loop that has made no update.
+        eager: The `Trace` of what ran eagerly beside it, or `None`.
 
     Returns:
         A list of `Finding`s, one for each line that asks.
@@ -371,14 +372,17 @@ def never_applied(step):
     trace = step.evidence.traced()
     if trace.error is not None:
         return []
-    written = written_tensors(trace.graph)
+    graphs = [trace.graph] if eager is None else [trace.graph, eager.graph]
+    written = [(graph, written_tensors(graph)) for graph in graphs]
     location = Location(trace, step.model, step.variables, step.paths)
     groups = collections.defaultdict(list)
     for number, variable in enumerate(step.variables):
         calls = [c for c in trace.targets if c.is_about(variable)]
-        handles = trace.graph.standing_for(variable)
         # A loop may well move its weights by itself.
-        is_kept = written.isdisjoint(handles)
+        is_kept = all(
+            handles.isdisjoint(graph.standing_for(variable))
+            for graph, handles in written
+        )
         if calls and is_kept and location.distance(number) == 0:
             groups[calls[-1].caller].append(step.paths[number])
     return [

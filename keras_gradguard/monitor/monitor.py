@@ -375,7 +375,9 @@ class Monitor:
         with self.barrier.guarded():
             step = self._step(self._model.trainable_variables)
             if step.evidence.seen is not None:
-                found = explain_dropped(step) or never_applied(step)
+                found = explain_dropped(step) or never_applied(
+                    step, self._hook.recorded()
+                )
                 self._response.add(found, "warning")
         return bool(found)
 

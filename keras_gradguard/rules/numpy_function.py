@@ -22,7 +22,7 @@ RULE = Rule(
             when=op("PyFunc", "PyFuncStateless"),
         ),
         Remedy(
-            text="if the code uses TensorFlow ops only, wrap it in tf.py_function",
+            text="if it uses TensorFlow ops only, wrap it in tf.py_function",
             before="error = tf.numpy_function(np.square, [gap], tf.float32)",
             after=(
                 "error = tf.py_function(tf.square, [gap], tf.float32)\n"

@@ -96,3 +96,17 @@ def test_loop_that_moves_its_weights_itself(eager):
         report = run(by_hand, eager)
     assert () == report.diagnoses
     assert "not checked" == report.verdict
+
+
+def test_loop_that_moves_its_weights_outside_of_its_function():
+    """The compiled part asks for the gradients only."""
+    model = network("model")
+    asked = tf.function(lambda: forgotten(model, None, None))
+    with pytest.warns(UserWarning, match="saw no update"):
+        with watch(model, every=1) as health:
+            for _ in range(3):
+                for gradient, variable in zip(
+                    asked(), model.trainable_variables, strict=True
+                ):
+                    variable.assign(variable - 0.01 * gradient)
+    assert () == health.report.diagnoses
