@@ -443,8 +443,10 @@ def _trace_back(stops, hit, variables, places):
         handles = [tensor for tensors in known for tensor in tensors]
         if cause == "zero_input":
             origin = zero_input_origin(stop, handles, places)
-        else:
+        elif op.type in (*_ANY_ZERO, "Prod"):
             origin = _zero_factor_origin(stop, handles, places)
+        else:
+            continue
         if origin.op is not op:
             del stops[op]
             stops.setdefault(origin.op, (origin, call))
