@@ -42,9 +42,6 @@ _MOST_REPLAYS = 5
 _FEWEST = 2
 # Weights that have grown by less are not what makes a gradient grow.
 _GROWN = 2.0
-# Records of consecutive steps that a zero has to last, as many as a patience
-# of records of each step has between them.
-_FEWEST_NEXT = 4
 # Weights of no more elements are measured as a whole.
 _MEASURED_WHOLE = 4096
 # Causes of a bad step whose gradient is not what is wrong.
@@ -370,10 +367,10 @@ class Symptoms:
         batch = self._hook.batch()
         if batch is None:
             return self._zero_from_first(zero)
-        # Batches that alternate may look alike at every record.
-        self.wants_next = self._num_next < _FEWEST_NEXT and bool(
-            self._hook.callbacks
-        )
+        # Batches that alternate may look alike at every record, not in as
+        # many steps in a row.
+        is_short = self._num_next < self._patience - 1
+        self.wants_next = is_short and bool(self._hook.callbacks)
         if self.wants_next:
             return []
         self._num_replays += 1
