@@ -73,6 +73,7 @@ class Monitor:
         log.patches.isolated = hook.nothing_drawn
         self._response = response
         self._symptoms = symptoms
+        symptoms.may_ask = isinstance(every, int)
         self._bad_steps = bad_steps
         self._expected = expected
         self._on_nonfinite = on_nonfinite

@@ -59,6 +59,7 @@ class Symptoms:
 
     Attributes:
         wants_next: Whether the next step is to be recorded, due or not.
+        may_ask: Whether it is then: not where the user says which steps are.
     """
 
     def __init__(self, hook, log, thresholds, expected):
@@ -74,7 +75,8 @@ class Symptoms:
         self._patience = thresholds.patience
         self._num_records, self._num_replays = 0, 0
         self._last_step, self._num_next = None, 0
-        self.wants_next, self._first_zeros = False, []
+        self.wants_next, self.may_ask = False, True
+        self._first_zeros = []
         self._asked, self._told, self._lost = set(), set(), set()
         self._dropped_before, self._values = set(), {}
         # A loop may begin a step after it has changed them.
@@ -361,7 +363,7 @@ class Symptoms:
         if noise is not None and not zero:
             zero, noise = list(self._step(None).paths), 10.0 * noise
         is_new = bool(set(zero) - self._asked)
-        self.wants_next = False
+        self.wants_next, is_in_fit = False, bool(self._hook.callbacks)
         if not is_new or self._num_replays >= _MOST_REPLAYS:
             return []
         batch = self._hook.batch()
@@ -370,7 +372,7 @@ class Symptoms:
         # Batches that alternate may look alike at every record, not in as
         # many steps in a row.
         is_short = self._num_next < self._patience - 1
-        self.wants_next = is_short and bool(self._hook.callbacks)
+        self.wants_next = is_short and self.may_ask and is_in_fit
         if self.wants_next:
             return []
         self._num_replays += 1
