@@ -235,7 +235,14 @@ class Fit:
                 for name in ("train_step", "apply", "scale_loss")
                 if name in vars(part)
             ]
-            self.again = lambda: model.fit(X, Y, batch_size=4, verbose=0)
+
+            def again():
+                # Of a first trace that was broken off, bare too, TensorFlow
+                # lets the function make no variables.
+                model.make_train_function(force=True)
+                model.fit(X, Y, batch_size=4, verbose=0)
+
+            self.again = again
             return Outcome(values_of(model), error, report)
 
 
