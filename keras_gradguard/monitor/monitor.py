@@ -379,7 +379,7 @@ class Monitor:
                 found = explain_dropped(step) or never_applied(
                     step, self._hook.recorded()
                 )
-                self._response.add(found, "warning")
+                self._response.act(self._response.add_broken(found, "warning"))
         return bool(found)
 
     def explain_first_step(self):

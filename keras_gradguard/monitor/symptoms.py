@@ -363,7 +363,7 @@ class Symptoms:
         if noise is not None and not zero:
             zero, noise = list(self._step(None).paths), 10.0 * noise
         is_new = bool(set(zero) - self._asked)
-        self.wants_next, is_in_fit = False, bool(self._hook.callbacks)
+        self.wants_next = False
         if not is_new or self._num_replays >= _MOST_REPLAYS:
             return []
         batch = self._hook.batch()
@@ -372,7 +372,7 @@ class Symptoms:
         # Batches that alternate may look alike at every record, not in as
         # many steps in a row.
         is_short = self._num_next < self._patience - 1
-        self.wants_next = is_short and self.may_ask and is_in_fit
+        self.wants_next = is_short and self.may_ask
         if self.wants_next:
             return []
         self._num_replays += 1

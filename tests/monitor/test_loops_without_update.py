@@ -4,7 +4,7 @@ import keras
 import pytest
 import tensorflow as tf
 
-from keras_gradguard import GradientBreakWarning, watch
+from keras_gradguard import GradientBreakError, GradientBreakWarning, watch
 from tests.fitting import MODES, NAMES, X, Y, marked
 
 
@@ -59,13 +59,13 @@ def by_hand(model, other, optimizer):
         variable.value.assign_sub(0.01 * gradient)
 
 
-def run(step, eager):
+def run(step, eager, **arguments):
     """Runs four steps in a `watch`; returns its report."""
     model, other = network("model"), network("other")
     optimizer = keras.optimizers.SGD(0.01)
     optimizer.build(other.trainable_variables)
     call = step if eager else tf.function(step)
-    with watch(model, every=1, optimizer=optimizer) as health:
+    with watch(model, optimizer=optimizer, **arguments) as health:
         for _ in range(4):
             call(model, other, optimizer)
     return health.report
@@ -87,6 +87,13 @@ def test_why_no_update_was_made(step, code, eager):
     assert (code, marked(step)[1]) == (found.code, found.line)
     assert 4 == len(found.variables)
     assert "broken" == report.verdict
+
+
+@pytest.mark.parametrize("eager", MODES, ids=NAMES)
+def test_on_break_acts_at_the_end(eager):
+    """It raises as the block ends, as for any other break."""
+    with pytest.raises(GradientBreakError, match="GG313"):
+        run(forgotten, eager, on_break="raise")
 
 
 @pytest.mark.parametrize("eager", MODES, ids=NAMES)

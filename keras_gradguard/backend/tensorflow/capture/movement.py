@@ -162,13 +162,10 @@ class Movement:
         if number not in self._buffers:
             shape = [_MOST_ROWS, *self._variables[number].shape[1:]]
             with guard_variables():
+                # Rows and their values: of this record, and of the last one.
+                values = 2 * (tf.fill([_MOST_ROWS], _NO_ROW), tf.zeros(shape))
                 self._buffers[number] = tuple(
-                    tf.Variable(value, trainable=False)
-                    for _ in ("of this record", "of the last one")
-                    for value in (
-                        tf.fill([_MOST_ROWS], _NO_ROW),
-                        tf.zeros(shape),
-                    )
+                    tf.Variable(value, trainable=False) for value in values
                 )
         return self._buffers[number]
 
